@@ -43,6 +43,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var files: [File]?
     package var configDrive: Bool
     package var hostname: String
+    /// The password that the guest left at the metadata service. Nil where it left none; releases before 0.2.0 never have one.
+    package var guestPassword: String?
 
     private enum CodingKeys: String, CodingKey {
         case id, name, generation, epoch, power, operation, vcpus, image, volumes, ports, metadata, hostname
@@ -58,6 +60,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         case userData = "user_data"
         case files = "personality"
         case configDrive = "config_drive"
+        case guestPassword = "guest_password"
     }
 
     package init(
@@ -66,7 +69,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int, swapMiB: Int, extraSpecs: TextMap, image: Image?,
         imageProperties: TextMap?,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
-        configDrive: Bool, hostname: String
+        configDrive: Bool, hostname: String, guestPassword: String? = nil
     ) {
         self.id = id
         self.name = name
@@ -92,6 +95,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         self.files = files
         self.configDrive = configDrive
         self.hostname = hostname
+        self.guestPassword = guestPassword
     }
 }
 

@@ -4,7 +4,7 @@ import CLibcrypto
 package enum HashAlgorithm: String, Sendable, CaseIterable {
     /// RFC 1321; only for checksums that OpenStack's APIs require, never for security.
     case md5
-    /// FIPS 180-4; only for one-time passwords (RFC 6238), never for signatures.
+    /// FIPS 180-4; only for one-time passwords (RFC 6238) and fingerprints that OpenStack's APIs require, never for signatures.
     case sha1
     /// FIPS 180-4.
     case sha256

@@ -175,7 +175,7 @@ extension GuestKey {
         image("img_block_device_mapping", .text, .limited(to: ["", "[]"], lacking: "images of volume-backed servers")),
         image("os_type", .words(["linux", "windows"]), .metadata("every guest has a UTC clock and no Hyper-V enlightenments")),
         image("os_distro", .text, .metadata("it only describes the image")),
-        image("os_admin_user", .text, .metadata("passwords are not injected")),
+        image("os_admin_user", .text, .implemented),
         image("os_require_quiesce", .flag, .metadata("running servers cannot be snapshotted")),
         image("os_skip_agent_inject_files_at_boot", .flag, .metadata("it is for XenServer")),
         image("os_skip_agent_inject_ssh", .flag, .metadata("it is for XenServer")),

@@ -173,6 +173,22 @@ extension Hypervisor {
         }
     }
 
+    /// Sends a non-maskable interrupt to the guest.
+    package func injectNMI(_ uuid: String) async throws {
+        try await check(uuid, "virDomainInjectNMI") { virDomainInjectNMI($0, 0) }
+    }
+
+    /// Seconds that a guest agent may take to answer; the guest could otherwise hold the calling thread for ever.
+    private static let agentTimeout: Int32 = 10
+
+    /// Sets a user's password in the running guest, through its guest agent.
+    package func setPassword(_ uuid: String, user: String, password: String) async throws {
+        try await check(uuid, "virDomainSetUserPassword") { domain in
+            let status = virDomainAgentSetResponseTimeout(domain, Hypervisor.agentTimeout, 0)
+            return status < 0 ? status : virDomainSetUserPassword(domain, user, password, 0)
+        }
+    }
+
     /// Attaches a device.
     package func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws {
         try await check(uuid, "virDomainAttachDeviceFlags") { virDomainAttachDeviceFlags($0, xml, scope.rawValue) }

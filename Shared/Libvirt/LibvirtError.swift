@@ -61,6 +61,19 @@ package struct LibvirtError: Error, Sendable, CustomStringConvertible {
         isCode(VIR_ERR_NO_SUPPORT) || isCode(VIR_ERR_CONFIG_UNSUPPORTED) || isCode(VIR_ERR_OPERATION_UNSUPPORTED)
             || isCode(VIR_ERR_ARGUMENT_UNSUPPORTED)
     }
+    /// For drivers other than libvirt: the guest has no agent.
+    package static func noAgent(call: String) -> LibvirtError {
+        LibvirtError(
+            code: Int(VIR_ERR_ARGUMENT_UNSUPPORTED.rawValue), domain: Int(VIR_FROM_QEMU.rawValue),
+            message: "QEMU guest agent is not configured", call: call)
+    }
+
+    /// The domain has no channel to a guest agent.
+    package var isAgentMissing: Bool { isCode(VIR_ERR_ARGUMENT_UNSUPPORTED) }
+    /// The guest's agent does not answer.
+    package var isAgentSilent: Bool { isCode(VIR_ERR_AGENT_UNRESPONSIVE) || isCode(VIR_ERR_AGENT_UNSYNCED) }
+    /// The guest's agent answered with an error: the user is unknown, or the command is disabled.
+    package var isAgentRefusal: Bool { isCode(VIR_ERR_INTERNAL_ERROR) || isCode(VIR_ERR_OPERATION_UNSUPPORTED) }
     /// The device to detach does not exist.
     package var isNoDevice: Bool { isCode(VIR_ERR_DEVICE_MISSING) }
     /// The XML was refused, so repeating the call cannot help.

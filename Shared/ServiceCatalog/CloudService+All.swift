@@ -62,7 +62,7 @@ extension VersionNegotiation {
         minimum: Microversion(1, 0), maximum: Microversion(1, 39), serviceType: "placement")
 
     package static let compute = VersionNegotiation(
-        minimum: Microversion(2, 1), maximum: Microversion(2, 96), serviceType: "compute", legacyHeader: "x-openstack-nova-api-version")
+        minimum: Microversion(2, 1), maximum: Microversion(2, 104), serviceType: "compute", legacyHeader: "x-openstack-nova-api-version")
 
     package static let blockStorage = VersionNegotiation(
         minimum: Microversion(3, 0), maximum: Microversion(3, 70), serviceType: "volume")

@@ -42,6 +42,29 @@ import Testing
         #expect(tree.response(method: "POST", path: "/openstack/latest/password").status == 405)
     }
 
+    @Test("S22: a guest leaves one password, of limited size") func s22_aGuestLeavesOnePassword() throws {
+        let tree = MetadataTree(try Fixture.server())
+        func post(_ body: String, _ tree: MetadataTree, path: String = "/openstack/latest/password") -> MetadataTree.PasswordPost? {
+            tree.passwordPost(method: "POST", path: path, body: Array(body.utf8))
+        }
+        func status(_ post: MetadataTree.PasswordPost?) -> Int? { if case .refused(let response)? = post { response.status } else { nil } }
+        #expect(post("c2VjcmV0", tree) == .accepted("c2VjcmV0"))
+        #expect(post("c2VjcmV0", tree, path: "/openstack/2013-04-04/password?x") == .accepted("c2VjcmV0"))
+        #expect(post(String(repeating: "x", count: 1020), tree) != nil)
+        #expect(status(post(String(repeating: "x", count: 1021), tree)) == 400)
+        #expect(status(post("", tree)) == 400)
+        #expect(status(post("a\u{0}b", tree)) == 400)
+        #expect(status(tree.passwordPost(method: "POST", path: "/openstack/latest/password", body: [0xff])) == 400)
+        for path in ["/openstack/2012-08-10/password", "/openstack/latest/user_data", "/openstack/latest", "/password"] {
+            #expect(post("x", tree, path: path) == nil, "\(path)")
+        }
+        #expect(tree.passwordPost(method: "GET", path: "/openstack/latest/password", body: []) == nil)
+        let left = MetadataTree(try Fixture.server(["guest_password": "c2VjcmV0"]))
+        #expect(status(post("other", left)) == 409)
+        #expect(left.response(method: "GET", path: "/openstack/latest/password").body == Array("c2VjcmV0".utf8))
+        #expect(!left.configDriveFiles.contains { $0.path.hasSuffix("password") })
+    }
+
     @Test func configDriveHasTheSameDocuments() throws {
         let tree = MetadataTree(try Fixture.server())
         let files = Dictionary(uniqueKeysWithValues: tree.configDriveFiles.map { ($0.path, $0.bytes) })

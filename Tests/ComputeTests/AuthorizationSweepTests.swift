@@ -66,9 +66,10 @@ import Workflow
     /// Key pairs belong to the user, regardless of the role.
     private let own: Set<String> = ["os_compute_api:os-keypairs:create"]
 
-    /// Routes with a host's name as id, without a report (uptime), or for which a host must answer.
+    /// Routes with a host's name as id, without a report (uptime), without a service (shares), or for which a host must answer.
     private let byHostName: Set<String> = [
         "GET /v2.1/os-hypervisors/{hypervisor_id}/servers", "GET /v2.1/os-hypervisors/{hypervisor_id}/search",
+        "GET /v2.1/servers/{server_id}/shares", "GET /v2.1/servers/{server_id}/shares/{share_id}",
         "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime", "GET /v2.1/servers/{server_id}/diagnostics",
     ]
 
@@ -80,7 +81,8 @@ import Workflow
 
     /// Routes without an effect, which therefore cannot happen twice.
     private static let effectless = [
-        "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads", "POST /v2.1/os-wolke-scheduling": "a dry run",
+        "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads",
+        "POST /v2.1/servers/{server_id}/action resetNetwork": "answers 410", "POST /v2.1/os-wolke-scheduling": "a dry run",
         "POST /v2.1/os-wolke-scheduling/host-failure": "a rehearsal",
     ]
 
@@ -99,12 +101,19 @@ import Workflow
                     "INSERT INTO quota_limits (project_id, resource, quota_limit) VALUES ('p1', 'compute:instances', -1)")
             }
             let action = "POST /v2.1/servers/{server_id}/action "
+            let address = try await cloud.database.read { connection in
+                try connection.query(
+                    "SELECT f.ip_address FROM server_interfaces i JOIN port_fixed_ips f ON f.port_id = i.port_id LIMIT 1")[0]
+                    .string("ip_address")
+            }
             let bodies: [String: JSONValue] = [
                 "POST /v2.1/os-keypairs": [
                     "keypair": ["name": "new", "type": "ssh", "public_key": .string(AuthorizationSweepTests.publicKey)]
                 ], "POST /v2.1/servers": TestCloud.body(),
                 action + "reboot": ["reboot": ["type": "HARD"]], action + "os-resetState": ["os-resetState": ["state": "error"]],
                 action + "addSecurityGroup": ["addSecurityGroup": ["name": "extra"]],
+                action + "addFixedIp": ["addFixedIp": ["networkId": .string(Fixtures.network)]],
+                action + "removeFixedIp": ["removeFixedIp": ["address": .string(address)]],
                 action + "removeSecurityGroup": ["removeSecurityGroup": ["name": "extra"]],
                 "POST /v2.1/servers/{server_id}/os-interface": ["interfaceAttachment": ["net_id": .string(Fixtures.network)]],
                 "POST /v2.1/servers/{server_id}/os-volume_attachments": ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]],
@@ -113,6 +122,7 @@ import Workflow
             ]
             let states = [
                 action + "os-start": "stopped", action + "unpause": "paused", action + "resume": "suspended",
+                action + "restore": "soft-delete",
             ]
             let findings = try await sweep.with(bodies: bodies).repeated(
                 "admin", except: AuthorizationSweepTests.effectless,
@@ -137,7 +147,7 @@ import Workflow
     @Test func answersFitTheirSchemas() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
             var compared = 0
-            for version in ["2.1", "2.12", "2.28", "2.52", "2.63", "2.74", "2.88", "2.96"] {
+            for version in ["2.1", "2.12", "2.28", "2.52", "2.63", "2.74", "2.88", "2.96", "2.101", "2.104"] {
                 let answers = try await sweep.with(headers: [("openstack-api-version", "compute " + version)])
                     .answersDifferingFromSchemas(["admin", "member"])
                 #expect(answers.findings == [], "\(version)")

@@ -29,6 +29,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
         var subjects: [ActingSubject] = []
+        var orders: [JSONValue] = []
+        var orderRefusal: ResourceError?
+        var fullSubnets: Set<String> = []
     }
 
     let database: Database
@@ -53,6 +56,12 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true) {
         state.withLock { $0.failsOnHost = error.map { ($0, reason, permanent) } }
     }
+    /// Questions to the host's agent are refused with this.
+    func refuseOrders(_ error: ResourceError?) { state.withLock { $0.orderRefusal = error } }
+    /// Questions to the host's agent, in order.
+    var orders: [JSONValue] { state.withLock { $0.orders } }
+    /// Network has no free address in this subnet.
+    func exhaust(subnet: String) { _ = state.withLock { $0.fullSubnets.insert(subnet) } }
     func silence(_ host: String) { _ = state.withLock { $0.silentHosts.insert(host) } }
     func wake(_ host: String) { _ = state.withLock { $0.silentHosts.remove(host) } }
     func domains(on host: String) -> [String: Domain] { state.withLock { $0.domains[host] ?? [:] } }
@@ -128,7 +137,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("updatePort") {
+            let full = state.withLock { $0.fullSubnets }
             try await database.write { connection in
+                try FakeCloud.setAddresses(connection, id, changes["fixed_ips"]?.arrayValue, full: full)
                 let touched = try connection.execute(
                     """
                     UPDATE ports SET device_id = coalesce(\(changes["device_id"]?.stringValue), device_id),
@@ -137,6 +148,20 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
                     """)
                 if touched == 0 { throw ResourceError.notFound("Port \(id) could not be found.") }
             }
+        }
+    }
+
+    private static func setAddresses(_ connection: Connection, _ port: String, _ list: [JSONValue]?, full: Set<String>) throws {
+        guard let list else { return }
+        try connection.execute("DELETE FROM port_fixed_ips WHERE port_id = \(port)")
+        for (position, fixed) in list.enumerated() {
+            let subnet = fixed["subnet_id"]?.stringValue ?? ""
+            if fixed["ip_address"] == nil, full.contains(subnet) { throw ResourceError.conflict("No more IP addresses available") }
+            let address = fixed["ip_address"]?.stringValue ?? "10.0.0.\(200 + position)"
+            try connection.execute(
+                """
+                INSERT INTO port_fixed_ips (port_id, subnet_id, ip_address, position) VALUES (\(port), \(subnet), \(address), \(position))
+                """)
         }
     }
 
@@ -225,6 +250,15 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     }
 
     // MARK: hosts
+
+    /// The answer of the host's agent to a question.
+    func answer(_ question: Message) throws -> JSONValue {
+        try state.withLock { state in
+            state.orders.append(question.body)
+            if let refusal = state.orderRefusal { throw refusal }
+        }
+        return question.type == "console_log" ? ["output": "Welcome"] : ["state": "running"]
+    }
 
     /// One round of the hosts: heartbeats, and applying their orders.
     func work(_ consumer: AgentConsumer) async throws {

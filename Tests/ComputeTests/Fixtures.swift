@@ -36,9 +36,7 @@ struct TestCloud: Sendable {
             let cloud = FakeCloud(database: test.database, ambient: ambient, probe: probe)
             let bus = InMemoryBus()
             let agent = Task {
-                try await bus.serve(queue: .agent(host: "host-1")) { message in
-                    message.type == "console_log" ? ["output": "Welcome"] : ["state": "running"]
-                }
+                try await bus.serve(queue: .agent(host: "host-1")) { try cloud.answer($0) }
             }
             defer { agent.cancel() }
             let surroundings = ServiceSurroundings.test(

@@ -16,7 +16,7 @@ import Workflow
             #expect(root.status == 200)
             let versions = root.json["versions"]?.arrayValue ?? []
             #expect(versions.map { $0["id"]?.stringValue } == ["v2.0", "v2.1"])
-            #expect(versions.map { $0["version"]?.stringValue } == ["", "2.96"])
+            #expect(versions.map { $0["version"]?.stringValue } == ["", "2.104"])
             // The version in the list exists: 2.1 without microversions.
             #expect(try await cloud.call("GET", "/v2/", as: "", version: nil).json["version"]?["id"] == "v2.0")
             let older = try await cloud.call("GET", "/v2/servers", version: "2.96")
@@ -25,7 +25,7 @@ import Workflow
             #expect(try await cloud.call("GET", "/v2.1/", as: "", version: nil).json["version"]?["id"] == "v2.1")
             let tooNew = try await cloud.call("GET", "/v2.1/servers", version: "2.200")
             #expect(tooNew.status == 406)
-            #expect(try await cloud.call("GET", "/v2.1/servers", version: "latest").headers["openstack-api-version"] == "compute 2.96")
+            #expect(try await cloud.call("GET", "/v2.1/servers", version: "latest").headers["openstack-api-version"] == "compute 2.104")
             #expect(try await cloud.call("GET", "/v2.1/servers", version: "x").status == 400)
             #expect(try await cloud.call("GET", "/v2.1/servers", version: nil).headers["x-openstack-nova-api-version"] == "2.1")
         }
@@ -230,7 +230,7 @@ import Workflow
                 let path = route.path.replacing(/\{[a-z_]+\}/, with: Fixtures.port)
                 var body: JSONValue?
                 if case .json = route.body { body = .object([route.bodyKey ?? "x": [:]]) }
-                let version = (route.versions.through ?? Microversion(2, 96)).description
+                let version = (route.versions.through ?? Microversion(2, 104)).description
                 for token in ["admin", "member", "reader", "other", "unscoped"] {
                     let answer = try await cloud.call(route.method.rawValue, path, body, as: token, version: version)
                     #expect(answer.status != 500, "\(token) \(route.method) \(path) \(answer.json)")

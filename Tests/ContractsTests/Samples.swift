@@ -13,6 +13,8 @@ enum Samples {
         for (key, body) in try messages() { samples[key] = try sample(body) }
         samples["ensure@1 server"] = try MessageSample(answer: try server())
         samples["console_log@1 answer"] = try MessageSample(answer: ConsoleLogQuestion.Answer(output: "login:"))
+        samples["crash_dump@1 answer"] = try MessageSample(answer: Done())
+        samples["set_password@1 answer"] = try MessageSample(answer: Done())
         samples["schedule@1 answer"] = try MessageSample(answer: answer)
         samples["schedule@1 answer of several"] = try MessageSample(
             answer: ScheduleTrial.Answer(
@@ -36,6 +38,9 @@ enum Samples {
             "sync@1": SyncServers(host: "host-1", servers: [try Enclosed(try server())]),
             "console_log@1": ConsoleLogQuestion(serverID: id, lines: 20),
             "diagnostics@1": DiagnosticsQuestion(serverID: id),
+            "crash_dump@1": CrashDumpQuestion(serverID: id),
+            "set_password@1": SetPasswordQuestion(serverID: id, user: "root", password: "secret"),
+            "guest_password@1": GuestPassword(host: "host-1", serverID: id, password: "c2VjcmV0"),
             "host@1": HostChanged(
                 host: "host-1", providerID: id,
                 inventories: [
@@ -83,7 +88,8 @@ enum Samples {
                     metadataPort: .init(id: other, mac: "fa:16:3e:00:00:02", fixedIPs: [fixed]), tag: "front", isSecured: false)
             ],
             metadata: ["uuid": .string(id), "launch_index": 0], networkData: ["links": []], userData: "IyEvYmluL3NoCg==",
-            files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web")
+            files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web",
+            guestPassword: "c2VjcmV0")
     }
 
     static let observed = ObservedReport(

@@ -133,4 +133,8 @@ struct SimulatedLibvirt: HypervisorDriver {
     }
 
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic] { try await look { [:] } }
+
+    func injectNMI(_ uuid: String) async throws { try await running(uuid, "nmi") { _ in } }
+
+    func setPassword(_ uuid: String, user: String, password: String) async throws { throw LibvirtError.noAgent(call: "set password") }
 }

@@ -2,15 +2,18 @@ package import Contracts
 
 /// The quotas of Compute. Operators set the defaults in the section `compute`.
 package enum ComputeQuotas {
+    /// Servers that count: as in Nova, those that are only kept for a restore do not.
+    private static let counted = "NOT deleted AND (vm_state <> 'soft-delete' OR task_state IS NOT DISTINCT FROM 'restoring')"
+
     package static let instances = quota(
         "instances", default: 10, "Servers that a project may have", absolute: .init("maxTotalInstances", used: "totalInstancesUsed"),
-        .counted("SELECT project_id AS owner, count(*) AS amount FROM servers WHERE NOT deleted GROUP BY project_id"))
+        .counted("SELECT project_id AS owner, count(*) AS amount FROM servers WHERE \(counted) GROUP BY project_id"))
 
     package static let cores = quota(
         "cores", default: 20, "Processors that a project may have", absolute: .init("maxTotalCores", used: "totalCoresUsed"),
         .counted(
             """
-            SELECT project_id AS owner, sum((flavor->>'vcpus')::bigint)::bigint AS amount FROM servers WHERE NOT deleted
+            SELECT project_id AS owner, sum((flavor->>'vcpus')::bigint)::bigint AS amount FROM servers WHERE \(counted)
             GROUP BY project_id
             """))
 
@@ -19,7 +22,7 @@ package enum ComputeQuotas {
         absolute: .init("maxTotalRAMSize", used: "totalRAMUsed"),
         .counted(
             """
-            SELECT project_id AS owner, sum((flavor->>'ram')::bigint)::bigint AS amount FROM servers WHERE NOT deleted
+            SELECT project_id AS owner, sum((flavor->>'ram')::bigint)::bigint AS amount FROM servers WHERE \(counted)
             GROUP BY project_id
             """))
 

@@ -60,18 +60,8 @@ extension ObservedServer {
         guard let task else {
             return vmState == .active && off && observation.applied && desiredPower == .running ? .stoppedItself : .noted
         }
-        let target: VMState
-        switch task {
-        case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting: return .noted
-        case .poweringOff, .poweringOn, .rebooting, .rebootingHard, .pausing, .unpausing, .suspending, .resuming:
-            switch desiredPower {
-            case .running: target = .active
-            case .shutoff: target = .stopped
-            case .paused: target = .paused
-            case .suspended: target = .suspended
-            case .absent: return .noted
-            }
-        }
+        guard TaskState.ofPower.contains(task), desiredPower != .absent else { return .noted }
+        let target = task.target(desiredPower)
         if !observation.applied {
             guard observation.permanent else { return .noted }
             let now = VMState(reportedPower: observation.power)

@@ -96,8 +96,12 @@ package struct ServerDescription: Sendable {
     /// Files to start with.
     package var files: [ServerSpec.File]
     package var configDrive: Bool
+    /// The password that the guest left at the metadata service.
+    package var guestPassword: String?
     package var keyName: String?
     package var keyData: String?
+    /// `ssh` or `x509`.
+    package var keyType = "ssh"
     package var availabilityZone: String?
     package var launchIndex: Int
     package var ports: [PortDescription]
@@ -146,7 +150,7 @@ extension ServerDescription {
             ephemeralGiB: flavor.ephemeralGiB ?? 0, swapMiB: flavor.swapMiB ?? 0, extraSpecs: extraSpecs, image: image,
             imageProperties: imageProperties, volumes: volumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
             networkData: networkData, userData: userData,
-            files: files, configDrive: configDrive, hostname: hostname)
+            files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword)
     }
 
     /// `meta_data.json` as guests find it.
@@ -159,7 +163,7 @@ extension ServerDescription {
         if !metadata.isEmpty { document["meta"] = .object(metadata) }
         if let keyName, let keyData {
             document["public_keys"] = [keyName: .string(keyData)]
-            document["keys"] = [["name": .string(keyName), "type": "ssh", "data": .string(keyData)]]
+            document["keys"] = [["name": .string(keyName), "type": .string(keyType), "data": .string(keyData)]]
         }
         return document
     }

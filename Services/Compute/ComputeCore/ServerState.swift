@@ -4,6 +4,8 @@ package import Contracts
 /// and the diagram in the documentation are derived from it.
 package enum VMState: String, Sendable, CaseIterable {
     case building, active, stopped, paused, suspended, error, deleted
+    /// Deleted by its owner, but kept off until it is restored or reclaimed.
+    case softDeleted = "soft-delete"
 }
 
 /// The task in progress on a server (`task_state`).
@@ -15,7 +17,8 @@ package enum TaskState: String, Sendable, CaseIterable {
     case poweringOn = "powering-on"
     case rebooting
     case rebootingHard = "rebooting_hard"
-    case pausing, unpausing, suspending, resuming, deleting
+    case pausing, unpausing, suspending, resuming, deleting, restoring
+    case softDeleting = "soft-deleting"
 }
 
 /// Power as Compute's API numbers it.
@@ -45,11 +48,12 @@ package enum ServerStates {
     /// Tasks that a server can be in, by state.
     package static let tasks: [(state: VMState, tasks: [TaskState])] = [
         (.building, [.scheduling, .networking, .blockDeviceMapping, .spawning, .deleting]),
-        (.active, [.poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting]),
-        (.stopped, [.poweringOn, .rebootingHard, .deleting]),
-        (.paused, [.unpausing, .rebootingHard, .deleting]),
-        (.suspended, [.resuming, .rebootingHard, .deleting]),
-        (.error, [.poweringOff, .rebootingHard, .deleting]),
+        (.active, [.poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting, .softDeleting]),
+        (.stopped, [.poweringOn, .rebootingHard, .deleting, .softDeleting]),
+        (.paused, [.unpausing, .rebootingHard, .deleting, .softDeleting]),
+        (.suspended, [.resuming, .rebootingHard, .deleting, .softDeleting]),
+        (.error, [.poweringOff, .rebootingHard, .deleting, .softDeleting]),
+        (.softDeleted, [.restoring, .deleting]),
         (.deleted, []),
     ]
 
@@ -73,6 +77,7 @@ package enum ServerStates {
         case (.paused, _): "PAUSED"
         case (.suspended, _): "SUSPENDED"
         case (.error, _): "ERROR"
+        case (.softDeleted, _): "SOFT_DELETED"
         case (.deleted, _): "DELETED"
         }
     }
@@ -103,6 +108,8 @@ package enum PowerAction: String, Sendable, CaseIterable {
     case rebootSoft = "reboot"
     case rebootHard = "reboot_hard"
     case pause, unpause, suspend, resume
+    case softDelete = "soft_delete"
+    case restore
 
     /// The states in which the action is allowed.
     package var from: [VMState] {
@@ -115,6 +122,8 @@ package enum PowerAction: String, Sendable, CaseIterable {
         case .unpause: [.paused]
         case .suspend: [.active]
         case .resume: [.suspended]
+        case .softDelete: [.active, .stopped, .paused, .suspended, .error]
+        case .restore: [.softDeleted]
         }
     }
 
@@ -128,29 +137,23 @@ package enum PowerAction: String, Sendable, CaseIterable {
         case .unpause: .unpausing
         case .suspend: .suspending
         case .resume: .resuming
+        case .softDelete: .softDeleting
+        case .restore: .restoring
         }
     }
 
     /// The power state that the host must establish.
     package var power: DesiredPower {
         switch self {
-        case .start, .rebootSoft, .rebootHard, .unpause, .resume: .running
-        case .stop: .shutoff
+        case .start, .rebootSoft, .rebootHard, .unpause, .resume, .restore: .running
+        case .stop, .softDelete: .shutoff
         case .pause: .paused
         case .suspend: .suspended
         }
     }
 
     /// Where it leads.
-    package var to: VMState {
-        switch power {
-        case .running: .active
-        case .shutoff: .stopped
-        case .paused: .paused
-        case .suspended: .suspended
-        case .absent: .deleted
-        }
-    }
+    package var to: VMState { task.target(power) }
 
     /// The operation to send to the agent; nil if the action changes the desired power state instead.
     package var operationKind: String? {
@@ -162,7 +165,29 @@ package enum PowerAction: String, Sendable, CaseIterable {
     }
 
     /// The name in API messages and instance actions.
-    package var name: String { self == .rebootHard ? "reboot" : rawValue }
+    package var name: String {
+        switch self {
+        case .rebootHard: "reboot"
+        case .softDelete: "delete"
+        default: rawValue
+        }
+    }
+}
+
+extension TaskState {
+    /// The state of a server when this task has brought it to the power.
+    package func target(_ power: DesiredPower) -> VMState {
+        switch power {
+        case .running: .active
+        case .shutoff: self == .softDeleting ? .softDeleted : .stopped
+        case .paused: .paused
+        case .suspended: .suspended
+        case .absent: .deleted
+        }
+    }
+
+    /// Tasks that end when the host reports the power that they require.
+    package static let ofPower: [TaskState] = PowerAction.allCases.map(\.task)
 }
 
 extension VMState {
@@ -170,7 +195,7 @@ extension VMState {
     package var restingPower: DesiredPower {
         switch self {
         case .building, .active, .error: .running
-        case .stopped: .shutoff
+        case .stopped, .softDeleted: .shutoff
         case .paused: .paused
         case .suspended: .suspended
         case .deleted: .absent

@@ -51,15 +51,19 @@ package struct ComputeSettings: Sendable {
     package var keepDeleted: Duration
     /// Limits of projects that have none of their own.
     package var quota: Quota
+    /// How long deleted servers can be restored.
+    package var reclaim: ReclaimIntervals
 
     package init(
         hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova",
-        keepDeleted: Duration = .seconds(90 * 86_400), quota: Quota = ComputeQuota.make()
+        keepDeleted: Duration = .seconds(90 * 86_400), quota: Quota = ComputeQuota.make(),
+        reclaim: ReclaimIntervals = ReclaimIntervals()
     ) {
         self.hostDownAfter = hostDownAfter
         self.spawnDeadline = spawnDeadline
         self.defaultZone = defaultZone
         self.keepDeleted = keepDeleted
         self.quota = quota
+        self.reclaim = reclaim
     }
 }

@@ -19,6 +19,12 @@ package struct ComputeApplication {
             .duration("spawn_deadline", default: "15m", "How long a host may take to start a new server before the build fails."),
             .duration(
                 "keep_deleted", default: "90d", "How long deleted servers are kept for lists with `deleted` and for their actions."),
+            .duration(
+                "reclaim_instance_interval", default: "0s",
+                "How long a deleted server can be restored; 0s deletes servers at once. Until then it is off and keeps its disks."),
+            .list(
+                "reclaim_instance_intervals", default: [],
+                "Projects with an interval of their own, each as PROJECT_ID=DURATION."),
         ] + QuotaDeclaration.settingsKeys(ComputeQuotas.all)
 
     /// The settings of other sections that the service reads.
@@ -35,7 +41,10 @@ package struct ComputeApplication {
                     hostDownAfter: settings.duration("compute.host_down_after"),
                     spawnDeadline: settings.duration("compute.spawn_deadline"),
                     defaultZone: settings.string("compute.default_zone"),
-                    keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings)))
+                    keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings),
+                    reclaim: try ReclaimIntervals(
+                        settings.duration("compute.reclaim_instance_interval"),
+                        projects: settings.list("compute.reclaim_instance_intervals"))))
             return try ComputeModule.make(compute, surroundings)
         }
     }

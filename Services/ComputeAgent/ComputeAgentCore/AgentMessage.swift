@@ -9,6 +9,8 @@ package enum PlaneMessage: Sendable, Hashable {
     case sync(servers: [DesiredServer], unreadable: [FormError])
     case consoleLog(serverID: String, lines: Int?)
     case diagnostics(serverID: String)
+    case crashDump(serverID: String)
+    case setPassword(SetPasswordQuestion)
 
     /// - Throws: `FormError`.
     package static func decode(_ body: JSONValue) throws(FormError) -> PlaneMessage {
@@ -30,6 +32,12 @@ package enum PlaneMessage: Sendable, Hashable {
                 serverID: try FormRules("message").uuid("server_id", question.serverID), lines: question.lines.map { max(0, $0) })
         case DiagnosticsQuestion.type:
             return .diagnostics(serverID: try FormRules("message").uuid("server_id", try read(body, DiagnosticsQuestion.self).serverID))
+        case CrashDumpQuestion.type:
+            return .crashDump(serverID: try FormRules("message").uuid("server_id", try read(body, CrashDumpQuestion.self).serverID))
+        case SetPasswordQuestion.type:
+            var question = try read(body, SetPasswordQuestion.self)
+            question.serverID = try FormRules("message").uuid("server_id", question.serverID)
+            return .setPassword(question)
         case let other?: throw FormRules("message").wrong("type", "\"\(other)\" is not known to this agent")
         case nil: throw FormRules("message").wrong("type", "is missing")
         }

@@ -57,7 +57,7 @@ extension DesiredServer {
         files = try form.list("personality", spec.files ?? []) { (file, form) throws(FormError) in
             DesiredFile(path: file.path, contents: try form.base64("contents", file.contents))
         }
-        configDrive = spec.configDrive
+        (configDrive, guestPassword) = (spec.configDrive, spec.guestPassword)
         self.source = source
     }
 

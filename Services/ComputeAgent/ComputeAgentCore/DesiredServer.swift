@@ -120,6 +120,8 @@ package struct DesiredServer: Sendable, Hashable {
     package let files: [DesiredFile]
     package let configDrive: Bool
     package let hostname: String
+    /// The password that the guest left at the metadata service; nil where it left none.
+    package let guestPassword: String?
     /// The message as it came, for the state file.
     package let source: JSONValue
 }

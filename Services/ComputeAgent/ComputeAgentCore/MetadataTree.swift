@@ -1,3 +1,4 @@
+import Contracts
 import JSON
 import Kernel
 
@@ -7,7 +8,7 @@ package struct MetadataResponse: Sendable, Hashable {
     package let contentType: String
     package let body: [UInt8]
 
-    static func text(_ text: String) -> MetadataResponse {
+    package static func text(_ text: String) -> MetadataResponse {
         MetadataResponse(status: 200, contentType: "text/plain; charset=utf-8", body: Array(text.utf8))
     }
     static func json(_ value: JSONValue) -> MetadataResponse {
@@ -15,6 +16,10 @@ package struct MetadataResponse: Sendable, Hashable {
     }
     static let notFound = MetadataResponse(
         status: 404, contentType: "text/plain; charset=utf-8", body: Array("404 Not Found\n".utf8))
+    /// - Parameter text: a line for the guest.
+    package static func refused(_ status: Int, _ text: String) -> MetadataResponse {
+        MetadataResponse(status: status, contentType: "text/plain; charset=utf-8", body: Array("\(text)\n".utf8))
+    }
     static let methodNotAllowed = MetadataResponse(
         status: 405, contentType: "text/plain; charset=utf-8", body: Array("405 Method Not Allowed\n".utf8))
 }
@@ -62,9 +67,34 @@ package struct MetadataTree: Sendable {
             return MetadataResponse(
                 status: 200, contentType: "application/octet-stream", body: server.userData ?? [])
         case "vendor_data.json", "vendor_data2.json": return .json([:])
-        case "password": return .text("")
+        case "password": return .text(server.guestPassword ?? "")
         default: return .notFound
         }
+    }
+
+    // MARK: the password
+
+    /// A guest's attempt to leave its password.
+    package enum PasswordPost: Sendable, Hashable {
+        case accepted(String)
+        case refused(MetadataResponse)
+    }
+
+    /// Reads `POST /openstack/VERSION/password`; nil for any other request. A password can be set once, until its owner clears it
+    /// over the API.
+    package func passwordPost(method: String, path: String, body: [UInt8]) -> PasswordPost? {
+        let parts = path.prefix { $0 != "?" && $0 != "#" }.split(separator: "/").map(String.init)
+        guard method == "POST", parts.count == 3, parts[0] == "openstack", parts[2] == "password",
+            let place = MetadataTree.openStackVersions.firstIndex(of: parts[1]), files(since: place).contains("password")
+        else { return nil }
+        guard (server.guestPassword ?? "").isEmpty else { return .refused(.refused(409, "409 Conflict: the password is set already")) }
+        guard body.count <= GuestPassword.bytesMax else {
+            return .refused(.refused(400, "400 Bad Request: a password has at most \(GuestPassword.bytesMax) bytes, not \(body.count)"))
+        }
+        guard let text = String(validating: body, as: UTF8.self), !text.isEmpty, !text.utf8.contains(0) else {
+            return .refused(.refused(400, "400 Bad Request: a password is a text in UTF-8, and not empty"))
+        }
+        return .accepted(text)
     }
 
     // MARK: files that the server was given

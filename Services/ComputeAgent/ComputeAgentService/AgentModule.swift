@@ -1,5 +1,6 @@
 package import Commands
 package import ComputeAgentCore
+import Contracts
 package import FileTransfer
 package import Kernel
 package import Libvirt
@@ -92,6 +93,11 @@ package struct AgentModule: Sendable {
             directory: state + "/images", source: surroundings.images, sandbox: options.sandbox, threads: threads, ambient: ambient,
             log: log)
         let disks = try ServerDisks(directory: state + "/servers", images: images, maker: surroundings.disks, threads: threads)
+        let (bus, host) = (surroundings.bus, surroundings.host)
+        surroundings.directory.sendPasswords { serverID, password in
+            let message = GuestPassword(host: host, serverID: serverID, password: password)
+            try await bus.publish(try Message(message, id: ambient.newUUID()), to: .computeAgents)
+        }
         let reports = ReportQueue(bus: surroundings.bus, ambient: ambient, log: log)
         let tools = ServerTools(
             host: surroundings.host,

@@ -30,6 +30,10 @@ package protocol HypervisorDriver: Sendable {
     func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws
     /// Statistics of a running domain under libvirt's names.
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic]
+    /// Sends a non-maskable interrupt to the guest.
+    func injectNMI(_ uuid: String) async throws
+    /// Sets a user's password through the guest agent.
+    func setPassword(_ uuid: String, user: String, password: String) async throws
 }
 
 extension Hypervisor: HypervisorDriver {}

@@ -9,9 +9,15 @@ package import WebAPI
 
 /// Maps network and address to a server, to identify the guest that sends a metadata request.
 package final class MetadataDirectory: Sendable {
+    /// Passes on a password that a guest left.
+    package typealias PasswordSink = @Sendable (_ serverID: String, _ password: String) async throws -> Void
+
     private struct State {
         var servers: [String: DesiredServer] = [:]
         var byAddress: [String: [String: String]] = [:]
+        /// Servers whose password was passed on since their last desired state.
+        var haveLeftPassword: Set<String> = []
+        var passwordSink: PasswordSink?
     }
     private let state = Mutex(State())
 
@@ -27,12 +33,33 @@ package final class MetadataDirectory: Sendable {
                 }
             }
             state.servers[serverID] = server
+            state.haveLeftPassword.remove(serverID)
             for port in server?.ports ?? [] {
                 for fixed in port.fixedIPs {
                     state.byAddress[port.networkID, default: [:]][fixed.address.description] = serverID
                 }
             }
         }
+    }
+
+    /// Where passwords of guests go.
+    package func sendPasswords(to sink: @escaping PasswordSink) { state.withLock { $0.passwordSink = sink } }
+
+    /// Passes on a password that a guest left. A guest can do this once per desired state.
+    ///
+    /// - Returns: whether it was passed on; false if the guest has left one already.
+    /// - Throws: what the sink throws; the guest may then try again.
+    func leave(password: String, of serverID: String) async throws -> Bool {
+        let sink = state.withLock { state -> PasswordSink? in
+            guard let sink = state.passwordSink, state.haveLeftPassword.insert(serverID).inserted else { return nil }
+            return sink
+        }
+        guard let sink else { return false }
+        do { try await sink(serverID, password) } catch {
+            _ = state.withLock { $0.haveLeftPassword.remove(serverID) }
+            throw error
+        }
+        return true
     }
 
     /// The networks with servers.
@@ -43,6 +70,25 @@ package final class MetadataDirectory: Sendable {
     /// The server that has this address in this network.
     package func server(network: String, address: String) -> DesiredServer? {
         state.withLock { state in state.byAddress[network]?[address].flatMap { state.servers[$0] } }
+    }
+}
+
+extension MetadataDirectory {
+    /// Answers a guest's request.
+    func response(to request: SmallRequest, of server: DesiredServer, log: Logger) async -> MetadataResponse {
+        let tree = MetadataTree(server)
+        switch tree.passwordPost(method: request.method, path: request.path, body: request.body) {
+        case nil: return tree.response(method: request.method, path: request.path)
+        case .refused(let response): return response
+        case .accepted(let password):
+            do {
+                let isFirst = try await leave(password: password, of: server.id)
+                return isFirst ? .text("") : .refused(409, "409 Conflict: the password is set already")
+            } catch {
+                log.warning("a guest's password was not passed on", metadata: ["server": "\(server.id)", "error": "\(error)"])
+                return .refused(503, "503 Service Unavailable: try again")
+            }
+        }
     }
 }
 
@@ -137,7 +183,7 @@ package actor MetadataNetworks {
         let socket = try await namespace.listen(MetadataNetworks.address, port: 80)
         let ledger = ConnectionLedger(limits: limits, listener: "metadata", metrics: metrics, total: total)
         let channel = try await SmallHTTPServer.serve(socket: socket, ledger) { [self] request in
-            answer(request, networkID: networkID)
+            await answer(request, networkID: networkID)
         }
         networks[networkID] = Network(device: device, port: port, mtu: mtu, namespace: namespace, channel: channel)
     }
@@ -157,7 +203,7 @@ package actor MetadataNetworks {
         }
     }
 
-    private nonisolated func answer(_ request: SmallRequest, networkID: String) -> SmallResponse {
+    private nonisolated func answer(_ request: SmallRequest, networkID: String) async -> SmallResponse {
         guard let address = request.remoteAddress,
             let server = directory.server(network: networkID, address: address)
         else {
@@ -165,7 +211,7 @@ package actor MetadataNetworks {
                 "wolke_agent_metadata_requests_total", [("status", "404")], help: "Questions of guests, by answer.")
             return SmallResponse(status: 404, text: "404 Not Found\n")
         }
-        let response = MetadataTree(server).response(method: request.method, path: request.path)
+        let response = await directory.response(to: request, of: server, log: log)
         metrics.increment(
             "wolke_agent_metadata_requests_total", [("status", "\(response.status)")],
             help: "Questions of guests, by answer.")

@@ -55,6 +55,8 @@ package struct PlaneLink: Sendable {
         case .consoleLog(let id, let lines):
             return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))
         case .diagnostics(let id): return try await fleet.diagnostics(id)
+        case .crashDump(let id): try await fleet.crashDump(id)
+        case .setPassword(let order): try await fleet.setPassword(order)
         }
         return [:]
     }

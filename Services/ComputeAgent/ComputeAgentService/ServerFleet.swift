@@ -257,6 +257,56 @@ package actor ServerFleet {
         return Diagnostics.document(
             desired, power: observed.reportedPower(desired: desired.power), figures: try await hypervisor.statistics(serverID))
     }
+
+    // MARK: orders to the guest
+
+    /// The guest's domain, if the server is here and runs.
+    ///
+    /// - Throws: 404 when the server is not on this host, 409 when it does not run.
+    private func requireGuest(_ serverID: String) async throws {
+        guard await workers[serverID]?.current.desired != nil, let observed = try await tools.domains.observe(serverID) else {
+            throw ResourceError.notFound("Server \(serverID) is not on this host.")
+        }
+        guard observed.power != .shutoff else { throw ResourceError.conflict("Server \(serverID) is not running.") }
+    }
+
+    /// Sends a non-maskable interrupt to the guest.
+    ///
+    /// - Throws: as `requireGuest`; `LibvirtError`.
+    package func crashDump(_ serverID: String) async throws {
+        try await requireGuest(serverID)
+        try await hypervisor.injectNMI(serverID)
+    }
+
+    /// Sets a user's password through the guest agent.
+    ///
+    /// - Throws: as `requireGuest`; 409 where the guest has no agent, or it refuses.
+    package func setPassword(_ order: SetPasswordQuestion) async throws {
+        try await requireGuest(order.serverID)
+        do { try await hypervisor.setPassword(order.serverID, user: order.user, password: order.password) } catch let error as LibvirtError
+        {
+            tools.log.info("a guest's password was not set", metadata: ["server": "\(order.serverID)", "error": "\(error)"])
+            throw GuestAgentFault.conflict(error, order.serverID) ?? error
+        }
+    }
+}
+
+/// Why a guest agent did not do what was requested, for the server's owner.
+enum GuestAgentFault {
+    static func missing(_ serverID: String) -> String {
+        """
+        QEMU guest agent is not enabled for instance \(serverID): its image needs the property hw_qemu_guest_agent=yes, and the \
+        agent must be installed in it.
+        """
+    }
+
+    /// Nil for an error that is not about the agent.
+    static func conflict(_ error: LibvirtError, _ serverID: String) -> ResourceError? {
+        if error.isAgentMissing { return .conflict(missing(serverID)) }
+        if error.isAgentSilent { return .conflict("The QEMU guest agent of instance \(serverID) does not answer.") }
+        guard error.isAgentRefusal else { return nil }
+        return .conflict("The QEMU guest agent of instance \(serverID) could not set the password.")
+    }
 }
 
 extension Acceptance {

@@ -9,6 +9,7 @@ package struct SmallRequest: Sendable {
     package let path: String
     /// Text form of the peer's address.
     package let remoteAddress: String?
+    package let body: [UInt8]
 }
 
 /// An answer, whole.
@@ -79,12 +80,12 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
-    /// Requests have no body here.
+    /// A guest's password is the only body that is read; it is far smaller.
     private static let bodyMax = 64 * 1024
 
     private let handler: SmallHTTPServer.Handler
     private var head: HTTPRequestHead?
-    private var bodyBytes = 0
+    private var body: [UInt8] = []
     private var isAnswering = false
     private var isInputClosed = false
 
@@ -94,22 +95,29 @@ private final class SmallHTTPHandler: ChannelInboundHandler {
         switch unwrapInboundIn(data) {
         case .head(let head):
             self.head = head
-            bodyBytes = 0
+            body = []
         case .body(let bytes):
-            bodyBytes += bytes.readableBytes
-            if bodyBytes > SmallHTTPHandler.bodyMax { context.close(promise: nil) }
+            guard body.count + bytes.readableBytes <= SmallHTTPHandler.bodyMax else {
+                head = nil
+                body = []
+                context.close(promise: nil)
+                return
+            }
+            body += bytes.readableBytesView
         case .end:
             guard let head else { return }
             self.head = nil
-            answer(head, on: context.channel)
+            answer(head, body, on: context.channel)
+            body = []
         }
     }
 
-    private func answer(_ head: HTTPRequestHead, on channel: any Channel) {
+    private func answer(_ head: HTTPRequestHead, _ body: [UInt8], on channel: any Channel) {
         isAnswering = true
         let this = NIOLoopBound(self, eventLoop: channel.eventLoop)
         let request = SmallRequest(
-            method: head.method.rawValue, path: head.uri, remoteAddress: channel.remoteAddress?.ipAddress)
+            method: head.method.rawValue, path: head.uri, remoteAddress: channel.remoteAddress?.ipAddress,
+            body: body)
         let handler = handler
         let isPersistent = head.isKeepAlive
         let version = head.version

@@ -26,6 +26,8 @@ package struct Field: Sendable {
         case linkMap([Link])
         /// `{"id": "…", "links": […]}`: another resource with the expression's id. NULL becomes the text `absent`.
         case reference([Link], absent: String? = nil)
+        /// The same for an expression that is a JSON object with an `id`, whose other members follow the links.
+        case extendedReference([Link], absent: String? = nil)
     }
 
     /// Whether responses contain the field.

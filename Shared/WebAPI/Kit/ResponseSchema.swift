@@ -79,6 +79,10 @@ extension Field {
             schema = JSONValue.responseObject(all.map { ($0.rel, ["type": "string", "format": "uri-reference"]) }).objectValue ?? [:]
         case .reference:
             schema = ["oneOf": [["type": ["string", "null"]], .responseObject([("id", ["type": "string"]), ("links", links)])]]
+        case .extendedReference:
+            schema = [
+                "oneOf": [["type": ["string", "null"]], .responseObject([("id", ["type": "string"]), ("links", links)], isOpen: true)]
+            ]
         }
         if let from = versions.from { schema["x-min-version"] = .string(from.description) }
         if let through = versions.through { schema["x-max-version"] = .string(through.description) }

@@ -38,11 +38,12 @@ package struct RowWriter {
             }
             if bytes == nil, field.presence == .whenSet { continue }
             writer.name(field.name)
-            value(bytes, rows, row, column, into: &writer)
+            try value(bytes, rows, row, column, into: &writer)
         }
     }
 
-    private func value(_ bytes: UnsafeBufferPointer<UInt8>?, _ rows: Rows, _ row: Int, _ column: Int, into writer: inout JSONWriter) {
+    private func value(_ bytes: UnsafeBufferPointer<UInt8>?, _ rows: Rows, _ row: Int, _ column: Int, into writer: inout JSONWriter) throws
+    {
         switch fields[column].kind {
         case .links: LinkTarget.write(targets[column], Table.keyText(rows, row: row) ?? "", into: &writer)
         case .linkMap:
@@ -56,6 +57,9 @@ package struct RowWriter {
                 $0.name("links")
                 LinkTarget.write(targets[column], id, into: &$0)
             }
+        case .extendedReference(_, let absent):
+            guard let bytes else { return writer.value(absent) }
+            try reference(bytes, targets[column], into: &writer)
         case let kind:
             guard let bytes else { return writer.null() }
             switch kind {
@@ -66,6 +70,21 @@ package struct RowWriter {
             case .timestampMicroseconds: writer.timestamp(bytes, microseconds: true)
             default: writer.string(utf8: bytes)
             }
+        }
+    }
+
+    private func reference(_ bytes: UnsafeBufferPointer<UInt8>, _ targets: [LinkTarget], into writer: inout JSONWriter) throws {
+        let object: JSONObject?
+        do { object = try JSONValue.parse(bytes, depthMax: 128).objectValue } catch {
+            throw ResourceError.internalError("the column with a reference is not valid JSON: \(error)")
+        }
+        let members = object?.members ?? []
+        let id = members.first { $0.name == "id" }?.value.stringValue ?? ""
+        writer.object {
+            $0.field("id", id)
+            $0.name("links")
+            LinkTarget.write(targets, id, into: &$0)
+            for member in members where member.name != "id" { $0.field(member.name, member.value) }
         }
     }
 
@@ -92,7 +111,7 @@ extension Field {
     /// The link targets of the field; none for other kinds.
     package var links: [Link] {
         switch kind {
-        case .links(let links), .linkMap(let links), .reference(let links, _): links
+        case .links(let links), .linkMap(let links), .reference(let links, _), .extendedReference(let links, _): links
         default: []
         }
     }

@@ -88,7 +88,7 @@ SERVER = {
 # The members that each microversion adds to a server and removes from it.
 SERVER_SINCE = {
     "2.9": {"locked": bool}, "2.19": {"description": text}, "2.26": {"tags": list}, "2.63": {"trusted_image_certificates": (list, NoneType)},
-    "2.71": {"server_groups": list}, "2.73": {"locked_reason": text},
+    "2.71": {"server_groups": list}, "2.73": {"locked_reason": text}, "2.100": {"scheduler_hints": dict},
 }
 
 RESOURCE_PROVIDER = {"uuid": str, "name": str, "generation": int, "parent_provider_uuid": text, "root_provider_uuid": str, "links": list}

@@ -190,7 +190,7 @@ def test_a_server_in_every_version(member, network, subnet, guest, nano):
 
     server = wait("the server leaves BUILD", settled, 180)
     assert server["status"] == "ACTIVE", server.get("fault")
-    for version in ("2.1", "2.8", "2.9", "2.19", "2.26", "2.46", "2.47", "2.63", "2.71", "2.73", "2.90", "2.96"):
+    for version in ("2.1", "2.8", "2.9", "2.19", "2.26", "2.46", "2.47", "2.63", "2.71", "2.73", "2.90", "2.96", "2.98", "2.100", "2.104"):
         shape = dict(shapes.SERVER)
         absent = set()
         for since, added in shapes.SERVER_SINCE.items():

@@ -26,6 +26,7 @@ enum Keypairs: Resource {
         @Option(
             help: ArgumentHelp("Write the private key to this new file instead of printing it.", valueName: "file"), completion: .file())
         var privateKey: String?
+        @Option(help: "ssh, or x509: a certificate for guests with Windows.") var type = "ssh"
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -35,10 +36,10 @@ enum Keypairs: Resource {
             if let privateKey, Machine.exists(privateKey) {
                 throw CommandFailure("The file \(privateKey) already exists and is not overwritten.")
             }
-            var members: JSONObject = ["name": .string(name), "type": "ssh"]
+            var members: JSONObject = ["name": .string(name), "type": .string(type)]
             if let publicKey {
                 let text = try UserFile.text(publicKey)
-                members["public_key"] = .string(text.split(whereSeparator: \.isNewline).first.map(String.init) ?? "")
+                members["public_key"] = .string(type == "ssh" ? text.split(whereSeparator: \.isNewline).first.map(String.init) ?? "" : text)
             }
             let answer = try await api.client.post(
                 .compute, kind.path, kind.body(members), microversion: publicKey == nil ? Create.lastGeneratingVersion : kind.microversion)

@@ -33,7 +33,7 @@ enum Servers: Creatable, Settable {
 
     static let verbs: [any ParsableCommand.Type] =
         [List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self]
-        + actions + [Console.self, Add.self, Remove.self, Events.self, Why.self]
+        + actions + guestVerbs + [Console.self, Add.self, Remove.self, Events.self, Why.self]
 
     struct Filters: FilterArguments {
         @Option(help: "Only with this name; Compute reads it as a pattern.") var name: String?

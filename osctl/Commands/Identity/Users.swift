@@ -63,7 +63,8 @@ enum Users: Creatable, Settable {
         }
     }
 
-    private static func password(_ text: String?, file: String?) throws -> String? {
+    /// The password of a command: the first line of the file, or the given one.
+    static func password(_ text: String?, file: String?) throws -> String? {
         guard let file else { return text }
         let content = try UserFile.text(file == "-" ? "/dev/stdin" : file)
         guard let line = content.split(whereSeparator: \.isNewline).first else {

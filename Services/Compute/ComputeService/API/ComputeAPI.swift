@@ -13,7 +13,8 @@ import Workflow
 package enum ComputeAPI {
     /// - Throws: 400 for a policy rule that cannot be read.
     static func make(_ compute: Compute, _ surroundings: ServiceSurroundings) throws -> API {
-        try surroundings.api(.compute, resources: [VersionRoutes.resource] + resources(compute), rules: Rule.extra)
+        try surroundings.api(
+            .compute, resources: [VersionRoutes.resource] + resources(compute).map(StrictQueries.applied), rules: Rule.extra)
     }
 
     private static func resources(_ compute: Compute) -> [Resource] {
@@ -26,7 +27,9 @@ package enum ComputeAPI {
             ServerGroupRoutes(compute: compute).resource, AggregateRoutes(compute: compute).resource,
             HostRoutes(compute: compute).resource, HypervisorRoutes(compute: compute).resource,
             QuotaRoutes(compute: compute).resource, ExtensionRoutes().resource, SchedulingRoutes(compute: compute).resource,
-            ServerDetailRoutes(compute: compute).resource,
+            ServerDetailRoutes(compute: compute).resource, GuestActionRoutes(compute: compute).resource,
+            NetworkActionRoutes(compute: compute).resource, ShareRoutes(compute: compute).resource,
+            ExternalEventRoutes(compute: compute).resource,
         ]
     }
 }

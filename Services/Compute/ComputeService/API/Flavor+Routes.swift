@@ -11,16 +11,17 @@ extension ResourceKind {
         table: Table(
             "flavors t", key: "t.flavorid", keyType: .text, defaultSort: [("flavorid", false)],
             fields: [
-                Field("id", .text, "t.flavorid"), Field("name"), Field("ram", .number, "t.memory_mb"),
+                Field("id", .text, "t.flavorid"), Field("name", filter: .regex.from(Microversion(2, 102))),
+                Field("ram", .number, "t.memory_mb"),
                 Field("disk", .number, "t.root_gb"),
                 Field(
                     "swap", .json, "CASE WHEN t.swap_mb = 0 THEN '\"\"' ELSE t.swap_mb::text END", versions: .through(74),
                     shape: .oneOf([.enumeration([""]), .count])),
                 Field("swap", .number, "t.swap_mb", versions: .from(75)),
                 Field("OS-FLV-EXT-DATA:ephemeral", .number, "t.ephemeral_gb"),
-                Field("OS-FLV-DISABLED:disabled", .boolean, "t.disabled"), Field("vcpus", .number),
+                Field("OS-FLV-DISABLED:disabled", .boolean, "t.disabled", versions: .through(101)), Field("vcpus", .number),
                 Field("os-flavor-access:is_public", .boolean, "t.is_public"),
-                Field("rxtx_factor", .json, "to_json(t.rxtx_factor)", shape: .number), .links("flavors"),
+                Field("rxtx_factor", .json, "to_json(t.rxtx_factor)", versions: .through(101), shape: .number), .links("flavors"),
                 Field("description", versions: .from(55)),
                 Field(
                     "extra_specs", .json, versions: .from(61), visibleBy: "os_compute_api:os-flavor-extra-specs:show_all", shape: .textMap),
@@ -112,7 +113,7 @@ struct FlavorRoutes: Sendable {
             .init("disk", .integer(min: 0, max: 1 << 20), required: true),
             .init("OS-FLV-EXT-DATA:ephemeral", .integer(min: 0, max: 1 << 20)),
             .init("swap", .integer(min: 0, max: Int(Int32.max))),
-            .init("rxtx_factor", .oneOf([.number, .text])), .init("os-flavor-access:is_public", .boolean),
+            .init("rxtx_factor", .oneOf([.number, .text]), versions: .through(101)), .init("os-flavor-access:is_public", .boolean),
             .init("description", .nullable(.text(65_535)), versions: .from(55)),
         ]))
 

@@ -95,9 +95,7 @@ struct KeypairRoutes: Sendable {
         let user = try user(context, keypair["user_id"]?.stringValue).value
         let name = keypair["name"]?.stringValue ?? ""
         try KeypairRoutes.check(name: name, modern: context.version(atLeast: 2, 92))
-        guard keypair["type"]?.stringValue ?? "ssh" == "ssh" else {
-            throw ResourceError.badRequest("Invalid input for field/attribute type. Value: x509. Only ssh keys are supported.")
-        }
+        let type = KeypairStore.KeyType(rawValue: keypair["type"]?.stringValue ?? "") ?? .ssh
         // Stored unchanged, including a trailing newline; otherwise Terraform would see a different key than it sent.
         var publicKey = keypair["public_key"]?.stringValue ?? ""
         var privateKey: String?
@@ -105,14 +103,13 @@ struct KeypairRoutes: Sendable {
             guard keypair["public_key"]?.stringValue == nil, !context.version(atLeast: 2, 92) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute public_key. It must not be empty.")
             }
-            (publicKey, privateKey) = try generate(comment: "Generated-by-Wolke")
+            (publicKey, privateKey) = try await generate(type, user: user)
         }
-        let key = try SSHPublicKey(publicKey)
-        let fingerprint = HashAlgorithm.md5.hash(key.blob).map { Hexadecimal.encode([$0]) }.joined(separator: ":")
+        let fingerprint = try type.fingerprint(of: publicKey)
         let now = compute.ambient.now
         let (stored, generated) = (publicKey, privateKey)
         let project = try context.caller.projectID
-        let draft = KeypairStore.Draft(user: user, name: name, fingerprint: fingerprint, publicKey: stored)
+        let draft = KeypairStore.Draft(user: user, name: name, type: type, fingerprint: fingerprint, publicKey: stored)
         let decision = try context.authorize(draft, target: ["user_id": user])
         return try await context.write(compute.database) { connection in
             try KeypairStore.insert(connection, decision, limitsOf: project, quota: compute.quota, at: now)
@@ -120,7 +117,7 @@ struct KeypairRoutes: Sendable {
                 "name": .string(name), "public_key": .string(stored), "fingerprint": .string(fingerprint),
                 "user_id": .string(user),
             ]
-            if context.version(atLeast: 2, 2) { answer["type"] = "ssh" }
+            if context.version(atLeast: 2, 2) { answer["type"] = .string(type.rawValue) }
             if let generated { answer["private_key"] = .string(generated) }
             let status = context.version(atLeast: 2, 2) ? 201 : 200
             return Change(
@@ -140,6 +137,22 @@ struct KeypairRoutes: Sendable {
             throw ResourceError.badRequest("Keypair data is invalid: Keypair name contains unsafe characters: '\(name.prefix(64))'")
         }
     }
+
+    private func generate(_ type: KeypairStore.KeyType, user: String) async throws -> (publicKey: String, privateKey: String) {
+        if type == .ssh { return try generate(comment: "Generated-by-Wolke") }
+        let ambient = compute.ambient
+        let serial = ambient.random.next() >> 1
+        let now = Int(ambient.now.seconds)
+        let made = try await KeypairRoutes.threads.run {
+            try ClientCertificate(user: String(user.prefix(64)), serial: serial, notBefore: now, lifetime: KeypairRoutes.lifetime)
+        }
+        return (CertificateText.text(made.certificate), made.privateKey)
+    }
+
+    /// Keys of RSA are made one after the other, because each takes a processor for some 100 ms.
+    private static let threads = WorkerThreads(name: "keys", count: 1)
+    /// Ten years in seconds, as in Nova.
+    private static let lifetime = 3650 * 86_400
 
     private func generate(comment: String) throws -> (publicKey: String, privateKey: String) {
         let key = try SigningKey(compute.ambient.random.bytes(SigningKey.byteCount))

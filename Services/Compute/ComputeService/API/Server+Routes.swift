@@ -47,12 +47,12 @@ struct ServerRoutes: Sendable {
                     .put, one, action: "os_compute_api:servers:update", rule: Rule.member,
                     body: .json(ServerSchema.update), answer: .one(kind), "Change a server", handler: update),
                 Route(.delete, one, action: "os_compute_api:servers:delete", rule: Rule.member, status: 204, "Delete a server") {
-                    try await delete($0, action: "delete")
+                    try await delete($0, isForced: false)
                 },
                 Route(
                     .post, one + "/action", key: "forceDelete", action: "os_compute_api:os-deferred-delete:force",
                     rule: Rule.member, body: .json(.wrapped("forceDelete", .any)), status: 202, "Delete a server at once"
-                ) { try await delete($0, action: "forceDelete", status: 202) },
+                ) { try await delete($0, isForced: true, status: 202) },
                 Route(
                     .get, one + "/ips", action: "os_compute_api:ips:index", rule: Rule.reader,
                     answer: .form(.wrapped("addresses", ServerRoutes.addresses)), "List addresses"
@@ -204,6 +204,10 @@ struct ServerRoutes: Sendable {
                 changes.set("access_ip_v6", address.stringValue.map { IPAddress($0)?.description ?? $0 })
             }
             if let hostname = body["hostname"]?.stringValue { changes.set("hostname", hostname) }
+            if let zone = body["pinned_availability_zone"] {
+                try ServerRoutes.checkPin(connection, server.id, zone: zone.stringValue)
+                changes.set("pinned_zone", zone.stringValue)
+            }
             try changes.apply(connection, "servers", server.id, at: now, touching: true)
             if body["name"] != nil || body["hostname"] != nil {
                 try DesiredState.change(connection, server: server.id)
@@ -214,25 +218,35 @@ struct ServerRoutes: Sendable {
         }
     }
 
-    private func delete(_ context: RequestContext, action: String, status: Int = 204) async throws -> Response {
+    /// A server can be pinned to the zone that it is in; a pin is removed before another one is set.
+    ///
+    /// - Throws: 409 in Nova's words.
+    private static func checkPin(_ connection: Connection, _ id: String, zone: String?) throws {
+        guard let zone else { return }
+        let row = try connection.query("SELECT pinned_zone, availability_zone FROM servers WHERE id = \(id)")[0]
+        if let pinned = try row.optionalString("pinned_zone") {
+            if pinned == zone { return }
+            throw ResourceError.conflict(
+                "Cannot change pinned availability zone directly. Unpin first by setting pinned_availability_zone to null.")
+        }
+        let current = try row.optionalString("availability_zone") ?? ""
+        guard current == zone else {
+            throw ResourceError.conflict(
+                "Server can only be pinned to its current availability zone '\(current)', but '\(zone.prefix(255))' was requested.")
+        }
+    }
+
+    /// - Parameter isForced: whether the server goes at once, even where deleted servers are kept.
+    private func delete(_ context: RequestContext, isForced: Bool, status: Int = 204) async throws -> Response {
         let server = try await compute.authorizedServer(context)
             .value(for: "os_compute_api:servers:delete", "os_compute_api:os-deferred-delete:force")
-        let workflow = ServerDelete(compute).workflow
-        let ambient = compute.ambient
-        let user = try context.caller.userID
-        let project = try context.caller.projectID
+        let deletion = ServerDeletion(compute)
+        let origin = try ActionOrigin(context)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
-            if current.taskState != "deleting" {
-                try connection.execute(
-                    "UPDATE servers SET task_state = 'deleting', updated_at = \(ambient.now) WHERE id = \(server.id)")
-                try ServerActions.begin(
-                    connection, server: server.id, action: "delete", event: "compute_terminate_instance",
-                    requestID: context.requestID, user: user, project: project, now: ambient.now)
-                try Workflows.startOrIntend(
-                    connection, workflow, intent: ServerCreate.deleteIntent, subject: server.id,
-                    requestID: context.requestID, ambient: ambient)
+            if try isForced || !deletion.keep(connection, current, origin) {
+                try deletion.begin(connection, current, origin)
             }
             return Change(.empty(status), "server", server.id)
         }

@@ -68,6 +68,7 @@ enum ServerSchema {
     static let update = BodySchema.wrapped(
         "server",
         .object([
+            .init("pinned_availability_zone", .nullable(.identifier), versions: .from(104)),
             .init("name", .trimmedName), .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
             .init("accessIPv4", .nullable(.text(15))), .init("accessIPv6", .nullable(.text(45))),
             .init("description", .nullable(.text), versions: .from(19)),

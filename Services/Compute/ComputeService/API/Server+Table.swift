@@ -1,6 +1,7 @@
 import Authorization
 import ComputeCore
 import Database
+import GuestKeys
 import JSON
 import Kernel
 import WebAPI
@@ -35,8 +36,22 @@ private enum ServerScope {
             }
             conditions.append("t.project_id = \(try context.caller.requireProject())")
         }
-        if let deleted = try deleted(context) { conditions.append(deleted ? "t.deleted" : "NOT t.deleted") }
+        if let deleted = try deleted(context) {
+            conditions.append(
+                deleted
+                    ? "(t.deleted OR t.vm_state = 'soft-delete')"
+                    : keepsSoftDeleted(context)
+                        ? "NOT t.deleted" : "NOT t.deleted AND t.vm_state <> 'soft-delete'")
+        }
         return conditions.isEmpty ? "true" : SQL.joined(conditions, separator: " AND ")
+    }
+
+    /// Whether the list is of servers that can be restored.
+    private static func keepsSoftDeleted(_ context: RequestContext) -> Bool {
+        context.query.items.contains {
+            $0.name == "status" && $0.value.uppercased() == "SOFT_DELETED"
+                || $0.name == "vm_state" && $0.value == VMState.softDeleted.rawValue
+        }
     }
 
     /// Whether the list has deleted servers, or others; nil for both.
@@ -69,7 +84,8 @@ enum ServerFields {
         Field("tenant_id", .text, "t.project_id"), Field("user_id"), Field("metadata", .json, "t.metadata", shape: .textMap),
         Field(
             "hostId", .text, "CASE WHEN t.host IS NULL THEN '' ELSE encode(sha224(convert_to(t.project_id || t.host, 'UTF8')), 'hex') END"),
-        Field("image", .reference([.absolute("bookmark", "/images")], absent: ""), "t.image_id"),
+        Field("image", .reference([.absolute("bookmark", "/images")], absent: ""), "t.image_id", versions: .through(97)),
+        Field("image", .extendedReference([.absolute("bookmark", "/images")], absent: ""), imageWithProperties, versions: .from(98)),
         Field("flavor", .reference([.absolute("bookmark", "/flavors")]), "t.flavor->>'flavorid'", versions: .through(46)),
         Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47), shape: flavorShape),
         Field("created", .timestamp, "t.created_at"), Field("updated", .timestamp, "t.updated_at"),
@@ -108,6 +124,8 @@ enum ServerFields {
             versions: .from(71), shape: .many(.anyText)),
         Field("locked_reason", versions: .from(73)),
         Field("pinned_availability_zone", .text, "t.pinned_zone", versions: .from(96)),
+        Field(
+            "scheduler_hints", .json, "t.scheduler_hints", versions: .from(100), shape: .object([], additional: .allowed)),
     ]
 
     private static let attributes: [Field] = [
@@ -165,6 +183,16 @@ enum ServerFields {
                 WHERE i.server_id = t.id
             ) x JOIN published_networks n ON n.id = x.network_id GROUP BY n.name) a), '{}')
         """
+
+    /// The image with those of its properties that Compute knows, as in Nova.
+    private static let imageWithProperties: String = {
+        let known = GuestKey.all.filter { $0.place == .image && !$0.name.hasSuffix("*") }.map { "'\($0.name)'" }.joined(separator: ", ")
+        return """
+            CASE WHEN t.image_id IS NOT NULL THEN jsonb_build_object('id', t.image_id, 'properties', coalesce((
+                SELECT jsonb_object_agg(p.key, p.value) FROM jsonb_each(coalesce(t.image_properties, t.image->'properties', '{}')) p
+                WHERE p.key IN (\(known)) AND p.value <> 'null'), '{}')) END
+            """
+    }()
 
     private static let groups = """
         (SELECT json_agg(json_build_object('name', g.name)) FROM (

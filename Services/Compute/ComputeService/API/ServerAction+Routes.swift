@@ -40,6 +40,7 @@ struct ServerActionRoutes: Sendable {
             power("unpause", .unpause, "Let a paused server go on"),
             power("suspend", .suspend, "Suspend a server to disk"),
             power("resume", .resume, "Resume a suspended server"),
+            power("restore", .restore, "Restore a server that is kept after its deletion"),
             route(
                 "reboot", PowerAction.rebootSoft.policy,
                 body: .object([.init("type", .enumeration(["SOFT", "HARD", "soft", "hard", "Soft", "Hard"]), required: true)]),
@@ -83,12 +84,10 @@ struct ServerActionRoutes: Sendable {
     private static let missing: [(key: String, action: String)] = [
         ("resize", "servers:resize"), ("confirmResize", "servers:confirm_resize"), ("revertResize", "servers:revert_resize"),
         ("rebuild", "servers:rebuild"), ("createImage", "servers:create_image"), ("createBackup", "os-create-backup"),
-        ("changePassword", "os-admin-password"), ("rescue", "os-rescue"), ("unrescue", "os-unrescue"),
+        ("rescue", "os-rescue"), ("unrescue", "os-unrescue"),
         ("shelve", "os-shelve:shelve"), ("shelveOffload", "os-shelve:shelve_offload"), ("unshelve", "os-shelve:unshelve"),
         ("migrate", "os-migrate-server:migrate"), ("os-migrateLive", "os-migrate-server:migrate_live"),
-        ("evacuate", "os-evacuate"), ("restore", "os-deferred-delete:restore"), ("addFixedIp", "os-multinic:add"),
-        ("removeFixedIp", "os-multinic:remove"), ("injectNetworkInfo", "os-admin-actions:inject_network_info"),
-        ("trigger_crash_dump", "servers:trigger_crash_dump"), ("os-getVNCConsole", "os-remote-consoles"),
+        ("evacuate", "os-evacuate"), ("os-getVNCConsole", "os-remote-consoles"),
     ]
 
     private var missingRoutes: [Route] {
@@ -104,27 +103,14 @@ struct ServerActionRoutes: Sendable {
 
     private func change(_ context: RequestContext, _ action: PowerAction) async throws -> Response {
         let server = try await compute.authorizedServer(context).value(for: "os_compute_api:\(action.policy)")
-        let caller = try context.caller
         let ambient = compute.ambient
+        let origin = try ActionOrigin(context)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
             try current.require(states: action.from.map(\.rawValue), for: action.name)
-            guard current.host != nil else {
-                throw ResourceError.conflict("Instance \(server.id) is not on a host: '\(action.name)' is not possible.")
-            }
-            let operation = action.operationKind.map { ServerSpec.Operation(id: ambient.newUUID().description, kind: $0) }
-            try DesiredState.change(
-                connection, server: server.id, power: action.power, operation: try operation.map { try JSONValue(encoding: $0) } ?? .null)
-            try connection.execute(
-                """
-                UPDATE servers SET task_state = \(action.task.rawValue), updated_at = \(ambient.databaseNow), fault = NULL,
-                    vm_state = vm_state WHERE id = \(server.id)
-                """)
-            try ServerActions.begin(
-                connection, server: server.id, action: action.name, event: action.event, requestID: context.requestID,
-                user: caller.userID, project: caller.projectID, now: ambient.now)
-            try DesiredState.publish(connection, server: server.id, first: true, ambient: ambient)
+            if action == .restore { try ServerQuota.reserve(connection, server: server.id, compute.quota) }
+            try PowerChange.begin(connection, current, action, origin, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["action": .string(action.rawValue)])
         }
     }
@@ -163,6 +149,9 @@ struct ServerActionRoutes: Sendable {
             let current = try ServerRecord.find(connection, server.id, lock: true)
             if current.taskState == "deleting" || current.vmState == "building" {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is being built or deleted")
+            }
+            if current.vmState == VMState.softDeleted.rawValue || current.taskState == TaskState.softDeleting.rawValue {
+                throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id), which was deleted: restore it instead")
             }
             try connection.execute(
                 "UPDATE servers SET vm_state = \(state), task_state = NULL, updated_at = \(now) WHERE id = \(server.id)")
@@ -251,6 +240,8 @@ extension PowerAction {
         case .unpause: "os-pause-server:unpause"
         case .suspend: "os-suspend-server:suspend"
         case .resume: "os-suspend-server:resume"
+        case .softDelete: "servers:delete"
+        case .restore: "os-deferred-delete:restore"
         }
     }
 
@@ -264,6 +255,8 @@ extension PowerAction {
         case .unpause: "compute_unpause_instance"
         case .suspend: "compute_suspend_instance"
         case .resume: "compute_resume_instance"
+        case .softDelete: "compute_soft_delete_instance"
+        case .restore: "compute_restore_instance"
         }
     }
 }

@@ -7,7 +7,7 @@ import Messaging
 import Telemetry
 import WebAPI
 
-/// Other information about a server: diagnostics, security groups, migrations; and routes that this cloud does not have.
+/// Other information about a server: diagnostics, security groups, topology, migrations; and routes that this cloud does not have.
 struct ServerDetailRoutes: Sendable {
     let compute: Compute
 
@@ -29,6 +29,10 @@ struct ServerDetailRoutes: Sendable {
                             .required("group", .textMap), .required("ip_range", .textMap),
                         ]))),
             ])))
+
+    private static let topologySchema = BodySchema.object([
+        .required("nodes", .array(.any, min: 0, max: 0)), .required("pagesize_kb", .nullable(.count)),
+    ])
 
     var resource: Resource {
         let one = ServerDetailRoutes.one
@@ -59,11 +63,12 @@ struct ServerDetailRoutes: Sendable {
                     return .json(200, ["migrations": []])
                 },
                 Route(
-                    .get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader,
-                    answer: .form(.wrapped("password", .anyText)), "Show the password that the guest left"
+                    .get, one + "/topology", action: "compute:server:topology:index", rule: Rule.reader, versions: .from(78),
+                    answer: .form(ServerDetailRoutes.topologySchema), "Show a server's NUMA topology"
                 ) { context in
                     _ = try await compute.authorizedServer(context).value
-                    return .json(200, ["password": ""])
+                    // No server has a NUMA topology here: flavors and images that require one are refused (`hw:numa_nodes`).
+                    return .json(200, ["nodes": [], "pagesize_kb": nil])
                 },
                 .unavailable(
                     .post, one + "/remote-consoles", action: "os_compute_api:os-remote-consoles", rule: Rule.member, versions: .from(6),

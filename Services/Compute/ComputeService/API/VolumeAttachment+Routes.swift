@@ -71,8 +71,13 @@ struct VolumeAttachmentRoutes: Sendable {
                     return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
                 },
                 Route(
-                    .post, path, action: "os_compute_api:os-volumes-attachments:create", rule: Rule.member,
-                    body: .json(VolumeAttachmentRoutes.schema), answer: .one(.volumeAttachments), "Attach a volume", handler: attach),
+                    .post, path, action: "os_compute_api:os-volumes-attachments:create", rule: Rule.member, versions: .through(100),
+                    body: .json(VolumeAttachmentRoutes.schema), answer: .one(.volumeAttachments), "Attach a volume"
+                ) { try await attach($0, waits: true) },
+                Route(
+                    .post, path, action: "os_compute_api:os-volumes-attachments:create", rule: Rule.member, versions: .from(101),
+                    body: .json(VolumeAttachmentRoutes.schema), status: 202, "Attach a volume without waiting for it"
+                ) { try await attach($0, waits: false) },
                 Route(
                     .put, one, action: "os_compute_api:os-volumes-attachments:update", rule: Rule.member,
                     body: .json(VolumeAttachmentRoutes.update), status: 202, "Change an attachment", handler: change),
@@ -96,7 +101,8 @@ struct VolumeAttachmentRoutes: Sendable {
         return found.response
     }
 
-    private func attach(_ context: RequestContext) async throws -> Response {
+    /// - Parameter waits: whether the response follows the attachment, and shows it.
+    private func attach(_ context: RequestContext, waits: Bool) async throws -> Response {
         let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:create")
         let body = context.body["volumeAttachment"] ?? [:]
         let volume = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
@@ -121,6 +127,7 @@ struct VolumeAttachmentRoutes: Sendable {
                 return (.string(workflow.text), "server", server.id)
             },
             finish: { work in
+                guard waits else { return .empty(202) }
                 try await compute.await(workflow: WorkflowID(work.stringValue ?? ""), past: ["connect", "plug"])
                 return try await compute.database.read { try VolumeAttachmentRoutes.response($0, context, server.id, volume) }
             })

@@ -54,6 +54,9 @@ package final class AgentConsumer: Sendable {
         case ObservedReport.type:
             let report: ObservedReport = try message.decode()
             try await observed(report, host: try AgentConsumer.hostName(report.host))
+        case GuestPassword.type:
+            let left: GuestPassword = try message.decode()
+            try await guestPassword(left, host: try AgentConsumer.hostName(left.host))
         case PortsChanged.type: try await portsChanged(try message.decode())
         case let type: throw PoisonMessage("unknown message \(type)")
         }
@@ -123,6 +126,24 @@ package final class AgentConsumer: Sendable {
         guard !servers.isEmpty else { return }
         let ambient = compute.ambient
         try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
+    }
+
+    /// The first password that a guest leaves stays until its owner clears it.
+    private func guestPassword(_ left: GuestPassword, host: String) async throws {
+        guard let id = UUID128(left.serverID)?.description else { throw PoisonMessage("guest_password: server_id: must be a UUID") }
+        guard (1...GuestPassword.bytesMax).contains(left.password.utf8.count) else {
+            throw PoisonMessage("guest_password: password: must have 1 to \(GuestPassword.bytesMax) bytes")
+        }
+        let ambient = compute.ambient
+        try await compute.database.write { connection in
+            // Only the server's own host speaks for its guest.
+            let changed = try connection.execute(
+                """
+                UPDATE servers SET guest_password = \(left.password)
+                WHERE id = \(id) AND host = \(host) AND guest_password IS NULL AND NOT deleted
+                """)
+            if changed > 0 { try DesiredState.refresh(connection, server: id, ambient: ambient) }
+        }
     }
 
     private func observed(_ report: ObservedReport, host: String) async throws {

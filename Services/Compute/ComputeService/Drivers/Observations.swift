@@ -65,6 +65,7 @@ enum Observations {
             if let action = task?.actionName {
                 try ServerActions.finish(connection, server: id, action: action, now: now)
             }
+            if state == .softDeleted { try ServerQuota.release(connection, server: id) }
         case .failed(let state, let error):
             try takeBack(connection, id, state, task: task, error: error, ambient: ambient)
         case .stoppedItself:
@@ -151,6 +152,8 @@ extension TaskState {
         case .unpausing: "unpause"
         case .suspending: "suspend"
         case .resuming: "resume"
+        case .softDeleting: "delete"
+        case .restoring: "restore"
         case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting: nil
         }
     }

@@ -21,6 +21,8 @@ package protocol NetworkClient: Sendable {
     /// - Returns: the port's id.
     func createPort(_ port: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
     /// Updates the given members.
+    ///
+    /// - Throws: 409 if a subnet among `fixed_ips` has no free address.
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws
     /// Adds all ports to a security group or removes them from it; on failure none is changed.
     func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws

@@ -91,7 +91,7 @@ enum DesiredState {
             """
             SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation,
                 s.flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.metadata, s.user_data, s.personality,
-                s.config_drive, s.key_name, s.key_data, s.availability_zone, s.launch_index,
+                s.config_drive, s.guest_password, s.key_name, s.key_data, s.key_type, s.availability_zone, s.launch_index,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
                 EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes
             FROM servers s WHERE \(condition) ORDER BY s.id
@@ -102,7 +102,7 @@ enum DesiredState {
         let volumes = try self.volumes(connection, servers: ids("has_volumes"))
         return try rows.map { row in
             let id = try row.string("id")
-            return ServerDescription(
+            var description = ServerDescription(
                 id: id, name: try row.string("name"), hostname: try row.string("hostname"),
                 projectID: try row.string("project_id"), userID: try row.string("user_id"),
                 generation: try row.int("generation"), epoch: try row.int("epoch"), power: try power(try row.string("power")),
@@ -114,7 +114,16 @@ enum DesiredState {
                 keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),
                 availabilityZone: try row.optionalString("availability_zone"),
                 launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [])
+            description.keyType = try row.string("key_type")
+            description.guestPassword = try row.optionalString("guest_password")
+            return description
         }
+    }
+
+    /// Sends the desired state again because something changed that guests see only in their metadata: nothing is required of the
+    /// host, and the server's generation stays the same.
+    static func refresh(_ connection: Connection, server: String, ambient: Ambient) throws {
+        try portsChanged(connection, servers: [server], ambient: ambient)
     }
 
     private static func power(_ text: String) throws -> DesiredPower {

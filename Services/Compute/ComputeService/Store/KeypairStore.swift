@@ -1,14 +1,33 @@
 import Authorization
 import ComputeCore
+import Cryptography
 import Database
 import Kernel
 import WebAPI
 
 /// The statements about users' key pairs.
 enum KeypairStore {
+    /// The kinds of key pairs, as the API names them.
+    enum KeyType: String, Sendable {
+        case ssh
+        /// A certificate, for guests with Windows.
+        case x509
+
+        /// - Throws: 400 for a text that is no public key of this kind.
+        func fingerprint(of publicKey: String) throws -> String {
+            switch self {
+            case .ssh:
+                let key = try SSHPublicKey(publicKey)
+                return HashAlgorithm.md5.hash(key.blob).map { Hexadecimal.encode([$0]) }.joined(separator: ":")
+            case .x509: return CertificateText.fingerprint(try CertificateText.certificate(in: publicKey))
+            }
+        }
+    }
+
     struct Draft: Sendable {
         let user: String
         let name: String
+        let type: KeyType
         let fingerprint: String
         let publicKey: String
     }
@@ -22,7 +41,8 @@ enum KeypairStore {
         let added = try connection.execute(
             """
             INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)
-            VALUES (\(draft.user), \(draft.name), 'ssh', \(draft.fingerprint), \(draft.publicKey), \(now)) ON CONFLICT DO NOTHING
+            VALUES (\(draft.user), \(draft.name), \(draft.type.rawValue), \(draft.fingerprint), \(draft.publicKey), \(now))
+            ON CONFLICT DO NOTHING
             """)
         if added == 0 { throw ResourceError.conflict("Key pair '\(draft.name)' already exists.") }
     }

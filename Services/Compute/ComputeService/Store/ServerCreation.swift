@@ -139,7 +139,7 @@ struct ServerCreation {
 
     private func insert(
         _ id: String, index: Int, count: Int, flavor: Flavor, image: ServerSpec.Image?, properties: TextMap,
-        key: (String, String)?, group: String?, networks: JSONValue, securityGroups: JSONValue, reservation: String
+        key: Key?, group: String?, networks: JSONValue, securityGroups: JSONValue, reservation: String
     ) throws {
         let now = ambient.now
         let name = count > 1 ? "\(request.name)-\(index + 1)" : request.name
@@ -150,7 +150,7 @@ struct ServerCreation {
             WITH server AS (
                 INSERT INTO servers (
                     id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
-                    image_id, image, image_properties, key_name, key_data, user_data, personality,
+                    image_id, image, image_properties, key_name, key_data, key_type, user_data, personality,
                     config_drive, metadata, tags, pinned_zone,
                     requested_host, scheduler_hints, group_id, requested_networks, requested_devices, security_groups,
                     access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
@@ -158,7 +158,7 @@ struct ServerCreation {
                     \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
                     'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID),
                     \(try image.map { try JSONValue(encoding: $0) })::jsonb,
-                    \(try JSONValue(encoding: properties))::jsonb, \(key?.0), \(key?.1), \(request.userData),
+                    \(try JSONValue(encoding: properties))::jsonb, \(key?.name), \(key?.data), \(key?.type ?? "ssh"), \(request.userData),
                     \(JSONValue.array(request.files.map(\.document)))::jsonb,
                     \(request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
@@ -325,14 +325,20 @@ struct ServerCreation {
         }
     }
 
-    private func keyData() throws -> (String, String)? {
+    private struct Key {
+        let name: String
+        let data: String
+        let type: String
+    }
+
+    private func keyData() throws -> Key? {
         guard let name = request.keyName else { return nil }
         let rows = try connection.query(
-            "SELECT public_key FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
+            "SELECT public_key, type FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
         guard let row = rows.first else {
             throw ResourceError.badRequest("Invalid key_name provided: no key pair is named '\(name)'.")
         }
-        return (name, try row.string("public_key"))
+        return Key(name: name, data: try row.string("public_key"), type: try row.string("type"))
     }
 
     private func group() throws -> String? {

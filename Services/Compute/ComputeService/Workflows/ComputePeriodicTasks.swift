@@ -37,12 +37,31 @@ package struct ComputePeriodicTasks: Sendable {
     @discardableResult
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
-            resend, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget,
+            resend, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget, reclaim,
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
             },
         ])
+    }
+
+    /// Deletes servers whose time for a restore has passed.
+    private func reclaim() async throws -> Int {
+        let ambient = compute.ambient
+        let deletion = ServerDeletion(compute)
+        return try await compute.database.write { connection in
+            let ids = try connection.query(
+                """
+                SELECT id FROM servers WHERE vm_state = 'soft-delete' AND task_state IS NULL AND reclaim_at <= \(ambient.databaseNow)
+                ORDER BY reclaim_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
+                """
+            ).map { try $0.string("id") }
+            for id in ids {
+                let request = "req-" + ambient.newUUID().description
+                try deletion.begin(connection, try ServerRecord.find(connection, id), ActionOrigin(requestID: request))
+            }
+            return ids.count
+        }
     }
 
     /// Deletes servers that were deleted long ago, and the records of their actions.
@@ -68,8 +87,8 @@ package struct ComputePeriodicTasks: Sendable {
             let rows = try connection.query(
                 """
                 SELECT id, task_state, observed_power FROM servers WHERE NOT deleted AND updated_at < \(before)
-                AND task_state IN ('powering-off', 'powering-on', 'rebooting', 'rebooting_hard', 'pausing', 'unpausing',
-                    'suspending', 'resuming') LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
+                AND task_state = ANY(\(TaskState.ofPower.map(\.rawValue))::text[])
+                LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """)
             for row in rows {
                 let task = try row.optionalString("task_state").flatMap(TaskState.init(rawValue:))

@@ -58,20 +58,16 @@ struct ServerDelete: Sendable {
         context.commit { connection in
             let rows = try connection.query(
                 """
-                UPDATE servers SET deleted = true, vm_state = 'deleted', task_state = NULL, power_state = 0,
-                    terminated_at = \(now), updated_at = \(now), user_data = NULL
-                WHERE id = \(id) AND NOT deleted RETURNING project_id, flavor
+                UPDATE servers s SET deleted = true, vm_state = 'deleted', task_state = NULL, power_state = 0,
+                    terminated_at = \(now), updated_at = \(now), user_data = NULL,
+                    guest_password = NULL
+                FROM (SELECT id, vm_state FROM servers WHERE id = \(id) AND NOT deleted FOR UPDATE) o WHERE s.id = o.id
+                RETURNING o.vm_state
                 """)
             guard let row = rows.first else { return }
-            let flavor = try row.json("flavor")
             try ServerActions.finish(connection, server: id, action: "delete", now: now)
             // Last, because the quota's usage row serializes the requests of the project.
-            try Quota.release(
-                connection, project: try row.string("project_id"),
-                [
-                    (ComputeQuotas.instances, 1), (ComputeQuotas.cores, flavor["vcpus"]?.intValue ?? 0),
-                    (ComputeQuotas.memory, flavor["ram"]?.intValue ?? 0),
-                ])
+            if try row.string("vm_state") != VMState.softDeleted.rawValue { try ServerQuota.release(connection, server: id) }
         }
         return .next
     }

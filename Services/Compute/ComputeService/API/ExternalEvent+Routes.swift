@@ -1,0 +1,95 @@
+import Authorization
+import ComputeCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// `POST /os-server-external-events`: what other services tell about servers.
+///
+/// Services of this cloud use messages; these are for others, such as a foreign network service.
+struct ExternalEventRoutes: Sendable {
+    let compute: Compute
+
+    private static let action = "os_compute_api:os-server-external-events:create"
+
+    /// Events of networks, which have an effect here: the server's ports are read again.
+    private static let ofNetworks = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
+    /// Events that no server of this cloud waits for, and the versions that added them.
+    private static let ofOthers: [(name: String, minor: Int)] = [
+        ("volume-extended", 51), ("power-update", 76), ("accelerator-request-bound", 82), ("volume-reimaged", 93),
+    ]
+
+    private static func names(minor: Int) -> [String] { ofNetworks + ofOthers.filter { $0.minor <= minor }.map(\.name) }
+
+    private static func event(_ names: [String]) -> BodySchema {
+        .object([
+            .init("name", .enumeration(names), required: true), .init("server_uuid", .uuid, required: true),
+            .init("status", .enumeration(["failed", "completed", "in-progress"])), .init("tag", .text),
+        ])
+    }
+
+    private static func list(_ from: Int, _ through: Int?) -> BodySchema.Property {
+        let versions = through.map { from == 1 ? VersionRange.through($0) : .between(from, $0) } ?? .from(from)
+        return .init("events", .array(event(names(minor: from)), min: 1, max: 1000), required: true, versions: versions)
+    }
+
+    private static let schema = BodySchema.object([list(1, 50), list(51, 75), list(76, 81), list(82, 92), list(93, nil)])
+
+    private static let answer = BodySchema.object([
+        .required(
+            "events",
+            .many(
+                .object([
+                    .required("name", .anyText), .required("server_uuid", .anyText), .required("status", .anyText),
+                    .required("code", .count), .init("tag", .anyText),
+                ])))
+    ])
+
+    var resource: Resource {
+        Resource(
+            "server-external-event",
+            routes: [
+                Route(
+                    .post, "/v2.1/os-server-external-events", action: ExternalEventRoutes.action, rule: Rule.admin,
+                    body: .json(ExternalEventRoutes.schema), answer: .form(ExternalEventRoutes.answer), "Tell about servers",
+                    handler: create)
+            ])
+    }
+
+    private func create(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none).value(for: ExternalEventRoutes.action)
+        let events = context.body["events"]?.arrayValue ?? []
+        let ids = events.compactMap { $0["server_uuid"]?.stringValue.flatMap { UUID128($0)?.description } }.uniqued
+        let ambient = compute.ambient
+        return try await context.write(compute.database) { connection in
+            let hosts = try connection.query("SELECT id, host FROM servers WHERE id = ANY(\(ids)::uuid[]) AND NOT deleted")
+                .reduce(into: [String: String?]()) { $0[try $1.string("id")] = try $1.optionalString("host") }
+            var affected: Set<String> = []
+            let answers = events.map { event -> JSONValue in
+                let id = event["server_uuid"]?.stringValue.flatMap { UUID128($0)?.description } ?? ""
+                let code = ExternalEventRoutes.code(event, host: hosts[id])
+                if code == 200 { affected.insert(id) }
+                var answer = event.objectValue ?? [:]
+                answer["code"] = JSONValue(code)
+                answer["status"] = code == 200 ? "completed" : "failed"
+                return .object(answer)
+            }
+            try DesiredState.portsChanged(connection, servers: affected.sorted(), ambient: ambient)
+            for id in affected.sorted() { Workflows.wake(connection, service: Compute.service, subject: id) }
+            let isComplete = answers.allSatisfy { $0["code"] == 200 }
+            return Change(.json(isComplete ? 200 : 207, ["events": .array(answers)]), "server-external-event", nil, content: context.body)
+        }
+    }
+
+    /// The status of one event: 404 for an unknown server, 400 without a tag that is needed, 422 for one that nothing here waits for.
+    ///
+    /// - Parameter host: of the server; nil for an unknown server.
+    private static func code(_ event: JSONValue, host: String??) -> Int {
+        guard let host else { return 404 }
+        let name = event["name"]?.stringValue ?? ""
+        if event["tag"] == nil, ["volume-extended", "power-update", "accelerator-request-bound"].contains(name) { return 400 }
+        return host != nil && ofNetworks.contains(name) ? 200 : 422
+    }
+}

@@ -1,0 +1,129 @@
+import Authorization
+import Contracts
+import Database
+import JSON
+import Kernel
+import Messaging
+import WebAPI
+import Workflow
+
+/// What reaches into a running guest, or comes out of it: crash dumps and passwords.
+struct GuestActionRoutes: Sendable {
+    let compute: Compute
+
+    private static let one = "/v2.1/servers/{server_id}"
+
+    var resource: Resource {
+        let one = GuestActionRoutes.one
+        return Resource(
+            "guest-action",
+            routes: [
+                Route(
+                    .post, one + "/action", key: "trigger_crash_dump", action: "os_compute_api:servers:trigger_crash_dump",
+                    rule: Rule.member,
+                    versions: .from(17), body: .json(.wrapped("trigger_crash_dump", .nullable(.object([])))), status: 202,
+                    "Send a non-maskable interrupt to the guest"
+                ) { try await crashDump($0) },
+                Route(
+                    .post, one + "/action", key: "changePassword", action: "os_compute_api:os-admin-password", rule: Rule.member,
+                    body: .json(
+                        .wrapped(
+                            "changePassword", .object([.init("adminPass", .string(min: 1, max: 255, format: nil), required: true)]))),
+                    status: 202, "Change the administrator's password in the guest"
+                ) { try await changePassword($0) },
+                Route(
+                    .get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader,
+                    answer: .form(.wrapped("password", .anyText)), "Show the password that the guest left"
+                ) { context in
+                    let id = try await compute.authorizedServer(context).value.id
+                    let password = try await compute.database.read {
+                        try $0.query("SELECT guest_password FROM servers WHERE id = \(id)").first?.optionalString("guest_password")
+                    }
+                    return .json(200, ["password": .string(password ?? "")])
+                },
+                Route(
+                    .delete, one + "/os-server-password", action: "os_compute_api:os-server-password:clear", rule: Rule.member, status: 204,
+                    "Forget the password that the guest left"
+                ) { try await clearPassword($0) },
+            ])
+    }
+
+    // MARK: orders to the guest
+
+    private func crashDump(_ context: RequestContext) async throws -> Response {
+        let policy = "os_compute_api:servers:trigger_crash_dump"
+        let server = try await compute.authorizedServer(context)
+        return try await order(
+            context, server, for: policy, states: ["active", "paused", "rescued", "resized", "error"], action: "trigger_crash_dump",
+            event: "compute_trigger_crash_dump", CrashDumpQuestion(serverID: server.value.id))
+    }
+
+    private func changePassword(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+        let id = server.value.id
+        let properties = try await compute.database.read { connection in
+            try connection.query("SELECT \(ServerProperties.ofImage) AS properties FROM servers s WHERE s.id = \(id)")
+                .first?.object("properties") ?? [:]
+        }
+        // As Nova's driver for libvirt.
+        let usual = properties["os_type"]?.stringValue == "windows" ? "Administrator" : "root"
+        let password = context.body["changePassword"]?["adminPass"]?.stringValue ?? ""
+        return try await order(
+            context, server, for: "os_compute_api:os-admin-password", states: ["active"], action: "changePassword",
+            event: "compute_set_admin_password",
+            SetPasswordQuestion(
+                serverID: id, user: properties["os_admin_user"]?.stringValue ?? usual, password: password))
+    }
+
+    /// Has the server's host pass an order to the guest, and answers when it is done.
+    ///
+    /// - Throws: 409 in a state in which the guest cannot take it, and the host's own refusal.
+    private func order<Question: MessageQuestion>(
+        _ context: RequestContext, _ decision: Authorized<ServerRecord>, for policy: String, states: [String], action: String,
+        event: String, _ question: Question
+    ) async throws -> Response where Question.Answer == Done {
+        let server = try decision.value(for: policy)
+        let caller = try context.caller
+        let ambient = compute.ambient
+        return try await context.write(
+            compute.database,
+            begin: { connection in
+                let current = try ServerRecord.find(connection, server.id, lock: true)
+                try current.requireUnlocked(context)
+                try current.require(states: states, for: action)
+                guard let host = current.host else {
+                    throw ResourceError.conflict("Instance \(server.id) is not on a host: '\(action)' is not possible.")
+                }
+                try ServerActions.begin(
+                    connection, server: server.id, action: action, event: event, requestID: context.requestID,
+                    user: caller.userID, project: caller.projectID, now: ambient.now)
+                return (.string(host), "server", server.id)
+            },
+            finish: { work in
+                do {
+                    _ = try await compute.bus.request(
+                        question, to: .agent(host: work.stringValue ?? ""), id: ambient.newUUID(), timeout: .seconds(15),
+                        expiration: .seconds(15))
+                } catch {
+                    try await compute.finish(
+                        action, server: server.id, error: StepFailure((error as? ResourceError)?.message ?? "\(error)"))
+                    throw error
+                }
+                try await compute.finish(action, server: server.id)
+                return .empty(202)
+            })
+    }
+
+    // MARK: the guest's password
+
+    private func clearPassword(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-server-password:clear")
+        let ambient = compute.ambient
+        return try await context.write(compute.database) { connection in
+            let changed = try connection.execute(
+                "UPDATE servers SET guest_password = NULL WHERE id = \(server.id) AND guest_password IS NOT NULL")
+            if changed > 0 { try DesiredState.refresh(connection, server: server.id, ambient: ambient) }
+            return Change(.empty(204), "server", server.id, content: ["password": nil])
+        }
+    }
+}

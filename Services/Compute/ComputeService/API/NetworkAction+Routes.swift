@@ -1,0 +1,142 @@
+import Authorization
+import Contracts
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// Actions on a server's addresses. Nova ended the first two with 2.44; the interfaces of servers replace them.
+struct NetworkActionRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/servers/{server_id}/action"
+
+    var resource: Resource {
+        let path = NetworkActionRoutes.path
+        return Resource(
+            "network-action",
+            routes: [
+                Route(
+                    .post, path, key: "addFixedIp", action: "os_compute_api:os-multinic:add", rule: Rule.member, versions: .through(43),
+                    body: .json(.wrapped("addFixedIp", .object([.init("networkId", .uuid, required: true)]))), status: 202,
+                    "Give a server a further address in a network"
+                ) { try await addAddress($0) },
+                Route(
+                    .post, path, key: "removeFixedIp", action: "os_compute_api:os-multinic:remove", rule: Rule.member,
+                    versions: .through(43),
+                    body: .json(
+                        .wrapped("removeFixedIp", .object([.init("address", .string(min: 1, max: 45, format: .ip), required: true)]))),
+                    status: 202, "Take an address from a server"
+                ) { try await removeAddress($0) },
+                Route(
+                    .post, path, key: "injectNetworkInfo", action: "os_compute_api:os-admin-actions:inject_network_info", rule: Rule.admin,
+                    body: .json(.wrapped("injectNetworkInfo", .any)), status: 202, "Send a server's networks to its host again"
+                ) { try await refresh($0) },
+                Route(
+                    .post, path, key: "resetNetwork", action: "os_compute_api:os-admin-actions:reset_network", rule: Rule.admin,
+                    body: .json(.wrapped("resetNetwork", .any)), "Removed", isUnavailable: true
+                ) { context in
+                    _ = try await compute.authorizedServer(context)
+                    throw ResourceError(.gone, "The action 'resetNetwork' was for the Xen driver, which Nova has removed.")
+                },
+            ])
+    }
+
+    // MARK: addresses
+
+    /// A port of the server with the addresses that it is to have.
+    private struct Wanted: Codable {
+        var port: String
+        var fixedIPs: [JSONValue]
+        /// Subnets of which one is to give a further address.
+        var subnets: [String]
+    }
+
+    private func addAddress(_ context: RequestContext) async throws -> Response {
+        let network = context.body["addFixedIp"]?["networkId"]?.stringValue.flatMap { UUID128($0)?.description } ?? ""
+        return try await readdress(context) { connection, server in
+            let ports = try connection.query(
+                """
+                SELECT i.port_id FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
+                WHERE i.server_id = \(server.id) AND p.network_id = \(network) AND i.state = 'attached' ORDER BY i.position LIMIT 1
+                """)
+            guard let port = try ports.first?.string("port_id") else {
+                throw ResourceError.notFound("Instance \(server.id) has no port in network \(network).")
+            }
+            let subnets = try connection.query(
+                "SELECT id FROM published_subnets WHERE network_id = \(network) ORDER BY ip_version, id"
+            ).map { try $0.string("id") }
+            return Wanted(port: port, fixedIPs: try NetworkActionRoutes.addresses(connection, of: port), subnets: subnets)
+        } send: { wanted, subject in
+            for subnet in wanted.subnets {
+                let all = wanted.fixedIPs + [["subnet_id": .string(subnet)]]
+                do {
+                    return try await compute.clients.network.updatePort(wanted.port, ["fixed_ips": .array(all)], as: subject)
+                } catch let error as ResourceError where error.code == .conflict {
+                    // The subnet has no free address.
+                    continue
+                }
+            }
+            throw ResourceError.badRequest("No fixed IP addresses available for network: \(network)")
+        }
+    }
+
+    private func removeAddress(_ context: RequestContext) async throws -> Response {
+        let text = context.body["removeFixedIp"]?["address"]?.stringValue ?? ""
+        let address = IPAddress(text)?.description ?? text
+        return try await readdress(context) { connection, server in
+            let ports = try connection.query(
+                """
+                SELECT i.port_id FROM server_interfaces i JOIN published_fixed_ips f ON f.port_id = i.port_id
+                WHERE i.server_id = \(server.id) AND f.ip_address = \(address) AND i.state = 'attached' LIMIT 1
+                """)
+            guard let port = try ports.first?.string("port_id") else {
+                throw ResourceError.badRequest("Fixed IP '\(address)' not found for server '\(server.id)'.")
+            }
+            let rest = try NetworkActionRoutes.addresses(connection, of: port).filter { $0["ip_address"]?.stringValue != address }
+            return Wanted(port: port, fixedIPs: rest, subnets: [])
+        } send: { wanted, subject in
+            try await compute.clients.network.updatePort(wanted.port, ["fixed_ips": .array(wanted.fixedIPs)], as: subject)
+        }
+    }
+
+    private static func addresses(_ connection: Connection, of port: String) throws -> [JSONValue] {
+        try connection.query("SELECT subnet_id, ip_address FROM published_fixed_ips WHERE port_id = \(port) ORDER BY position").map {
+            ["subnet_id": .string(try $0.string("subnet_id")), "ip_address": .string(try $0.string("ip_address"))]
+        }
+    }
+
+    /// Changes the addresses of a port through Network, which tells the server's host.
+    private func readdress(
+        _ context: RequestContext, wanted: @escaping @Sendable (Connection, ServerRecord) throws -> Wanted,
+        send: (Wanted, ActingSubject) async throws -> Void
+    ) async throws -> Response {
+        let server = try await compute.authorizedServer(context)
+            .value(for: "os_compute_api:os-multinic:add", "os_compute_api:os-multinic:remove")
+        let owner = try ServerOwner(context, project: server.project)
+        let subject = ActingSubject.accepted(project: server.project, user: owner.user, administrator: owner.administrator)
+        return try await context.write(
+            compute.database,
+            begin: { connection in
+                let current = try ServerRecord.find(connection, server.id, lock: true)
+                try current.requireUnlocked(context)
+                return (try JSONValue(encoding: wanted(connection, current)), "server", server.id)
+            },
+            finish: { work in
+                try await send(try work.decode(as: Wanted.self), subject)
+                return .empty(202)
+            })
+    }
+
+    // MARK: networks
+
+    private func refresh(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-admin-actions:inject_network_info")
+        let ambient = compute.ambient
+        return try await context.write(compute.database) { connection in
+            try ServerRecord.find(connection, server.id, lock: true).requireUnlocked(context)
+            try DesiredState.refresh(connection, server: server.id, ambient: ambient)
+            return Change(.empty(202), "server", server.id)
+        }
+    }
+}

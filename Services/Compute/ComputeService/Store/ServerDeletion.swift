@@ -1,0 +1,128 @@
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import Settings
+import WebAPI
+import Workflow
+
+/// How long deleted servers can be restored.
+package struct ReclaimIntervals: Sendable {
+    private let usual: Duration
+    private let projects: [String: Duration]
+
+    /// Servers are deleted at once.
+    package init() { (usual, projects) = (.zero, [:]) }
+
+    /// - Parameters:
+    ///   - usual: for projects without an interval of their own.
+    ///   - projects: `PROJECT_ID=DURATION` each.
+    /// - Throws: 400 for a text of another form.
+    package init(_ usual: Duration, projects: [String]) throws {
+        self.usual = usual
+        self.projects = try projects.reduce(into: [:]) { result, text in
+            let parts = text.split(separator: "=", maxSplits: 1).map { String($0).trimmedSpaces }
+            guard parts.count == 2, let interval = DurationText.parse(parts[1]) else {
+                throw ResourceError.badRequest(
+                    "the setting compute.reclaim_instance_intervals has '\(text)'; each item must be PROJECT_ID=DURATION, such as 5f0c=7d")
+            }
+            result[parts[0]] = interval
+        }
+    }
+
+    /// Nil for a project whose servers are deleted at once.
+    func of(_ project: String) -> Duration? {
+        let interval = projects[project] ?? usual
+        return interval > .zero ? interval : nil
+    }
+}
+
+/// Begins the deletion of servers.
+struct ServerDeletion: Sendable {
+    private let compute: Compute
+    private let workflow: Workflow<NoFrame>
+
+    init(_ compute: Compute) {
+        self.compute = compute
+        workflow = ServerDelete(compute).workflow
+    }
+
+    /// Stops a server and keeps it for a restore, if its project has an interval for that.
+    ///
+    /// Servers that were never active, and in states without a host that could stop and start them again, are not kept, as those that
+    /// never ran are not in Nova.
+    ///
+    /// - Parameter current: locked.
+    /// - Returns: whether the server is kept.
+    /// - Throws: 409 while something else is done with a server that would be kept.
+    func keep(_ connection: Connection, _ current: ServerRecord, _ origin: ActionOrigin) throws -> Bool {
+        let states = [VMState.softDeleted] + PowerAction.softDelete.from
+        guard let interval = compute.settings.reclaim.of(current.project), current.host != nil,
+            states.map(\.rawValue).contains(current.vmState), current.taskState != TaskState.deleting.rawValue
+        else { return false }
+        if current.vmState == VMState.softDeleted.rawValue, current.taskState == nil { return true }
+        if current.taskState == TaskState.softDeleting.rawValue { return true }
+        try current.require(states: PowerAction.softDelete.from.map(\.rawValue), for: "delete")
+        let launched = try connection.query("SELECT 1 AS one FROM servers WHERE id = \(current.id) AND launched_at IS NOT NULL")
+        guard !launched.isEmpty else { return false }
+        let ambient = compute.ambient
+        try PowerChange.begin(connection, current, .softDelete, origin, ambient: ambient)
+        try connection.execute(
+            "UPDATE servers SET reclaim_at = \(ambient.databaseNow) + \(interval)::interval WHERE id = \(current.id)")
+        return true
+    }
+
+    /// Deletes a server for good. Does nothing if that is under way.
+    ///
+    /// - Parameter current: locked.
+    func begin(_ connection: Connection, _ current: ServerRecord, _ origin: ActionOrigin) throws {
+        guard current.taskState != TaskState.deleting.rawValue else { return }
+        let ambient = compute.ambient
+        if let action = current.taskState.flatMap(TaskState.init(rawValue:))?.actionName {
+            try ServerActions.finish(
+                connection, server: current.id, action: action, error: "The server was deleted meanwhile.", now: ambient.now)
+        }
+        try connection.execute(
+            "UPDATE servers SET task_state = 'deleting', updated_at = \(ambient.now) WHERE id = \(current.id)")
+        try ServerActions.begin(
+            connection, server: current.id, action: "delete", event: "compute_terminate_instance", requestID: origin.requestID,
+            user: origin.user,
+            project: origin.project, now: ambient.now)
+        try Workflows.startOrIntend(
+            connection, workflow, intent: ServerCreate.deleteIntent, subject: current.id, requestID: origin.requestID, ambient: ambient)
+        // The restore that this interrupts had taken the quota again.
+        if current.vmState == VMState.softDeleted.rawValue, current.taskState == TaskState.restoring.rawValue {
+            try ServerQuota.release(connection, server: current.id)
+        }
+    }
+}
+
+/// The quota that a server takes: itself, its processors and its memory.
+enum ServerQuota {
+    private static func amounts(
+        _ connection: Connection, server: String
+    ) throws -> (project: String, amounts: [(quota: QuotaDeclaration, amount: Int)])? {
+        guard let row = try connection.query("SELECT project_id, flavor FROM servers WHERE id = \(server)").first else { return nil }
+        let flavor = try row.json("flavor")
+        return (
+            try row.string("project_id"),
+            [
+                (ComputeQuotas.instances, 1), (ComputeQuotas.cores, flavor["vcpus"]?.intValue ?? 0),
+                (ComputeQuotas.memory, flavor["ram"]?.intValue ?? 0),
+            ]
+        )
+    }
+
+    /// To be called last, because the quota's usage row serializes the requests of the project.
+    static func release(_ connection: Connection, server: String) throws {
+        guard let (project, amounts) = try amounts(connection, server: server) else { return }
+        try Quota.release(connection, project: project, amounts)
+    }
+
+    /// - Throws: 403 if the quota is used up.
+    static func reserve(_ connection: Connection, server: String, _ quota: Quota) throws {
+        guard let (project, amounts) = try amounts(connection, server: server) else { return }
+        try quota.reserve(connection, project: project, amounts)
+    }
+}

@@ -1,0 +1,131 @@
+import ComputeCore
+@testable import ComputeService
+import Database
+import JSON
+import Kernel
+import Testing
+
+/// Addresses of servers, external events, topology and certificates.
+@Suite struct SmallRouteTests {
+    private func addresses(_ cloud: TestCloud, _ id: String) async throws -> [String] {
+        (try await cloud.server(id)["addresses"]?["net"]?.arrayValue ?? []).compactMap { $0["addr"]?.stringValue }
+    }
+
+    @Test func addressesComeAndGo() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            func act(_ body: JSONValue, version: String = "2.43") async throws -> TestCloud.Answer {
+                try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, version: version)
+            }
+            let add: JSONValue = ["addFixedIp": ["networkId": .string(Fixtures.network)]]
+            let before = try await addresses(cloud, id)
+            #expect(before.count == 1)
+            #expect(try await act(add, version: "2.44").status == 400)
+            #expect(try await act(add).status == 202)
+            let after = try await addresses(cloud, id)
+            #expect(after.count == 2 && after.contains(before[0]))
+            let added = try #require(after.first { $0 != before[0] })
+            #expect(try await act(["addFixedIp": ["networkId": .string(Fixtures.foreignNetwork)]]).status == 404)
+            #expect(try await act(["removeFixedIp": ["address": .string(added)]]).status == 202)
+            #expect(try await addresses(cloud, id) == before)
+            let unknown = try await act(["removeFixedIp": ["address": .string(added)]])
+            #expect(unknown.status == 400)
+            #expect(unknown.message == "Fixed IP '\(added)' not found for server '\(id)'.")
+            cloud.cloud.exhaust(subnet: Fixtures.subnet)
+            let full = try await act(add)
+            #expect(full.status == 400)
+            #expect(full.message == "No fixed IP addresses available for network: \(Fixtures.network)")
+            #expect(try await addresses(cloud, id) == before)
+        }
+    }
+
+    @Test func networksAreSentAgain() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            try await cloud.cloud.work(cloud.consumer)
+            let sent = cloud.cloud.received.count
+            func act(_ key: String, as token: String) async throws -> Int {
+                try await cloud.call("POST", "/v2.1/servers/\(id)/action", .object([key: nil]), as: token).status
+            }
+            #expect(try await act("injectNetworkInfo", as: "member") == 403)
+            #expect(try await act("injectNetworkInfo", as: "admin") == 202)
+            try await cloud.cloud.work(cloud.consumer)
+            #expect(cloud.cloud.received.count == sent + 1)
+            #expect(try await act("resetNetwork", as: "admin") == 410)
+        }
+    }
+
+    @Test func eventsAreAnsweredOneByOne() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            try await cloud.cloud.work(cloud.consumer)
+            let sent = cloud.cloud.received.count
+            func send(_ events: [JSONValue], as token: String = "admin", version: String = "2.93") async throws -> TestCloud.Answer {
+                try await cloud.call("POST", "/v2.1/os-server-external-events", ["events": .array(events)], as: token, version: version)
+            }
+            func event(_ name: String, _ server: String, tag: String? = nil) -> JSONValue {
+                var event: JSONObject = ["name": .string(name), "server_uuid": .string(server)]
+                if let tag { event["tag"] = .string(tag) }
+                return .object(event)
+            }
+            let good = try await send([event("network-changed", id, tag: Fixtures.port)])
+            #expect(good.status == 200)
+            #expect(
+                good.json["events"] == [
+                    [
+                        "name": "network-changed", "server_uuid": .string(id), "tag": .string(Fixtures.port), "code": 200,
+                        "status": "completed",
+                    ]
+                ])
+            try await cloud.cloud.work(cloud.consumer)
+            #expect(cloud.cloud.received.count == sent + 1)
+            let mixed = try await send([
+                event("network-vif-plugged", id), event("network-changed", Fixtures.image), event("volume-extended", id),
+                event("volume-extended", id, tag: Fixtures.volume), event("volume-reimaged", id),
+            ])
+            #expect(mixed.status == 207)
+            #expect(mixed.json["events"]?.arrayValue?.compactMap { $0["code"]?.intValue } == [200, 404, 400, 422, 422])
+            #expect(try await send([event("network-changed", id)], as: "member").status == 403)
+            #expect(try await send([event("power-update", id, tag: "POWER_ON")], version: "2.75").status == 400)
+            #expect(try await send([event("made-up", id)]).status == 400)
+            #expect(try await send([]).status == 400)
+        }
+    }
+
+    @Test func serversHaveNoNUMATopology() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/topology").json == ["nodes": [], "pagesize_kb": nil])
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/topology", version: "2.77").status == 404)
+        }
+    }
+
+    @Test func certificatesAreKeyPairs() async throws {
+        try await TestCloud.with { cloud in
+            let path = "/v2.1/os-keypairs"
+            let body: JSONValue = ["keypair": ["name": "win", "type": "x509", "user_id": "u1"]]
+            let made = try await cloud.call("POST", path, body, version: "2.91")
+            #expect(made.status == 201, "\(made.json)")
+            let key = try #require(made.json["keypair"])
+            #expect(key["type"] == "x509")
+            #expect(key["private_key"]?.stringValue?.hasPrefix("-----BEGIN PRIVATE KEY-----\n") == true)
+            let text = try #require(key["public_key"]?.stringValue)
+            let certificate = try CertificateText.certificate(in: text)
+            #expect(key["fingerprint"]?.stringValue == CertificateText.fingerprint(certificate))
+            #expect(key["fingerprint"]?.stringValue?.utf8.count == 59)
+            let imported = try await cloud.call(
+                "POST", path, ["keypair": ["name": "given", "type": "x509", "public_key": .string("note\r\n\(text)")]])
+            #expect(imported.status == 201)
+            #expect(imported.json["keypair"]?["fingerprint"] == key["fingerprint"])
+            #expect(try await cloud.call("GET", path + "/given").json["keypair"]?["type"] == "x509")
+            for bad in ["ssh-ed25519 AAAA", text.replacing("MI", with: "AA"), "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"] {
+                let answer = try await cloud.call("POST", path, ["keypair": ["name": "bad", "type": "x509", "public_key": .string(bad)]])
+                #expect(answer.status == 400)
+                #expect(answer.message.hasPrefix("Keypair data is invalid: failed to generate X509 fingerprint"), "\(answer.message)")
+            }
+            _ = try await cloud.createServer(["key_name": "win"])
+            let sent = cloud.cloud.received.last { $0["server"] != nil }
+            #expect(sent?["server"]?["metadata"]?["keys"] == [["name": "win", "type": "x509", "data": .string(text)]])
+        }
+    }
+}
