@@ -132,11 +132,40 @@ import WebAPI
             for (method, path, body) in [
                 ("PATCH", "projects/\(project)", ["project": ["enabled": false]]), ("DELETE", "projects/\(project)", nil),
                 ("PUT", "projects/\(project)/users/\(me)/roles/\(member)", nil),
+                // Inherited from above, it would be valid there too.
+                ("PUT", "OS-INHERIT/domains/default/users/\(me)/roles/\(member)/inherited_to_projects", nil),
+                ("PUT", "OS-INHERIT/projects/\(project)/users/\(me)/roles/\(member)/inherited_to_projects", nil),
             ] as [(String, String, JSONValue?)] {
                 let answer = try await cloud.call(method, "/v3/\(path)", token: manager, body: body)
                 #expect(answer.status == 403, "\(method) \(path) \(answer.json)")
             }
-            #expect(try await cloud.call("GET", "/v3/projects/\(project)", token: try await cloud.admin()).status == 200)
+            let admin = try await cloud.admin()
+            #expect(try await cloud.call("GET", "/v3/projects/\(project)", token: admin).status == 200)
+            let demo = try await cloud.id("projects", "demo")
+            let inherited = "/v3/OS-INHERIT/projects/\(demo)/users/\(me)/roles/\(member)/inherited_to_projects"
+            #expect(try await cloud.call("PUT", inherited, token: manager).status == 204)
+        }
+    }
+
+    @Test("S8: whoever has any role in the administrators' project is controlled by the cloud administrator", arguments: [false, true])
+    func s8MembersOfTheAdministratorsProject(isInherited: Bool) async throws {
+        try await Cloud.with { cloud in
+            let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
+            let admin = try await cloud.admin()
+            let project = try await cloud.id("projects", "admin")
+            let (me, member) = (try await cloud.id("users", "demo"), try await cloud.id("roles", "member"))
+            let form: JSONValue = ["group": ["name": "staff", "domain_id": "default"]]
+            let made = try await cloud.call("POST", "/v3/groups", token: admin, body: form)
+            let group = made.json["group"]?["id"]?.stringValue ?? ""
+            let join = "/v3/groups/\(group)/users/\(me)"
+            #expect(try await cloud.call("PUT", join, token: manager).status == 204)
+            #expect(try await cloud.call("DELETE", join, token: manager).status == 204)
+            let path =
+                isInherited
+                ? "OS-INHERIT/domains/default/groups/\(group)/roles/\(member)/inherited_to_projects"
+                : "projects/\(project)/groups/\(group)/roles/\(member)"
+            #expect(try await cloud.call("PUT", "/v3/\(path)", token: admin).status == 204)
+            #expect(try await cloud.call("PUT", join, token: manager).status == 403)
         }
     }
 

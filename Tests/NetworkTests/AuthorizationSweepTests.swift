@@ -86,6 +86,29 @@ import WebAPI
         }
     }
 
+    @Test("S10: a router does not take the gateway's address of another project's network")
+    func s10GatewaysOfSharedNetworks() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network("shared", as: "admin", ["shared": true])
+            let shared = try await cloud.subnet(network, as: "admin")
+            let own = try await cloud.subnet(try await cloud.network("own"), "10.1.0.0/24")
+            let router = try await cloud.make("routers", "router", ["name": "r"]).id
+            func add(_ subnet: String, as user: String = "member") async throws -> NetworkHarness.Answer {
+                try await cloud.call("PUT", "/routers/\(router)/add_router_interface", as: user, ["subnet_id": .string(subnet)])
+            }
+            let refused = try await add(shared.id)
+            #expect(refused.status == 400 && refused.message?.contains("is not owned by project making the request") == true)
+            #expect(try await add(own.id).status == 200)
+            // The address of an own port is not the gateway's.
+            let port = try await cloud.make("ports", "port", ["network_id": .string(network)])
+            let joined = try await cloud.call("PUT", "/routers/\(router)/add_router_interface", ["port_id": .string(port.id)])
+            #expect(joined.status == 200, "\(joined.json)")
+            #expect(
+                try await cloud.call("PUT", "/routers/\(router)/remove_router_interface", ["port_id": .string(port.id)]).status == 200)
+            #expect(try await add(shared.id, as: "admin").status == 200)
+        }
+    }
+
     /// A port of p1's server on a shared network of p2, as Compute requests it.
     @Test("S10: a service acting for a tenant cannot choose an address of another project's network")
     func s10AddressesOfSharedNetworks() async throws {

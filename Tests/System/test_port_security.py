@@ -1,5 +1,7 @@
 """A change of a running server's port takes effect at once, also on its host."""
 
+import json
+
 from wolkecloud import run, wait
 
 
@@ -26,3 +28,12 @@ def test_s15_port_security_of_a_running_server(cloud, tenant):
     assert tenant.api.compute.get_server(server.id).status == "ACTIVE"
     details = cloud.admin.network.get_port(port.id).binding_vif_details
     assert details["datapath_type"] == "netdev"
+
+
+def test_s10_tunnels_end_at_their_own_address(cloud):
+    """A guest cannot send tunnel packets to other addresses of the host, where a router takes it."""
+    for directory, others in ((cloud.state, 1), (cloud.state / "host-2", 1)):
+        found = run("ovs-vsctl", f"--db=unix:{directory}/ovn/run/db.sock", "--timeout=10", "--format=json", "--columns=options", "find",
+                    "Interface", "type=geneve")
+        tunnels = [dict(row[0][1]) for row in json.loads(found)["data"]]
+        assert len(tunnels) == others and all(options.get("local_ip") for options in tunnels), tunnels

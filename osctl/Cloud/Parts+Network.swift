@@ -195,7 +195,9 @@ struct NetworkParts: Sendable {
                 + [
                     "--", "set", "Open_vSwitch", ".", "external_ids:system-id=\(name)", "external_ids:hostname=\(name)",
                     "external_ids:ovn-remote=unix:\(layout.southboundSocket)", "external_ids:ovn-encap-type=geneve",
-                    "external_ids:ovn-encap-ip=\(host.tunnelAddress)", "external_ids:ovn-bridge=\(layout.integrationBridge)",
+                    "external_ids:ovn-encap-ip=\(host.tunnelAddress)",
+                    // Without it the userspace datapath ends a tunnel at any address of the host, also at those that guests reach.
+                    "external_ids:ovn-set-local-ip=true", "external_ids:ovn-bridge=\(layout.integrationBridge)",
                     "external_ids:ovn-bridge-datapath-type=\(datapath)", "external_ids:ovn-monitor-all=true",
                     "external_ids:ovn-bridge-mappings=\(CloudLayout.physicalNetwork):\(layout.externalBridge)",
                     "--", "--may-exist", "add-br", layout.integrationBridge,

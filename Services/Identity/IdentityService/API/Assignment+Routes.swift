@@ -125,7 +125,7 @@ extension Identity {
             let caller = try context.caller
             try await requireControl(caller, over: actor == .user ? .user(actorID) : .group(actorID))
             if let roleID { try await requireHolding(caller, role: roleID) }
-            try await requireTenantAssignments(caller, target == .project ? targetID : nil)
+            try await requireTenantAssignments(caller, assignment)
         }
         return decision
     }

@@ -36,14 +36,15 @@ extension Identity {
         let inScope: SQL =
             switch caller.scope {
             case .system: "true"
-            case .domain(let id): "NOT r.system AND coalesce(r.domain_id, p.domain_id, p.id) = \(id.text)"
+            case .domain(let id):
+                "NOT r.system AND coalesce(r.domain_id, p.domain_id, p.id) = \(id.text) AND NOT \(Identity.reachesCloudProject("r"))"
             case .project(let id): "NOT r.inherited AND r.project_id IS NOT DISTINCT FROM \(id.text)"
             case .unscoped: "false"
             }
         let beyond = try await database.read { connection in
             try connection.query(
                 """
-                WITH RECURSIVE rights AS (
+                WITH RECURSIVE \(Identity.cloudProjects), rights AS (
                     SELECT a.role_id, a.project_id, a.domain_id, a.system, a.inherited
                     FROM role_assignments a WHERE \(controlled.condition)
                     UNION
@@ -89,15 +90,52 @@ extension Identity {
         )
     }
 
-    /// Decides about changes of a project's role assignments.
+    /// Decides about a change of a role assignment.
     ///
-    /// - Throws: 403 if the caller is not an administrator, and the cloud's services act in the project, or it is an
-    ///   administrator's default project: that one owns what all projects use, such as public images and external networks. Other
-    ///   projects in which an administrator has a role stay their domain's.
-    func requireTenantAssignments(_ caller: Caller, _ project: String?) async throws {
-        guard !caller.isAdmin, let project else { return }
-        try await requireNoServices(in: project)
-        try await requireNoAdministrators(in: project, defaultOnly: true)
+    /// - Throws: 403 if the caller is not an administrator, and the assignment is on a project that the whole cloud depends on
+    ///   (`cloudProjects`), or is inherited by one. Other projects in which an administrator has a role stay their domain's.
+    func requireTenantAssignments(_ caller: Caller, _ assignment: Assignment) async throws {
+        guard !caller.isAdmin, let target = assignment.targetID else { return }
+        let reached: SQL = assignment.inherited ? "SELECT id FROM above" : "SELECT id FROM cloud_projects"
+        let isReached = try await database.read { connection in
+            try !connection.query("WITH RECURSIVE \(Identity.cloudProjects) SELECT 1 AS one WHERE \(target) IN (\(reached))").isEmpty
+        }
+        guard isReached else { return }
+        throw ResourceError.forbidden(
+            """
+            The services or administrators of this cloud act in the \(assignment.target.rawValue) \(target.prefix(64))\
+            \(assignment.inherited ? " or in a project below it" : ""). Only a cloud administrator may change role assignments there.
+            """
+        )
+    }
+
+    /// Common table expressions of two sets of ids: `cloud_projects`, the projects that own what all projects use (those of the
+    /// service users, and the default projects of administrators, with public images and external networks), and `above`, these
+    /// projects with all projects and domains that they inherit role assignments from.
+    private static let cloudProjects: SQL = """
+        admins AS (
+            SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
+            UNION
+            SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id),
+        cloud_projects AS (
+            SELECT a.project_id AS id FROM role_assignments a JOIN users u ON u.id = a.user_id
+            WHERE u.service_user AND a.project_id IS NOT NULL
+            UNION
+            SELECT a.project_id FROM role_assignments a JOIN users u ON u.default_project_id = a.project_id
+            WHERE a.role_id IN (SELECT id FROM admins) AND (u.id = a.user_id
+                OR EXISTS (SELECT 1 FROM group_members m WHERE m.user_id = u.id AND m.group_id = a.group_id))),
+        above AS (
+            SELECT id FROM cloud_projects
+            UNION
+            SELECT p.parent_id FROM above a JOIN projects p ON p.id = a.id WHERE p.parent_id IS NOT NULL)
+        """
+
+    /// Whether an assignment gives rights in one of `cloudProjects`.
+    private static func reachesCloudProject(_ alias: String) -> SQL {
+        """
+        (\(raw: alias).inherited AND coalesce(\(raw: alias).project_id, \(raw: alias).domain_id) IN (SELECT id FROM above)
+            OR NOT \(raw: alias).inherited AND \(raw: alias).project_id IN (SELECT id FROM cloud_projects))
+        """
     }
 
     /// - Throws: 403 if the caller is not an administrator, and the cloud's services or its administrators act in the project:
@@ -105,7 +143,7 @@ extension Identity {
     func requireTenantProject(_ caller: Caller, _ project: String) async throws {
         if caller.isAdmin { return }
         try await requireNoServices(in: project)
-        try await requireNoAdministrators(in: project, defaultOnly: false)
+        try await requireNoAdministrators(in: project)
     }
 
     private func requireNoServices(in project: String) async throws {
@@ -126,8 +164,7 @@ extension Identity {
         )
     }
 
-    /// - Parameter defaultOnly: whether only administrators count whose default project it is.
-    private func requireNoAdministrators(in project: String, defaultOnly: Bool) async throws {
+    private func requireNoAdministrators(in project: String) async throws {
         let found = try await database.read { connection in
             try !connection.query(
                 """
@@ -136,10 +173,7 @@ extension Identity {
                     UNION
                     SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id)
                 SELECT 1 AS one FROM role_assignments a
-                WHERE a.project_id = \(project) AND a.role_id IN (SELECT id FROM admins) AND (NOT \(defaultOnly) OR EXISTS (
-                    SELECT FROM users u LEFT JOIN group_members m ON m.user_id = u.id AND m.group_id = a.group_id
-                    WHERE (u.id = a.user_id OR m.user_id IS NOT NULL) AND u.default_project_id = \(project)))
-                LIMIT 1
+                WHERE a.project_id = \(project) AND a.role_id IN (SELECT id FROM admins) LIMIT 1
                 """
             ).isEmpty
         }

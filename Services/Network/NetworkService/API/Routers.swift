@@ -149,7 +149,12 @@ extension NetworkAPI {
             throw NetworkFault.badRequest("router", "Cannot specify both subnet-id and port-id")
         }
         if let id = ids.subnet {
-            _ = try await database.read { try ResourceKind.subnets.subject($0, context, id) }
+            // The router takes the gateway's address, and with it the traffic of everybody in the network.
+            let subnet = try await database.read { try ResourceKind.subnets.subject($0, context, id) }
+            guard context.allows("update_subnet", target: subnet.target) else {
+                throw NetworkFault.badRequest(
+                    "router", "Cannot add interface to router because subnet \(id) is not owned by project making the request")
+            }
         }
         if let id = ids.port {
             let port = try await database.read { try ResourceKind.ports.subject($0, context, id) }
