@@ -112,11 +112,9 @@ extension Identity {
         let user = try await decideUser(context)
         try await requireMayManage(try context.caller)
         let id = context.parameter("credential_id")
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             try delete(connection, credential: id, of: user)
             return Change(.empty(), "application_credential", id)
         }
-        await authenticator.refresh()
-        return response
     }
 }

@@ -158,23 +158,17 @@ extension Identity {
 
     private func grant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
         let assignment = decision.value
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             try insert(connection, assignment: decision)
             return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func revokeGrant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
         let assignment = decision.value
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                guard try delete(connection, assignment: decision) else { throw Identity.missingGrant(assignment) }
-                return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
-            }
+        return try await reduceAccess(context) { connection in
+            guard try delete(connection, assignment: decision) else { throw Identity.missingGrant(assignment) }
+            return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
         }
-        await authenticator.refresh()
-        return response
     }
 }

@@ -91,7 +91,7 @@ extension Identity {
         let body = context.entity(name)
         let decision = try context.authorize(body, target: .none)
         let fresh = newID()
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             // Only regions have ids that clients choose.
             let id = id ?? (name == "region" ? body["id"]?.stringValue : nil) ?? fresh
             guard (1...255).contains(id.unicodeScalars.count) else {
@@ -100,8 +100,6 @@ extension Identity {
             try insert(connection, collection, decision, id: id)
             return try collection.kind.change(connection, context, status: 201, id: id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func update(_ context: RequestContext, _ collection: CatalogCollection) async throws -> Response {
@@ -109,22 +107,18 @@ extension Identity {
         let body = context.entity(kind.name)
         let decision = try context.authorize(context.parameter("id"), target: .none)
         let id = decision.value
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             try update(connection, collection, decision, body)
             return try kind.change(connection, context, status: 200, id: id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func remove(_ context: RequestContext, _ collection: CatalogCollection) async throws -> Response {
         let name = collection.kind.name
         let decision = try context.authorize(context.parameter("id"), target: .none)
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             try delete(connection, collection, decision)
             return Change(.empty(), name, decision.value)
         }
-        await authenticator.refresh()
-        return response
     }
 }

@@ -163,27 +163,23 @@ extension Identity {
         if let user = body["user_id"]?.stringValue, user != decision.value {
             throw ResourceError.badRequest("Invalid input for field/attribute credential.user_id. Value: \(user). It cannot be changed.")
         }
-        return try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                var changed = try credential(connection, id, locked: true)
-                changed.type = body["type"]?.stringValue ?? changed.type
-                changed.blob = body["blob"]?.stringValue ?? changed.blob
-                if let project = body["project_id"] { changed.projectID = project.stringValue }
-                try Identity.check(type: changed.type, blob: changed.blob)
-                try update(connection, credential: changed, of: decision)
-                return try change(connection, context, id: id, status: 200)
-            }
+        return try await reduceAccess(context) { connection in
+            var changed = try credential(connection, id, locked: true)
+            changed.type = body["type"]?.stringValue ?? changed.type
+            changed.blob = body["blob"]?.stringValue ?? changed.blob
+            if let project = body["project_id"] { changed.projectID = project.stringValue }
+            try Identity.check(type: changed.type, blob: changed.blob)
+            try update(connection, credential: changed, of: decision)
+            return try change(connection, context, id: id, status: 200)
         }
     }
 
     private func deleteStored(_ context: RequestContext) async throws -> Response {
         let decision = try await decideStored(context)
         let id = context.parameter("stored_id")
-        return try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try delete(connection, credential: id, of: decision)
-                return Change(.empty(), "credential", id)
-            }
+        return try await reduceAccess(context) { connection in
+            try delete(connection, credential: id, of: decision)
+            return Change(.empty(), "credential", id)
         }
     }
 }

@@ -73,26 +73,18 @@ extension Identity {
         let decision = try await decideDomain(context)
         let body = context.entity("domain")
         try decision.value.requireMutable("domain", body)
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try update(connection, project: decision, body, isDomain: true)
-                return try Identity.domains.change(connection, context, status: 200, id: decision.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try update(connection, project: decision, body, isDomain: true)
+            return try Identity.domains.change(connection, context, status: 200, id: decision.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func deleteDomain(_ context: RequestContext) async throws -> Response {
         let decision = try await decideDomain(context)
         try decision.value.requireMutable("domain")
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try delete(connection, domain: decision)
-                return Change(.empty(), "domain", decision.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try delete(connection, domain: decision)
+            return Change(.empty(), "domain", decision.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 }

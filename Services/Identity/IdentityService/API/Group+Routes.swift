@@ -82,14 +82,10 @@ extension Identity {
 
     private func deleteGroup(_ context: RequestContext) async throws -> Response {
         let group = try await decideGroupChange(context)
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try delete(connection, group: group)
-                return Change(.empty(), "group", group.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try delete(connection, group: group)
+            return Change(.empty(), "group", group.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     // MARK: members
@@ -122,25 +118,19 @@ extension Identity {
 
     private func addGroupUser(_ context: RequestContext) async throws -> Response {
         let (group, user) = try await groupAndUser(context, for: "identity:add_user_to_group")
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             try addMember(connection, user, to: group)
             return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func removeGroupUser(_ context: RequestContext) async throws -> Response {
         let (group, user) = try await groupAndUser(context, for: "identity:remove_user_from_group")
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                guard try removeMember(connection, user, from: group) else {
-                    throw ResourceError.notFound("User \(user) is not found in group \(group).")
-                }
-                return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
+        return try await reduceAccess(context) { connection in
+            guard try removeMember(connection, user, from: group) else {
+                throw ResourceError.notFound("User \(user) is not found in group \(group).")
             }
+            return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
         }
-        await authenticator.refresh()
-        return response
     }
 }

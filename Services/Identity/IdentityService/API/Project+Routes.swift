@@ -118,33 +118,25 @@ extension Identity {
         let decision = try await decideProjectChange(context)
         let body = context.entity("project")
         try decision.value.requireMutable("project", body)
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                let id = decision.value.id
-                let place = try requireSamePlace(connection, project: id, body)
-                try update(connection, project: decision, body, isDomain: place.isDomain)
-                return try Identity.projects.change(connection, context, status: 200, id: id)
-            }
+        return try await reduceAccess(context) { connection in
+            let id = decision.value.id
+            let place = try requireSamePlace(connection, project: id, body)
+            try update(connection, project: decision, body, isDomain: place.isDomain)
+            return try Identity.projects.change(connection, context, status: 200, id: id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func deleteProject(_ context: RequestContext) async throws -> Response {
         let decision = try await decideProjectChange(context)
         try decision.value.requireMutable("project")
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                if decision.value.domainID == decision.value.id {
-                    try delete(connection, domain: decision)
-                } else {
-                    try delete(connection, project: decision)
-                }
-                return Change(.empty(), "project", decision.value.id)
+        return try await reduceAccess(context) { connection in
+            if decision.value.domainID == decision.value.id {
+                try delete(connection, domain: decision)
+            } else {
+                try delete(connection, project: decision)
             }
+            return Change(.empty(), "project", decision.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     // MARK: tags

@@ -79,27 +79,19 @@ extension Identity {
         let body = context.entity("role")
         try role.value.requireMutable("role", body)
         try requireSameDomain(body, role.value)
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try update(connection, role: role, body)
-                return try Identity.roles.change(connection, context, status: 200, id: role.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try update(connection, role: role, body)
+            return try Identity.roles.change(connection, context, status: 200, id: role.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func deleteRole(_ context: RequestContext) async throws -> Response {
         let role = try await decideRole(context)
         try role.value.requireMutable("role")
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try delete(connection, role: role)
-                return Change(.empty(), "role", role.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try delete(connection, role: role)
+            return Change(.empty(), "role", role.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     // MARK: implied roles
@@ -169,27 +161,21 @@ extension Identity {
     private func addImplied(_ context: RequestContext) async throws -> Response {
         let role = try await decideRole(context).value(for: "identity:create_implied_role").id
         let id = context.parameter("implied_id")
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             try imply(connection, prior: role, implied: id)
             let body = try inference(connection, context, role, id) ?? .null
             return Change(.json(201, body), "implied_role", role, content: ["implies": .string(id)])
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func removeImplied(_ context: RequestContext) async throws -> Response {
         let role = try await decideRole(context).value(for: "identity:delete_implied_role").id
         let id = context.parameter("implied_id")
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                guard try unimply(connection, prior: role, implied: id) else {
-                    throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))")
-                }
-                return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])
+        return try await reduceAccess(context) { connection in
+            guard try unimply(connection, prior: role, implied: id) else {
+                throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))")
             }
+            return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])
         }
-        await authenticator.refresh()
-        return response
     }
 }

@@ -81,13 +81,10 @@ extension Identity {
     private func revoke(_ context: RequestContext) async throws -> Response {
         let (_, subject) = try await subject(context)
         let decision = try context.authorize(subject.token, target: ["target.token.user_id": subject.userID])
-        let response = try await context.write(database) { connection in
+        return try await changeAccess(context) { connection in
             let audit = try revoke(connection, token: decision)
             return Change(.empty(), "token", audit)
         }
-        // In this process at once; elsewhere with the notification.
-        await authenticator.refresh()
-        return response
     }
 
     // MARK: own

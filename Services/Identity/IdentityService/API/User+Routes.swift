@@ -107,26 +107,18 @@ extension Identity {
         try FactorRules.check(body["options"])
         try Identity.refuseFederated(body)
         let hash = try await checkedHash(body["password"]?.stringValue)
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try update(connection, user: decision, body, hash: hash)
-                return try Identity.users.change(connection, context, status: 200, id: decision.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try update(connection, user: decision, body, hash: hash)
+            return try Identity.users.change(connection, context, status: 200, id: decision.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     private func deleteUser(_ context: RequestContext) async throws -> Response {
         let decision = try await decideUserChange(context)
-        let response = try await context.write(database) { connection in
-            try Operability.keeping(connection) {
-                try delete(connection, user: decision)
-                return Change(.empty(), "user", decision.value.id)
-            }
+        return try await reduceAccess(context) { connection in
+            try delete(connection, user: decision)
+            return Change(.empty(), "user", decision.value.id)
         }
-        await authenticator.refresh()
-        return response
     }
 
     /// Needs no token, as in Keystone: a user whose password has expired has none.

@@ -1,0 +1,25 @@
+import Authorization
+import Database
+import WebAPI
+
+/// Changes of what users may do and of the catalog in their tokens. Tokens follow at once in this process, and with the notification
+/// in others.
+extension Identity {
+    /// A change that takes no rights away.
+    func changeAccess(
+        _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
+    ) async throws -> Response {
+        let response = try await context.write(database, change)
+        await authenticator.refresh()
+        return response
+    }
+
+    /// A change that may take rights away.
+    ///
+    /// - Throws: 403 if it would leave the cloud without an administrator, or a service without its role.
+    func reduceAccess(
+        _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
+    ) async throws -> Response {
+        try await changeAccess(context) { connection in try Operability.keeping(connection) { try change(connection) } }
+    }
+}
