@@ -141,6 +141,7 @@ import Workflow
                 (TestCloud.body(["availability_zone": "nova:host-1"]), 403, "forced_host"),
                 (TestCloud.body(["security_groups": [["name": "none"]]]), 400, "none"),
                 (TestCloud.body(["metadata": ["a": 5]]), 400, "metadata"), (TestCloud.body(["tags": ["a", .string(long)]]), 400, "tags"),
+                (TestCloud.body(["tags": ["a,b"]]), 400, "a,b"), (TestCloud.body(["tags": ["a/b"]]), 400, "a/b"),
                 (TestCloud.body(top: ["os:scheduler_hints": ["group": .string(Fixtures.port)]]), 400, "group"),
                 (TestCloud.body(["flavorRef": "4", "max_count": 2, "min_count": 2]), 403, "Quota exceeded"),
                 (TestCloud.body(["min_count": 11]), 403, "Quota exceeded for instances"),

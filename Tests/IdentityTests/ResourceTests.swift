@@ -84,6 +84,48 @@ extension JSONValue {
         }
     }
 
+    /// Filters separate tags by commas, and a tag is a segment of a path.
+    @Test func tagsThatFiltersCannotNameAreRefused() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let project = try await cloud.make("projects", "project", ["name": "p", "tags": ["b", "a"]])
+            let path = "/v3/projects/\(project.id)"
+            for tag in ["x,y", "x/y"] {
+                let body: JSONValue = ["project": ["name": "q", "tags": [.string(tag)]]]
+                #expect(try await cloud.call("POST", "/v3/projects", token: admin, body: body).status == 400)
+                #expect(try await cloud.call("PATCH", path, token: admin, body: ["project": ["tags": [.string(tag)]]]).status == 400)
+                #expect(try await cloud.call("PUT", path + "/tags", token: admin, body: ["tags": [.string(tag)]]).status == 400)
+            }
+            #expect(try await cloud.call("PUT", path + "/tags/x,y", token: admin).status == 400)
+            #expect(try await cloud.call("GET", path + "/tags", token: admin).json["tags"] == ["a", "b"])
+        }
+    }
+
+    @Test func tagsAreASortedSet() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let project = try await cloud.make("projects", "project", ["name": "p"])
+            let path = "/v3/projects/\(project.id)/tags"
+            func tags() async throws -> JSONValue? { try await cloud.call("GET", path, token: admin).json["tags"] }
+            let put = try await cloud.call("PUT", path, token: admin, body: ["tags": ["é", "b", "Z", "b"]])
+            #expect(put.status == 200)
+            #expect(put.json["tags"] == ["Z", "b", "é"])
+            #expect(put.json["links"]?["self"] != nil)
+            #expect(try await tags() == ["Z", "b", "é"])
+            for _ in 1...2 { #expect(try await cloud.call("PUT", path + "/a", token: admin).status == 201) }
+            #expect(try await tags() == ["Z", "a", "b", "é"])
+            #expect(try await cloud.call("GET", path + "/a", token: admin).status == 204)
+            #expect(try await cloud.call("DELETE", path + "/a", token: admin).status == 204)
+            for method in ["GET", "DELETE"] { #expect(try await cloud.call(method, path + "/a", token: admin).status == 404) }
+            let most = JSONValue((1...80).map { "t\($0)" })
+            #expect(try await cloud.call("PUT", path, token: admin, body: ["tags": most]).status == 200)
+            #expect(try await cloud.call("PUT", path + "/t1", token: admin).status == 201)
+            #expect(try await cloud.call("PUT", path + "/t81", token: admin).status == 400)
+            #expect(try await cloud.call("DELETE", path, token: admin).status == 204)
+            #expect(try await tags() == [])
+        }
+    }
+
     @Test func filtersAndPages() async throws {
         try await Cloud.with { cloud in
             let admin = try await cloud.admin()

@@ -108,6 +108,15 @@ import Testing
             #expect(try await cloud.call("POST", path, as: "reader", ["tags": ["d"]]).status == 403)
             #expect(try await cloud.call("POST", path, as: "other", ["tags": ["d"]]).status == 404)
             #expect(try await cloud.call("POST", path, ["tags": ["x,y"]]).status == 400)
+            #expect(try await cloud.call("PUT", path, ["tags": ["z", "y", "z"]]).json["tags"] == ["y", "z"])
+            for _ in 1...2 { #expect(try await cloud.call("PUT", path + "/x").status == 201) }
+            #expect(try await cloud.call("GET", path + "/x").status == 204)
+            #expect(try await cloud.call("DELETE", path + "/z").status == 204)
+            #expect(try await cloud.call("GET", path).json["tags"] == ["x", "y"])
+            #expect(try await cloud.call("PUT", path, ["tags": JSONValue((1...50).map { "t\($0)" })]).status == 200)
+            #expect(try await cloud.call("PUT", path + "/t51").status == 400)
+            #expect(try await cloud.call("DELETE", path).status == 204)
+            #expect(try await cloud.call("GET", path).json["tags"] == [])
         }
     }
 

@@ -66,6 +66,7 @@ package struct ServerRequest: Sendable {
         files = (server["personality"]?.arrayValue ?? []).map(ServerFile.init)
         configDrive = server["config_drive"]?.boolValue ?? false
         tags = (server["tags"]?.arrayValue ?? []).compactMap(\.stringValue).uniqued
+        try tags.forEach(ServerRequest.check(tag:))
         diskConfig = text("OS-DCF:diskConfig") ?? "MANUAL"
         try ServerRequest.checkAccessAddresses(server)
         accessIPv4 = text("accessIPv4").flatMap { $0.isEmpty ? nil : $0 }

@@ -4,7 +4,9 @@ import WebAPI
 enum ServerSchema {
     static let metadata = BodySchema.object([], additional: .values(.text))
     static let tag = BodySchema.string(min: 1, max: 60, format: nil)
-    static let tags = BodySchema.array(tag, min: 0, max: 50)
+    /// Most tags of a server.
+    static let tagsMax = 50
+    static let tags = BodySchema.array(tag, min: 0, max: tagsMax)
 
     private static let device = BodySchema.object([
         .init("source_type", .enumeration(["volume", "image", "snapshot", "blank"]), required: true),

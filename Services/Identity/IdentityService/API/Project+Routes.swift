@@ -41,26 +41,7 @@ extension Identity {
                 Route(
                     .delete, "/v3/projects/{project_id}", action: "identity:delete_project", rule: write, status: 204,
                     "Delete a project without projects below it", handler: deleteProject),
-                Route(
-                    .get, "/v3/projects/{project_id}/tags", action: "identity:list_project_tags", rule: read,
-                    answer: .form(Forms.list("tags", Bodies.tag)), "List a project's tags", handler: listTags),
-                Route(
-                    .put, "/v3/projects/{project_id}/tags", action: "identity:update_project_tags", rule: tagWrite,
-                    body: .json(.object([.init("tags", .array(Bodies.tag, min: 0, max: Identity.tagsMax), required: true)])),
-                    answer: .form(Forms.list("tags", Bodies.tag)), "Replace a project's tags", handler: replaceTags),
-                Route(
-                    .delete, "/v3/projects/{project_id}/tags", action: "identity:delete_project_tags", rule: tagWrite,
-                    status: 204, "Remove a project's tags", handler: replaceTags),
-                Route(
-                    .get, "/v3/projects/{project_id}/tags/{tag}", action: "identity:get_project_tag", rule: read,
-                    status: 204, "Check for a tag", handler: showTag),
-                Route(
-                    .put, "/v3/projects/{project_id}/tags/{tag}", action: "identity:create_project_tag", rule: tagWrite,
-                    status: 201, "Add a tag", handler: addTag),
-                Route(
-                    .delete, "/v3/projects/{project_id}/tags/{tag}", action: "identity:delete_project_tag",
-                    rule: tagWrite, status: 204, "Remove a tag", handler: removeTag),
-            ])
+            ] + ProjectTagRoutes(identity: self, readRule: read, writeRule: tagWrite).routes)
     }
 
     // MARK: projects
@@ -138,54 +119,56 @@ extension Identity {
             return Change(.empty(), "project", decision.value.id)
         }
     }
+}
 
-    // MARK: tags
+/// A project's tags, sorted.
+private struct ProjectTagRoutes: TagRoutes {
+    let identity: Identity
+    var database: Database { identity.database }
+    let readRule: String
+    let writeRule: String
 
-    private func listTags(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProject(context).value.id
-        return try await database.read {
-            .json(200, ["tags": JSONValue(try tags($0, of: id)), "links": context.wholeListLinks])
+    let path = "/v3/projects/{project_id}/tags"
+    let tag = Bodies.tag
+    let countMax = Identity.tagsMax
+    let answer = Forms.list("tags", Bodies.tag)
+
+    func action(_ operation: TagOperation) -> String? {
+        switch operation {
+        case .list: "identity:list_project_tags"
+        case .replace: "identity:update_project_tags"
+        case .clear: "identity:delete_project_tags"
+        case .show: "identity:get_project_tag"
+        case .set: "identity:create_project_tag"
+        case .remove: "identity:delete_project_tag"
+        case .add: nil
         }
     }
 
-    private func replaceTags(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProjectChange(context)
-            .value(for: "identity:update_project_tags", "identity:delete_project_tags").id
-        let wanted = context.body["tags"]?.arrayValue?.compactMap(\.stringValue) ?? []
-        return try await context.write(database) { connection in
-            try setTags(connection, id, wanted)
-            let shown = JSONValue(try tags(connection, of: id))
-            let response: Response = context.method == "DELETE" ? .empty() : .json(200, ["tags": shown, "links": context.wholeListLinks])
-            return Change(response, "project_tags", id, content: shown)
-        }
+    var tooMany: ResourceError { .badRequest("A project has at most \(countMax) tags.") }
+
+    func check(_ tags: [String]) throws { try Identity.check(tags: tags) }
+
+    /// As PostgreSQL sorts them in lists of projects.
+    func ordered(_ tags: [String]) -> [String] { Set(tags).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
+
+    func shown(_ context: RequestContext, _ tags: [String]) -> JSONObject {
+        ["tags": JSONValue(tags), "links": context.wholeListLinks]
     }
 
-    private func showTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProject(context).value.id
-        let tag = context.parameter("tag")
-        guard try await database.read({ try hasTag($0, id, tag) }) else { throw Identity.missing("project tag", tag) }
-        return .empty()
+    func missing(_ context: RequestContext, _ tag: String) -> ResourceError { Identity.missing("project tag", tag) }
+
+    func find(_ context: RequestContext, isChange: Bool) async throws -> Authorized<Identity.Found> {
+        isChange ? try await identity.decideProjectChange(context) : try await identity.decideProject(context)
     }
 
-    private func addTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProjectChange(context).value(for: "identity:create_project_tag").id
-        let tag = context.parameter("tag")
-        guard (1...255).contains(tag.unicodeScalars.count), !tag.contains(",") else {
-            throw ResourceError.badRequest(
-                "Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas.")
-        }
-        return try await context.write(database) { connection in
-            try addTag(connection, id, tag)
-            return Change(.empty(201), "project_tags", id, content: .string(tag))
-        }
+    func load(_ connection: Connection, _ project: Identity.Found, isChange: Bool) throws -> [String] {
+        try identity.tags(connection, of: project.id, lock: isChange)
     }
 
-    private func removeTag(_ context: RequestContext) async throws -> Response {
-        let id = try await decideProjectChange(context).value(for: "identity:delete_project_tag").id
-        let tag = context.parameter("tag")
-        return try await context.write(database) { connection in
-            guard try removeTag(connection, id, tag) else { throw Identity.missing("project tag", tag) }
-            return Change(.empty(), "project_tags", id)
-        }
+    func store(_ connection: Connection, _ tags: [String], of project: Authorized<Identity.Found>, for action: String) throws {
+        try identity.setTags(connection, project.value(for: action).id, tags)
     }
+
+    func subject(_ project: Identity.Found) -> (name: String, id: String) { ("project_tags", project.id) }
 }

@@ -63,7 +63,7 @@ extension Identity {
         row.newOptions(body)
         let statement = row.insertion("projects", at: ambient.now)
         try storing(place.isDomain ? "domain" : "project", body["name"]?.stringValue) { try connection.execute(statement) }
-        if let tags = body["tags"]?.arrayValue { try setTags(connection, id, tags.compactMap(\.stringValue)) }
+        try setTags(connection, id, body)
     }
 
     func update(_ connection: Connection, project decision: Authorized<Found>, _ body: JSONObject, isDomain: Bool) throws {
@@ -78,7 +78,7 @@ extension Identity {
         try storing(isDomain ? "domain" : "project", body["name"]?.stringValue) {
             _ = try changes.apply(connection, "projects", id, at: now, isCounted: true, touching: true)
         }
-        if let tags = body["tags"]?.arrayValue { try setTags(connection, id, tags.compactMap(\.stringValue)) }
+        try setTags(connection, id, body)
     }
 
     /// The attributes of a project that never change: its place in the hierarchy.
@@ -150,28 +150,37 @@ extension Identity {
     }
 
     /// The project's tags in order.
-    func tags(_ connection: Connection, of project: String) throws -> [String] {
-        try connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) ORDER BY tag").map { try $0.string("tag") }
+    ///
+    /// - Parameter lock: whether the project is locked, because two changes of its tags would otherwise not see one another.
+    /// - Throws: 404 if the project is locked and was deleted.
+    func tags(_ connection: Connection, of project: String, lock: Bool = false) throws -> [String] {
+        if lock, try connection.query("SELECT 1 AS one FROM projects WHERE id = \(project) FOR NO KEY UPDATE").isEmpty {
+            throw Identity.missing("project", project)
+        }
+        return try connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) ORDER BY tag").map { try $0.string("tag") }
     }
 
-    func hasTag(_ connection: Connection, _ project: String, _ tag: String) throws -> Bool {
-        try !connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) AND tag = \(tag)").isEmpty
+    /// - Throws: 400 for a tag that filters or paths could not name.
+    static func check(tags: [String]) throws {
+        for tag in tags where !(1...255).contains(tag.unicodeScalars.count) || tag.contains(",") || tag.contains("/") {
+            throw ResourceError.badRequest(
+                """
+                Invalid input for field/attribute tag. Value: \(tag.prefix(64)). It must have 1 to 255 characters without commas \
+                and slashes.
+                """
+            )
+        }
     }
 
-    /// - Throws: 400 where the project has too many.
-    func addTag(_ connection: Connection, _ project: String, _ tag: String) throws {
-        try connection.execute("INSERT INTO project_tags (project_id, tag) VALUES (\(project), \(tag)) ON CONFLICT DO NOTHING")
-        let count = try connection.query("SELECT count(*) AS n FROM project_tags WHERE project_id = \(project)")[0].int("n")
-        guard count <= Identity.tagsMax else { throw ResourceError.badRequest("A project has at most \(Identity.tagsMax) tags.") }
-    }
-
-    /// - Returns: whether the project had the tag.
-    func removeTag(_ connection: Connection, _ project: String, _ tag: String) throws -> Bool {
-        try connection.execute("DELETE FROM project_tags WHERE project_id = \(project) AND tag = \(tag)") == 1
+    /// Sets the tags of a project's body, if it has any.
+    private func setTags(_ connection: Connection, _ project: String, _ body: JSONObject) throws {
+        guard let tags = body["tags"]?.arrayValue?.compactMap(\.stringValue) else { return }
+        try Identity.check(tags: tags)
+        try setTags(connection, project, tags)
     }
 
     func setTags(_ connection: Connection, _ project: String, _ tags: [String]) throws {
-        try connection.execute("DELETE FROM project_tags WHERE project_id = \(project)")
+        try connection.execute("DELETE FROM project_tags WHERE project_id = \(project) AND tag <> ALL (\(tags)::text[])")
         try connection.execute(
             "INSERT INTO project_tags (project_id, tag) SELECT \(project), t FROM unnest(\(tags)::text[]) AS t ON CONFLICT DO NOTHING")
     }

@@ -35,88 +35,52 @@ extension NetworkAPI {
     ]
 
     var tags: [Resource] {
-        NetworkAPI.tagged.map { collection in
-            Resource("\(collection.name)_tags", routes: tagRoutes(collection))
-        }
+        NetworkAPI.tagged.map { Resource("\($0.name)_tags", routes: NetworkTagRoutes(api: self, kind: $0).routes) }
+    }
+}
+
+/// The tags of one kind of resource, sorted.
+private struct NetworkTagRoutes: TagRoutes {
+    let api: NetworkAPI
+    let kind: ResourceKind
+    var database: Database { api.database }
+
+    var path: String { "/v2.0/\(kind.path)/{id}/tags" }
+    let readRule = NetworkPolicy.reader
+    let writeRule = NetworkPolicy.member
+    let tag = Tags.schema
+    let countMax = Tags.countMax
+
+    func action(_ operation: TagOperation) -> String? {
+        let verb =
+            switch operation {
+            case .list, .show: "get"
+            case .add: "create"
+            case .replace, .set: "update"
+            case .clear, .remove: "delete"
+            }
+        return "\(verb)_\(kind.plural)_tags"
     }
 
-    private func tagRoutes(_ collection: ResourceKind) -> [Route] {
-        let base = "/v2.0/\(collection.path)/{id}/tags"
-        let read = "get_\(collection.plural)_tags"
-        let add = "create_\(collection.plural)_tags"
-        let write = "update_\(collection.plural)_tags"
-        let remove = "delete_\(collection.plural)_tags"
-        let body = BodySchema.object([.init("tags", .array(Tags.schema, min: 0, max: Tags.countMax), required: true)])
-        return [
-            Route(.get, base, action: read, rule: NetworkPolicy.reader, "List tags") { context in
-                let tags = try await currentTags(collection, context)
-                return .json(200, ["tags": JSONValue(tags)])
-            },
-            Route(.put, base, action: write, rule: NetworkPolicy.member, body: .json(body), "Replace all tags") { context in
-                let wanted = try Tags.checked((context.body["tags"]?.arrayValue ?? []).compactMap(\.stringValue))
-                return try await setTags(collection, context, answer: .json(200, ["tags": JSONValue(wanted)])) { _ in wanted }
-            },
-            Route(.post, base, action: add, rule: NetworkPolicy.member, body: .json(body), "Add tags") { context in
-                let more = try Tags.checked((context.body["tags"]?.arrayValue ?? []).compactMap(\.stringValue))
-                return try await setTags(collection, context, answer: .json(200, ["tags": JSONValue(more)])) {
-                    try Tags.checked($0 + more)
-                }
-            },
-            Route(.delete, base, action: remove, rule: NetworkPolicy.member, status: 204, "Remove all tags") { context in
-                try await setTags(collection, context, answer: .empty()) { _ in [] }
-            },
-            Route(.get, base + "/{tag}", action: read, rule: NetworkPolicy.reader, status: 204, "Check whether a tag exists") { context in
-                let tag = context.parameter("tag")
-                guard try await currentTags(collection, context).contains(tag) else { throw tagNotFound(tag) }
-                return .empty()
-            },
-            Route(.put, base + "/{tag}", action: write, rule: NetworkPolicy.member, status: 201, "Add a tag") { context in
-                let tag = try Tags.checked([context.parameter("tag")])
-                return try await setTags(collection, context, answer: .empty(201)) { try Tags.checked($0 + tag) }
-            },
-            Route(.delete, base + "/{tag}", action: remove, rule: NetworkPolicy.member, status: 204, "Remove a tag") { context in
-                let tag = context.parameter("tag")
-                return try await setTags(collection, context, answer: .empty()) { tags in
-                    guard tags.contains(tag) else { throw tagNotFound(tag) }
-                    return tags.filter { $0 != tag }
-                }
-            },
-        ]
-    }
+    var tooMany: ResourceError { .badRequest("Invalid input for tags. Reason: more than \(countMax) tags.") }
 
-    private func tagNotFound(_ tag: String) -> ResourceError {
+    func check(_ tags: [String]) throws { _ = try Tags.checked(tags) }
+
+    func ordered(_ tags: [String]) -> [String] { Set(tags).sorted() }
+
+    func missing(_ context: RequestContext, _ tag: String) -> ResourceError {
         .notFound("Tag \(tag.prefix(64)) could not be found.", type: "TagNotFound")
     }
 
-    private func currentTags(_ collection: ResourceKind, _ context: RequestContext) async throws -> [String] {
-        let subject = try await collection.find(database, context)
-        return try await database.read { connection in
-            let rows = try connection.query(
-                "SELECT array_to_json(tags) AS tags FROM \(raw: collection.relation) WHERE id = \(subject.value.id)")
-            guard let row = rows.first else { throw collection.notFound("\(subject.value.id)") }
-            return try row.strings("tags")
-        }
+    func find(_ context: RequestContext, isChange: Bool) async throws -> Authorized<Subject> { try await kind.find(database, context) }
+
+    func load(_ connection: Connection, _ subject: Subject, isChange: Bool) throws -> [String] {
+        try api.tags(connection, kind, subject.id, lock: isChange)
     }
 
-    private func setTags(
-        _ collection: ResourceKind, _ context: RequestContext, answer: Response,
-        _ change: @escaping @Sendable ([String]) throws -> [String]
-    ) async throws -> Response {
-        let subject = try await collection.find(database, context)
-        let id = try subject.value(
-            for: "create_\(collection.plural)_tags", "update_\(collection.plural)_tags", "delete_\(collection.plural)_tags"
-        ).id
-        return try await context.write(database) { connection in
-            let rows = try connection.query(
-                "SELECT array_to_json(tags) AS tags FROM \(raw: collection.relation) WHERE id = \(id) FOR UPDATE")
-            guard let row = rows.first else { throw collection.notFound("\(id)") }
-            let tags = try change(try row.strings("tags"))
-            guard tags.count <= Tags.countMax else {
-                throw ResourceError.badRequest("Invalid input for tags. Reason: more than \(Tags.countMax) tags.")
-            }
-            try connection.execute(
-                "UPDATE \(raw: collection.relation) SET tags = \(tags)::text[], updated_at = \(ambient.now) WHERE id = \(id)")
-            return Change(answer, collection.name, id.description, content: ["tags": JSONValue(tags)])
-        }
+    func store(_ connection: Connection, _ tags: [String], of subject: Authorized<Subject>, for action: String) throws {
+        try api.setTags(connection, kind, of: subject, tags, for: action)
     }
+
+    func subject(_ subject: Subject) -> (name: String, id: String) { (kind.name, "\(subject.id)") }
 }
