@@ -1,9 +1,7 @@
 import Authorization
-import Contracts
 import Database
 import JSON
 import Kernel
-import Messaging
 import WebAPI
 
 /// The operator's view of hosts: services and hypervisors; and the tenant's: availability zones.
@@ -67,30 +65,7 @@ struct HostRoutes: Sendable {
         .required("active", .boolean), .required("available", .boolean), .required("updated_at", .nullable(.anyText)),
     ])
 
-    /// Zone of a host: its aggregate's, or its own.
-    static let zoneSQL = """
-        coalesce((SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts g ON g.aggregate_id = a.id
-            WHERE g.host = t.host AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1), t.availability_zone)
-        """
-
     // MARK: services
-
-    /// Hosts' services, and the plane's own: schedulers and conductors, whose zone is Nova's `internal`.
-    ///
-    /// - Parameter compute: for what counts as silence.
-    fileprivate static func source(_ compute: Compute) -> String {
-        """
-        (SELECT t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
-            coalesce(t.last_seen_at, t.updated_at) AS seen_at, \(Hosts.isUpText("t", compute)) AS is_up, \(zoneSQL) AS zone
-        FROM compute_services t
-        UNION ALL
-        SELECT p.id, p.number, p.kind, p.host, true, NULL, false, p.last_seen_at,
-            p.last_seen_at > \(Hosts.latestSilence(compute)), '\(internalZone)'
-        FROM plane_services p) t
-        """
-    }
-
-    private static let internalZone = "internal"
 
     private func kind(_ context: RequestContext) -> ResourceKind {
         .computeServices(compute, hasNumbers: !context.version(atLeast: 2, 53))
@@ -125,14 +100,11 @@ struct HostRoutes: Sendable {
         if reason != nil, body["status"]?.stringValue != "disabled" {
             throw ResourceError.badRequest("Specifying disabled_reason requires that status is 'disabled'.")
         }
-        let other = try await compute.database.read { connection in
-            try connection.query("SELECT kind FROM plane_services WHERE id = \(uuid)").first?.string("kind")
-        }
+        let other = try await compute.database.read { try ComputeServiceStore.planeKind($0, of: uuid) }
         if let other { try HostRoutes.refuse(other) }
-        return try await change(
-            context, decision, where: "t.id = \(uuid)", missing: "Service \(id) not found.",
-            enabled: body["status"].map { $0.stringValue == "enabled" }, reason: reason,
-            forcedDown: body["forced_down"]?.boolValue)
+        let draft = ComputeServiceStore.Draft(
+            isEnabled: body["status"].map { $0.stringValue == "enabled" }, reason: reason, isForcedDown: body["forced_down"]?.boolValue)
+        return try await change(context, decision, .id(uuid), draft, missing: "Service \(id) not found.")
     }
 
     private func oldUpdate(_ context: RequestContext) async throws -> Response {
@@ -141,85 +113,52 @@ struct HostRoutes: Sendable {
         let host = context.body["host"]?.stringValue ?? ""
         let reason = context.body["disabled_reason"]?.stringValue
         let command = context.parameter("command")
-        var enabled: Bool?
-        var forced: Bool?
+        var draft = ComputeServiceStore.Draft(reason: reason)
         switch command {
-        case "enable": enabled = true
-        case "disable": enabled = false
+        case "enable": draft.isEnabled = true
+        case "disable": draft.isEnabled = false
         case "disable-log-reason":
             guard reason != nil else { throw ResourceError.badRequest("Missing disabled reason field") }
-            enabled = false
+            draft.isEnabled = false
         case "force-down":
             guard context.version(atLeast: 2, 11), let value = context.body["forced_down"]?.boolValue else {
                 throw ResourceError.badRequest("Missing forced_down field")
             }
-            forced = value
+            draft.isForcedDown = value
         default: throw ResourceError.notFound("Unknown action")
         }
         return try await change(
-            context, decision, where: "t.host = \(host)", missing: "Could not find binary nova-compute on host \(host.prefix(255)).",
-            enabled: enabled, reason: reason, forcedDown: forced)
+            context, decision, .host(host), draft, missing: "Could not find binary nova-compute on host \(host.prefix(255)).")
     }
 
     private func change(
-        _ context: RequestContext, _ decision: Authorized<Void>, where condition: SQL, missing: String, enabled: Bool?, reason: String?,
-        forcedDown: Bool?
+        _ context: RequestContext, _ decision: Authorized<Void>, _ name: ComputeServiceStore.Name, _ draft: ComputeServiceStore.Draft,
+        missing: String
     ) async throws -> Response {
-        try decision.value(for: "os_compute_api:os-services:update")
         let compute = compute
         return try await context.write(compute.database) { connection in
-            var changes = Changes()
-            if let enabled {
-                changes.set("enabled", enabled)
-                changes.set("disabled_reason", reason)
+            guard let id = try ComputeServiceStore.update(connection, name, draft, decision, ambient: compute.ambient) else {
+                throw ResourceError.notFound(missing)
             }
-            if let forcedDown { changes.set("forced_down", forcedDown) }
-            let update = changes.statement("compute_services t", where: condition, at: compute.ambient.now, touching: true) ?? ""
-            let rows = try connection.query(
-                """
-                \(update) RETURNING t.id, t.host
-                """)
-            guard let row = rows.first else { throw ResourceError.notFound(missing) }
-            let id = try row.string("id")
-            try Hosts.announce(connection, host: try row.string("host"), ambient: compute.ambient)
             let response = try kind(context).one(connection, context, where: "t.id = \(id)", id: id)
             return Change(response, "compute-service", id, content: context.body)
         }
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "os_compute_api:os-services:delete")
+        let decision = try context.authorize(target: .none)
         let id = context.parameter("service_id")
         let isModern = context.version(atLeast: 2, 53)
-        let uuid = isModern ? UUID128(id)?.description : nil
+        let uuid = isModern ? UUID128(id) : nil
         let number = isModern ? nil : Int32(id).map { Int($0) }
         guard uuid != nil || number != nil else {
             throw ResourceError.badRequest("Invalid \(isModern ? "uuid" : "id") \(id.prefix(64))")
         }
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
-            let rows = try connection.query(
-                """
-                SELECT t.id, t.host, (SELECT count(*) FROM servers s WHERE s.host = t.host AND NOT s.deleted) AS servers,
-                    (SELECT h.id FROM hypervisors h WHERE h.host = t.host) AS provider
-                FROM compute_services t WHERE t.id = \(uuid)::uuid OR t.number = \(number)::int FOR UPDATE
-                """)
-            guard let row = rows.first else {
-                // A process that is still running registers again with its next state report.
-                let forgotten = try connection.execute(
-                    "DELETE FROM plane_services WHERE id = \(uuid)::uuid OR number = \(number)::int")
-                guard forgotten > 0 else { throw ResourceError.notFound("Service \(id.prefix(64)) not found.") }
-                return Change(.empty(204), "compute-service", id)
+            guard try ComputeServiceStore.delete(connection, id: uuid, number: number, decision, ambient: ambient) else {
+                throw ResourceError.notFound("Service \(id.prefix(64)) not found.")
             }
-            let host = try row.string("host")
-            if try row.int("servers") > 0 {
-                throw ResourceError.conflict(
-                    "Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
-            }
-            let removed = HostRemoved(host: host, providerID: try row.optionalString("provider"))
-            try Outbox.add(connection, removed, to: .placementHosts, ambient: ambient)
-            try connection.execute("DELETE FROM aggregate_hosts WHERE host = \(host)")
-            try connection.execute("DELETE FROM compute_services WHERE host = \(host)")
             return Change(.empty(204), "compute-service", id)
         }
     }
@@ -230,51 +169,49 @@ struct HostRoutes: Sendable {
         try context.authorize(target: .none)
         let compute = compute
         return try await compute.database.read { connection in
-            let rows = try connection.query(
-                """
-                SELECT t.host, t.enabled, t.last_seen_at, \(Hosts.isUp("t", compute)) AS is_up, \(raw: HostRoutes.zoneSQL) AS zone
-                FROM compute_services t ORDER BY zone, t.host
-                """)
-            var zones: [(name: String, hosts: JSONObject, available: Bool)] = []
-            for row in rows {
-                let zone = try row.string("zone")
-                if zones.last?.name != zone { zones.append((zone, [:], false)) }
-                let isUp = try row.bool("is_up")
-                let entry: JSONValue = [
-                    "active": .bool(try row.bool("enabled")), "available": .bool(isUp),
-                    "updated_at": JSONValue(try row.optionalTimestamp("last_seen_at")?.iso8601NoZone),
-                ]
-                zones[zones.count - 1].hosts[try row.string("host")] = ["nova-compute": entry]
-                if try row.bool("enabled") { zones[zones.count - 1].available = true }
+            var zones: [Zone] = []
+            for service in try ComputeServiceStore.onHosts(connection, compute) {
+                if zones.last?.name != service.zone { zones.append(Zone(name: service.zone)) }
+                zones[zones.count - 1].add(service)
             }
-            if isDetailed { zones.append(try HostRoutes.internalZone(connection, compute)) }
-            let list = zones.map { zone -> JSONValue in
-                [
-                    "zoneName": .string(zone.name), "zoneState": ["available": .bool(zone.available)],
-                    "hosts": isDetailed ? .object(zone.hosts) : .null,
-                ]
+            // Only operators see the zone of the plane's own services.
+            if isDetailed {
+                var plane = Zone(name: ComputeServiceStore.planeZone, isAvailable: true)
+                for service in try ComputeServiceStore.ofPlane(connection, compute) { plane.add(service) }
+                zones.append(plane)
             }
-            return .json(200, ["availabilityZoneInfo": .array(list)])
+            return .json(200, ["availabilityZoneInfo": .array(zones.map { $0.json(isDetailed: isDetailed) })])
         }
     }
 
-    /// The zone of the plane's own services, which only operators see.
-    private static func internalZone(
-        _ connection: Connection, _ compute: Compute
-    ) throws -> (name: String, hosts: JSONObject, available: Bool) {
-        var hosts: JSONObject = [:]
-        let rows = try connection.query(
-            "SELECT * FROM \(raw: source(compute)) WHERE t.kind <> 'nova-compute' ORDER BY t.host, t.kind")
-        for row in rows {
-            let host = try row.string("host")
-            var kinds = hosts[host]?.objectValue ?? [:]
-            kinds[try row.string("kind")] = [
-                "active": true, "available": .bool(try row.bool("is_up")),
-                "updated_at": JSONValue(try row.timestamp("seen_at").iso8601NoZone),
-            ]
-            hosts[host] = .object(kinds)
+    /// An availability zone with its hosts.
+    private struct Zone {
+        let name: String
+        private var isAvailable: Bool
+        /// Services by host and kind.
+        private var hosts: JSONObject = [:]
+
+        init(name: String, isAvailable: Bool = false) {
+            self.name = name
+            self.isAvailable = isAvailable
         }
-        return (internalZone, hosts, true)
+
+        mutating func add(_ service: ComputeServiceStore.Entry) {
+            var kinds = hosts[service.host]?.objectValue ?? [:]
+            kinds[service.kind] = [
+                "active": .bool(service.isEnabled), "available": .bool(service.isUp),
+                "updated_at": JSONValue(service.seenAt?.iso8601NoZone),
+            ]
+            hosts[service.host] = .object(kinds)
+            if service.isEnabled { isAvailable = true }
+        }
+
+        func json(isDetailed: Bool) -> JSONValue {
+            [
+                "zoneName": .string(name), "zoneState": ["available": .bool(isAvailable)],
+                "hosts": isDetailed ? .object(hosts) : .null,
+            ]
+        }
     }
 }
 
@@ -285,7 +222,7 @@ extension ResourceKind {
         return ResourceKind(
             "service",
             table: Table(
-                HostRoutes.source(compute), key: hasNumbers ? "t.number" : "t.id", keyType: hasNumbers ? .integer : .uuid,
+                ComputeServiceStore.source(compute), key: hasNumbers ? "t.number" : "t.id", keyType: hasNumbers ? .integer : .uuid,
                 defaultSort: [("number", false)],
                 fields: [
                     Field("id", .number, "t.number", sortable: hasNumbers, versions: .through(52)),

@@ -30,7 +30,7 @@ struct HypervisorRoutes: Sendable {
                     answer: .form(
                         .wrapped(
                             "hypervisor_statistics",
-                            .object([.required("count", .count)] + HypervisorNumbers.all.map { .required($0.name, .integer) }))),
+                            .object([.required("count", .count)] + HypervisorStore.numbers.map { .required($0.name, .integer) }))),
                     "Sums over all hypervisors", handler: statistics),
                 Route(
                     .get, path + "/{hypervisor_id}", action: "os_compute_api:os-hypervisors:show", rule: Rule.admin,
@@ -75,7 +75,7 @@ struct HypervisorRoutes: Sendable {
     ///
     /// - Throws: 404 if there is none.
     private static func matching(_ connection: Connection, _ pattern: String) throws -> SQL {
-        guard try !connection.query("SELECT 1 AS one FROM hypervisors WHERE strpos(host, \(pattern)) > 0 LIMIT 1").isEmpty else {
+        guard try HypervisorStore.isMatched(connection, by: pattern) else {
             throw ResourceError.notFound("No hypervisor matching '\(pattern.prefix(255))' could be found.")
         }
         return "strpos(t.host, \(pattern)) > 0"
@@ -105,38 +105,14 @@ struct HypervisorRoutes: Sendable {
 
     private func statistics(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let kind = kind(context, withServers: false)
-        let sums = HypervisorNumbers.all.map { ", '\($0.name)', coalesce(sum(\($0.expression)), 0)" }.joined()
-        return try await compute.database.read { connection in
-            let row = try connection.query(
-                "SELECT json_build_object('count', count(*)\(raw: sums)) AS sums FROM \(raw: kind.table.source)")[0]
-            return .json(200, ["hypervisor_statistics": try row.json("sums")])
-        }
+        let sums = try await compute.database.read { try HypervisorStore.statistics($0) }
+        return .json(200, ["hypervisor_statistics": sums])
     }
-}
-
-/// The capacity and usage of a hypervisor, through 2.87.
-private enum HypervisorNumbers {
-    static let all: [(name: String, expression: String)] = [
-        ("vcpus", "t.vcpus"), ("vcpus_used", "u.vcpus"), ("memory_mb", "t.memory_mb"), ("memory_mb_used", "u.ram"),
-        ("free_ram_mb", "t.memory_mb - u.ram"), ("local_gb", "t.disk_gb"), ("local_gb_used", "u.disk"),
-        ("free_disk_gb", "t.disk_gb - u.disk"), ("disk_available_least", "t.disk_gb - u.disk"), ("running_vms", "u.servers"),
-        ("current_workload", "u.building"),
-    ]
 }
 
 extension ResourceKind {
     /// - Parameter hasNumbers: whether clients name hypervisors by number, as before 2.53, and not by UUID.
     static func hypervisors(_ compute: Compute, hasNumbers: Bool = false) -> ResourceKind {
-        let source = """
-            hypervisors t JOIN compute_services c ON c.host = t.host
-            LEFT JOIN LATERAL (SELECT count(*) AS servers, coalesce(sum((s.flavor->>'vcpus')::int), 0) AS vcpus,
-                coalesce(sum((s.flavor->>'ram')::int), 0) AS ram,
-                coalesce(sum((s.flavor->>'disk')::int + (s.flavor->>'ephemeral')::int), 0) AS disk,
-                count(*) FILTER (WHERE s.task_state IS NOT NULL) AS building,
-                coalesce(json_agg(json_build_object('uuid', s.id, 'name', s.name) ORDER BY s.created_at, s.id), '[]') AS list
-                FROM servers s WHERE s.host = t.host AND NOT s.deleted) u ON true
-            """
         func service(_ id: String) -> String {
             "json_build_object('id', \(id), 'host', t.host, 'disabled_reason', c.disabled_reason)"
         }
@@ -162,8 +138,9 @@ extension ResourceKind {
         return ResourceKind(
             "hypervisor", path: "os-hypervisors",
             table: Table(
-                source, key: hasNumbers ? "t.number" : "t.id", keyType: hasNumbers ? .integer : .uuid, defaultSort: [("number", false)],
-                fields: fields + HypervisorNumbers.all.map { Field($0.name, .number, $0.expression, versions: .through(87)) }),
+                HypervisorStore.source, key: hasNumbers ? "t.number" : "t.id", keyType: hasNumbers ? .integer : .uuid,
+                defaultSort: [("number", false)],
+                fields: fields + HypervisorStore.numbers.map { Field($0.name, .number, $0.expression, versions: .through(87)) }),
             visibility: .everything, grammar: .compute(ignoring: ["hypervisor_hostname_pattern", "with_servers"], hasFields: false),
             pages: .next.from(Microversion(2, 33)), bytesPerRow: 1024
         ) { .notFound("Hypervisor with ID '\($0.prefix(64))' could not be found.") }

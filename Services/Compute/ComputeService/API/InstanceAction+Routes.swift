@@ -67,9 +67,7 @@ struct InstanceActionRoutes: Sendable {
     /// Actions of servers that have ended are kept and can still be read.
     private func server(_ context: RequestContext) async throws -> String {
         let id = try context.uuidParameter("server_id", of: "Instance")
-        let project = try await compute.database.read { connection in
-            try connection.query("SELECT project_id FROM servers WHERE id = \(id)").first?.string("project_id")
-        }
+        let project = try await compute.database.read { try ServerStore.project($0, of: id) }
         guard let project else {
             try context.authorize(target: .project(try context.caller.projectID))
             throw ServerRecord.missing(id)
@@ -99,44 +97,34 @@ struct InstanceActionRoutes: Sendable {
             guard !rows.isEmpty else {
                 throw ResourceError.notFound("Action for request_id \(request.prefix(64)) on instance \(id) not found")
             }
-            let events = try connection.query(
-                """
-                SELECT event, start_time, finish_time, result, details, host, encode(sha224(convert_to(
-                    (SELECT s.project_id FROM servers s WHERE s.id = t.server_id) || t.host, 'UTF8')), 'hex') AS host_id
-                FROM server_actions t WHERE \(condition) ORDER BY t.id
-                """)
+            let events = try ServerActions.events(connection, server: id, requestID: request)
             return try .object { writer in
                 try writer.objectField("instanceAction") { action in
                     try RowWriter(fields, context).members(rows, row: 0, into: &action)
                     guard seesEvents else { return }
-                    try action.arrayField("events") { list in
-                        for row in events {
-                            list.value(try InstanceActionRoutes.event(row, context, seesDetails: seesDetails))
-                        }
+                    action.arrayField("events") { list in
+                        for event in events { list.value(InstanceActionRoutes.json(event, context, seesDetails: seesDetails)) }
                     }
                 }
             }
         }
     }
 
-    private static func event(_ row: Row, _ context: RequestContext, seesDetails: Bool) throws -> JSONValue {
-        let host = try row.optionalString("host")
-        var event: JSONObject = [
-            "event": JSONValue(try row.optionalString("event")),
-            "start_time": JSONValue(try row.timestamp("start_time").iso8601NoZone),
-            "finish_time": JSONValue(try row.optionalTimestamp("finish_time")?.iso8601NoZone),
-            "result": JSONValue(try row.optionalString("result")),
+    private static func json(_ event: ServerActions.Event, _ context: RequestContext, seesDetails: Bool) -> JSONValue {
+        var object: JSONObject = [
+            "event": JSONValue(event.name), "start_time": JSONValue(event.startTime.iso8601NoZone),
+            "finish_time": JSONValue(event.finishTime?.iso8601NoZone), "result": JSONValue(event.result),
         ]
         if seesDetails || !context.version(atLeast: 2, 51) {
-            event["traceback"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null
+            object["traceback"] = seesDetails ? JSONValue(event.details) : .null
         }
         if context.version(atLeast: 2, 62) {
-            event["hostId"] = .string(try row.optionalString("host_id") ?? "")
-            if seesDetails { event["host"] = JSONValue(host) }
+            object["hostId"] = .string(event.hostID ?? "")
+            if seesDetails { object["host"] = JSONValue(event.host) }
         }
         if context.version(atLeast: 2, 84) {
-            event["details"] = seesDetails ? JSONValue(try row.optionalString("details")) : .null
+            object["details"] = seesDetails ? JSONValue(event.details) : .null
         }
-        return .object(event)
+        return .object(object)
     }
 }

@@ -43,7 +43,7 @@ struct InterfaceRoutes: Sendable {
                 ) { context in
                     let server = try await compute.authorizedServer(context).value
                     return try await compute.database.read { connection in
-                        let list = try InterfaceRoutes.load(connection, context, where: "i.server_id = \(server.id)")
+                        let list = try InterfaceStore.list(connection, of: server.id).map { InterfaceRoutes.json($0, context) }
                         let page = try context.listRequest(filters: []).page(of: list, key: "port_id")
                         return .json(200, ["interfaceAttachments": .array(page.items)])
                     }
@@ -68,30 +68,18 @@ struct InterfaceRoutes: Sendable {
 
     private static let states = ["active", "paused", "stopped", "suspended"]
 
-    private static func load(_ connection: Connection, _ context: RequestContext, where condition: SQL) throws -> [JSONValue] {
-        try connection.query(
-            """
-            SELECT i.port_id, i.tag, p.network_id, p.mac_address, p.status,
-                (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
-                    ORDER BY f.position), '[]')
-                    FROM published_fixed_ips f WHERE f.port_id = p.id) AS addresses
-            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id WHERE \(condition) ORDER BY i.position
-            """
-        ).map { row in
-            var object: JSONObject = [
-                "port_id": .string(try row.string("port_id")), "net_id": .string(try row.string("network_id")),
-                "mac_addr": .string(try row.string("mac_address")), "port_state": .string(try row.string("status")),
-                "fixed_ips": try row.json("addresses"),
-            ]
-            if context.version(atLeast: 2, 70) { object["tag"] = JSONValue(try row.optionalString("tag")) }
-            return .object(object)
-        }
+    private static func json(_ interface: InterfaceStore.Interface, _ context: RequestContext) -> JSONValue {
+        var object: JSONObject = [
+            "port_id": .string(interface.portID), "net_id": .string(interface.networkID), "mac_addr": .string(interface.macAddress),
+            "port_state": .string(interface.portStatus), "fixed_ips": interface.fixedIPs,
+        ]
+        if context.version(atLeast: 2, 70) { object["tag"] = JSONValue(interface.tag) }
+        return .object(object)
     }
 
     private static func response(_ connection: Connection, _ context: RequestContext, _ server: String, _ port: String) throws -> Response {
-        let list = try load(connection, context, where: "i.server_id = \(server) AND i.port_id = \(port)")
-        guard let interface = list.first else { throw missing(server, port) }
-        return .json(200, ["interfaceAttachment": interface])
+        guard let interface = try InterfaceStore.list(connection, of: server, port: port).first else { throw missing(server, port) }
+        return .json(200, ["interfaceAttachment": json(interface, context)])
     }
 
     private static func missing(_ server: String, _ port: String) -> ResourceError {
@@ -155,13 +143,7 @@ struct InterfaceRoutes: Sendable {
             (frame.network, frame.fixedIP) = (network, ask.fixedIP)
             return frame
         }
-        let ids = try connection.query(
-            """
-            SELECT n.id FROM published_networks n WHERE NOT n.external
-                AND published_network_usable(n.project_id, n.shared, \(server.project))
-            AND n.has_subnets LIMIT 2
-            """
-        ).map { try $0.string("id") }
+        let ids = try InterfaceStore.usableNetworks(connection, project: server.project)
         guard ids.count == 1 else {
             throw ids.isEmpty
                 ? ResourceError.badRequest("No network is available for the interface.")
@@ -172,7 +154,8 @@ struct InterfaceRoutes: Sendable {
     }
 
     private func detach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-attach-interfaces:delete")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-attach-interfaces:delete")
         let port = try context.uuidParameter("port_id", of: "Port")
         let caller = try context.caller
         let ambient = compute.ambient
@@ -181,11 +164,11 @@ struct InterfaceRoutes: Sendable {
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
             try current.require(states: InterfaceRoutes.states, for: "detach_interface")
-            let rows = try connection.query(
-                "SELECT created, state FROM server_interfaces WHERE server_id = \(server.id) AND port_id = \(port) FOR UPDATE")
-            guard let row = rows.first else { throw InterfaceRoutes.missing(server.id, port) }
-            guard try row.string("state") != "detaching" else { return Change(.empty(202), "server", server.id) }
-            try connection.execute("UPDATE server_interfaces SET state = 'detaching' WHERE port_id = \(port)")
+            guard let interface = try InterfaceStore.lock(connection, port: port, of: server.id) else {
+                throw InterfaceRoutes.missing(server.id, port)
+            }
+            guard !interface.isDetaching else { return Change(.empty(202), "server", server.id) }
+            try InterfaceStore.markDetaching(connection, port: port, of: decision)
             let generation = try DesiredState.change(connection, server: server.id)
             try DesiredState.publish(connection, server: server.id, ambient: ambient)
             try ServerActions.begin(
@@ -194,7 +177,7 @@ struct InterfaceRoutes: Sendable {
             try Workflows.start(
                 connection, definition, subject: ambient.newUUID().description,
                 frame: InterfaceWorkflows.Detachment(
-                    server: server.id, port: port, created: try row.bool("created"), generation: generation),
+                    server: server.id, port: port, created: interface.isOwn, generation: generation),
                 requestID: context.requestID, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["detach_port": .string(port)])
         }

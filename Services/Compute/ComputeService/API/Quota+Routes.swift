@@ -173,16 +173,10 @@ struct QuotaRoutes: Sendable {
         let project = context.parameter("project_id")
         try context.authorize(target: .project(project))
         let values = try await compute.database.read { connection in
-            try QuotaRoutes.check(connection, project: project)
+            try ProjectCheck.require(connection, project: project)
             return try compute.quota.all(connection, project: project)
         }
         return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: isDetailed))])
-    }
-
-    private static func check(_ connection: Connection, project: String) throws {
-        if try connection.query("SELECT 1 AS one FROM published_projects WHERE id = \(project)").isEmpty {
-            throw ResourceError.badRequest("Project ID \(project.prefix(64)) is not a valid project.")
-        }
     }
 
     private func update(_ context: RequestContext) async throws -> Response {
@@ -191,7 +185,7 @@ struct QuotaRoutes: Sendable {
         let set = context.body["quota_set"]?.objectValue ?? [:]
         let isForced = set["force"]?.boolValue ?? false
         return try await context.write(compute.database) { connection in
-            try QuotaRoutes.check(connection, project: project)
+            try ProjectCheck.require(connection, project: project)
             for declaration in ComputeQuotas.all {
                 let name = declaration.name
                 guard let limit = set[name]?.intValue else { continue }

@@ -77,25 +77,16 @@ struct SchedulingRoutes: Sendable {
         let host = context.body["host"]?.stringValue ?? ""
         let compute = compute
         let (servers, trials) = try await compute.database.read { connection in
-            if try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)").isEmpty {
-                throw ResourceError.notFound("Compute host \(host) could not be found.")
-            }
-            let rows = try connection.query(
-                """
-                SELECT id, name, project_id, vm_state, flavor->>'original_name' AS flavor FROM servers
-                WHERE host = \(host) AND NOT deleted
-                ORDER BY (flavor->>'ram')::int DESC, (flavor->>'vcpus')::int DESC, created_at, id
-                """)
             var servers: [JSONObject] = []
             var trials: [SchedulingTrial] = []
-            for row in rows {
-                let id = try row.string("id")
-                guard var trial = try SchedulingTrial.load(connection, server: id, operation: compute.ambient.newUUID()) else { continue }
+            for server in try SchedulingStore.servers(connection, on: host) {
+                let operation = compute.ambient.newUUID()
+                guard var trial = try SchedulingTrial.load(connection, server: server.id, operation: operation) else { continue }
                 trial.forgetRequestedHost()
                 trials.append(trial)
                 servers.append([
-                    "id": .string(id), "name": .string(try row.string("name")), "project_id": .string(try row.string("project_id")),
-                    "vm_state": .string(try row.string("vm_state")), "flavor": JSONValue(try row.optionalString("flavor")),
+                    "id": .string(server.id), "name": .string(server.name), "project_id": .string(server.project),
+                    "vm_state": .string(server.vmState), "flavor": JSONValue(server.flavor),
                 ])
             }
             return (servers, trials)
@@ -126,14 +117,9 @@ struct SchedulingRoutes: Sendable {
         let seesHosts = context.allows("os_compute_api:os-extended-server-attributes", target: server.target)
         let compute = compute
         let (list, trial) = try await compute.database.read { connection in
-            let rows = try connection.query(
-                """
-                SELECT explanation, created_at FROM published_scheduling_explanations WHERE consumer_id = \(server.id)
-                ORDER BY created_at DESC LIMIT 20
-                """)
-            let list = try rows.map { row -> JSONValue in
-                var entry = SchedulingRoutes.shown(try row.json("explanation"), seesHosts: seesHosts)
-                entry["created_at"] = .string(try row.timestamp("created_at").iso8601)
+            let list = try SchedulingStore.explanations(connection, of: server.id).map { explanation, time -> JSONValue in
+                var entry = SchedulingRoutes.shown(explanation, seesHosts: seesHosts)
+                entry["created_at"] = .string(time.iso8601)
                 return .object(entry)
             }
             let isNowhere = list.first?["result"]?.stringValue == "rejected"

@@ -167,8 +167,7 @@ struct ServerRoutes: Sendable {
         _ connection: Connection, _ context: RequestContext, _ ids: [String], _ request: ServerRequest, _ ambient: Ambient
     ) throws -> Response {
         if request.returnsReservation {
-            let row = try connection.query("SELECT reservation_id FROM servers WHERE id = \(ids[0])")[0]
-            return .json(202, ["reservation_id": .string(try row.string("reservation_id"))])
+            return .json(202, ["reservation_id": .string(try ServerStore.reservation(connection, of: ids[0]))])
         }
         let groups = request.securityGroups.isEmpty ? ["default"] : request.securityGroups
         var response = Response.object(202) {
@@ -223,13 +222,12 @@ struct ServerRoutes: Sendable {
     /// - Throws: 409 in Nova's words.
     private static func checkPin(_ connection: Connection, _ id: String, zone: String?) throws {
         guard let zone else { return }
-        let row = try connection.query("SELECT pinned_zone, availability_zone FROM servers WHERE id = \(id)")[0]
-        if let pinned = try row.optionalString("pinned_zone") {
+        let (pinned, current) = try ServerStore.zones(connection, of: id)
+        if let pinned {
             if pinned == zone { return }
             throw ResourceError.conflict(
                 "Cannot change pinned availability zone directly. Unpin first by setting pinned_availability_zone to null.")
         }
-        let current = try row.optionalString("availability_zone") ?? ""
         guard current == zone else {
             throw ResourceError.conflict(
                 "Server can only be pinned to its current availability zone '\(current)', but '\(zone.prefix(255))' was requested.")

@@ -22,16 +22,7 @@ extension QuotaRoutes {
         let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : QuotaRoutes.usageMax
         let isDetailed = project != nil || context.query["detailed"] == "1"
         return try await compute.database.read { connection in
-            var condition: SQL = "(\(project)::text IS NULL OR s.project_id = \(project))"
-            if let marker = request.marker {
-                let isMarker = Field.Filter.uuid("s.id", marker)
-                let found = try connection.query(
-                    "SELECT s.project_id, s.created_at::text AS at, s.id FROM servers s WHERE \(isMarker) AND \(condition)")
-                guard let row = found.first else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
-                let place: SQL = "(\(try row.string("project_id")), \(try row.string("at"))::timestamptz, \(try row.uuid("id")))"
-                condition = condition + " AND (s.project_id, s.created_at, s.id) > \(place)"
-            }
-            let rows = try UsageReport.rows(connection, period, condition, limit: limit)
+            let rows = try UsageStore.servers(connection, period, project: project, after: request.marker, limit: limit)
             var reports: [UsageReport] = []
             for row in rows {
                 let owner = try row.string("project_id")
@@ -50,7 +41,7 @@ extension QuotaRoutes {
 }
 
 /// The period that a client asks about.
-private struct UsagePeriod: Sendable {
+struct UsagePeriod: Sendable {
     let start: Timestamp
     let end: Timestamp
 
@@ -104,19 +95,6 @@ struct UsageReport {
     static let listSchema = BodySchema.object([.required("tenant_usages", .many(shape)), .init("tenant_usages_links", .links)])
     /// Without servers in the period, the response is an empty object.
     static let schema = BodySchema.object([.required("tenant_usage", .oneOf([shape, .object([])])), .init("tenant_usage_links", .links)])
-
-    /// - Parameter limit: nil for all.
-    fileprivate static func rows(_ connection: Connection, _ period: UsagePeriod, _ condition: SQL, limit: Int?) throws -> Rows {
-        let (start, end) = (period.start, period.end)
-        return try connection.query(
-            """
-            SELECT s.project_id, s.id, s.name, s.flavor, s.vm_state, s.deleted, s.created_at, s.launched_at, s.terminated_at,
-                extract(epoch FROM least(coalesce(s.terminated_at, \(end)), \(end)) - greatest(s.launched_at, \(start)))
-                    / 3600 AS hours
-            FROM servers s WHERE s.launched_at <= \(end) AND (s.terminated_at IS NULL OR s.terminated_at > \(start))
-            AND \(condition) ORDER BY s.project_id, s.created_at, s.id LIMIT \(limit)::bigint
-            """)
-    }
 
     fileprivate mutating func add(_ row: Row, end: Timestamp) throws {
         let flavor = try row.json("flavor")

@@ -103,25 +103,28 @@ struct VolumeAttachmentRoutes: Sendable {
 
     /// - Parameter waits: whether the response follows the attachment, and shows it.
     private func attach(_ context: RequestContext, waits: Bool) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:create")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-volumes-attachments:create")
         let body = context.body["volumeAttachment"] ?? [:]
         let volume = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
         let caller = try context.caller
         let ambient = compute.ambient
         let definition = VolumeAttachmentWorkflows(compute).attach
-        let id = ambient.newUUID().description
+        let draft = VolumeAttachmentStore.Draft(
+            id: ambient.newUUID().description, volume: volume,
+            deletesOnTermination: body["delete_on_termination"]?.boolValue ?? false, tag: body["tag"]?.stringValue)
         return try await context.write(
             compute.database,
             begin: { connection in
                 let current = try ServerRecord.find(connection, server.id, lock: true)
                 try current.requireUnlocked(context)
                 try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
-                let device = try VolumeAttachmentRoutes.reserve(connection, current, volume, body, id: id, now: ambient.now)
+                let device = try VolumeAttachmentStore.reserve(connection, draft, on: decision, at: ambient.now)
                 try ServerActions.begin(
                     connection, server: server.id, action: "attach_volume", event: "compute_attach_volume",
                     requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
                 let workflow = try Workflows.start(
-                    connection, definition, subject: id,
+                    connection, definition, subject: draft.id,
                     frame: VolumeAttachmentWorkflows.Attachment(server: server.id, volume: volume, device: device),
                     requestID: context.requestID, ambient: ambient)
                 return (.string(workflow.text), "server", server.id)
@@ -133,37 +136,8 @@ struct VolumeAttachmentRoutes: Sendable {
             })
     }
 
-    /// Checks the volume and inserts the row that reserves its device name.
-    private static func reserve(
-        _ connection: Connection, _ server: ServerRecord, _ volume: String, _ body: JSONValue, id: String, now: Timestamp
-    ) throws -> String {
-        let rows = try connection.query(
-            "SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
-        guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
-        let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
-            .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
-        if taken[volume] != nil {
-            throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
-        }
-        let status = try row.string("status")
-        guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
-            throw ResourceError.badRequest(
-                "Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
-        }
-        guard taken.count < 25, let device = DeviceNames.free(taken: Set(taken.values).union(["/dev/vda"])) else {
-            throw ResourceError.forbidden("The maximum allowed number of disk devices is reached.")
-        }
-        try connection.execute(
-            """
-            INSERT INTO server_volumes (id, server_id, volume_id, device, delete_on_termination, tag, created_at)
-            VALUES (\(id), \(server.id), \(volume), \(device), \(body["delete_on_termination"]?.boolValue ?? false),
-                \(body["tag"]?.stringValue), \(now))
-            """)
-        return device
-    }
-
     private func change(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:update")
+        let server = try await compute.authorizedServer(context)
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let body = context.body["volumeAttachment"] ?? [:]
         guard UUID128(body["volumeId"]?.stringValue ?? "")?.description == volume else {
@@ -173,15 +147,16 @@ struct VolumeAttachmentRoutes: Sendable {
             throw ResourceError.badRequest("There is nothing to change: only delete_on_termination can be.")
         }
         return try await context.write(compute.database) { connection in
-            let changed = try connection.execute(
-                "UPDATE server_volumes SET delete_on_termination = \(ends) WHERE server_id = \(server.id) AND volume_id = \(volume)")
-            if changed == 0 { throw VolumeAttachmentRoutes.missing(server.id, volume) }
-            return Change(.empty(202), "server", server.id, content: body)
+            guard try VolumeAttachmentStore.setDeletesOnTermination(connection, ends, volume: volume, of: server) else {
+                throw VolumeAttachmentRoutes.missing(server.value.id, volume)
+            }
+            return Change(.empty(202), "server", server.value.id, content: body)
         }
     }
 
     private func detach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-volumes-attachments:delete")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-volumes-attachments:delete")
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let caller = try context.caller
         let ambient = compute.ambient
@@ -190,27 +165,22 @@ struct VolumeAttachmentRoutes: Sendable {
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
             try current.require(states: VolumeAttachmentRoutes.states, for: "detach_volume")
-            let rows = try connection.query(
-                """
-                SELECT id, boot_index, state FROM server_volumes
-                WHERE server_id = \(server.id) AND volume_id = \(volume) FOR UPDATE
-                """)
-            guard let row = rows.first else { throw VolumeAttachmentRoutes.missing(server.id, volume) }
-            if try row.optionalInt("boot_index") == 0 { throw ResourceError.forbidden("Cannot detach a root device volume") }
-            let state = try row.string("state")
-            if state == "detaching" { return Change(.empty(202), "server", server.id) }
-            if state == "attaching" {
+            guard let attachment = try VolumeAttachmentStore.lock(connection, volume: volume, of: server.id) else {
+                throw VolumeAttachmentRoutes.missing(server.id, volume)
+            }
+            if attachment.isRoot { throw ResourceError.forbidden("Cannot detach a root device volume") }
+            if attachment.state == "detaching" { return Change(.empty(202), "server", server.id) }
+            if attachment.state == "attaching" {
                 throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")
             }
-            let id = try row.string("id")
-            try connection.execute("UPDATE server_volumes SET state = 'detaching' WHERE id = \(id)")
+            try VolumeAttachmentStore.markDetaching(connection, volume: volume, of: decision)
             let generation = try DesiredState.change(connection, server: server.id)
             try DesiredState.publish(connection, server: server.id, ambient: ambient)
             try ServerActions.begin(
                 connection, server: server.id, action: "detach_volume", event: "compute_detach_volume",
                 requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
             try Workflows.start(
-                connection, definition, subject: id,
+                connection, definition, subject: attachment.id,
                 frame: VolumeAttachmentWorkflows.Detachment(server: server.id, volume: volume, generation: generation),
                 requestID: context.requestID, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["detach_volume": .string(volume)])

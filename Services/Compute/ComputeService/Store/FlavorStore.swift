@@ -102,8 +102,7 @@ enum FlavorStore {
     /// - Throws: 400 if there is no such project, 404 if there is no such flavor, 409 if it is public or the project has access.
     static func add(_ connection: Connection, project: String, to decision: Authorized<String>) throws {
         let id = try decision.value(for: "os_compute_api:os-flavor-access:add_tenant_access")
-        let known = try connection.query("SELECT 1 AS one FROM published_projects WHERE id = \(project)")
-        if known.isEmpty { throw ResourceError.badRequest("Project ID \(project.prefix(64)) is not a valid project.") }
+        try ProjectCheck.require(connection, project: project)
         let row = try connection.query("SELECT id, is_public FROM flavors WHERE flavorid = \(id)").first
         guard let row else { throw ResourceKind.flavors.notFound(id) }
         if try row.bool("is_public") { throw ResourceError.conflict("Can not add access to a public flavor.") }

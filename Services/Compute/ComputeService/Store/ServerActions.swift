@@ -34,4 +34,33 @@ enum ServerActions {
                 WHERE server_id = \(server) AND action = \(action) AND finish_time IS NULL)
             """)
     }
+
+    /// An event of an action, which has the action's times and result.
+    struct Event: Sendable {
+        let name: String?
+        let startTime: Timestamp
+        let finishTime: Timestamp?
+        let result: String?
+        let details: String?
+        let host: String?
+        /// The host's name as tenants see it: a hash.
+        let hostID: String?
+    }
+
+    /// The events of a request, in order.
+    static func events(_ connection: Connection, server: String, requestID: String) throws -> [Event] {
+        try connection.query(
+            """
+            SELECT event, start_time, finish_time, result, details, host, encode(sha224(convert_to(
+                (SELECT s.project_id FROM servers s WHERE s.id = t.server_id) || t.host, 'UTF8')), 'hex') AS host_id
+            FROM server_actions t WHERE t.server_id = \(server) AND t.request_id = \(requestID) ORDER BY t.id
+            """
+        ).map { row in
+            Event(
+                name: try row.optionalString("event"), startTime: try row.timestamp("start_time"),
+                finishTime: try row.optionalTimestamp("finish_time"), result: try row.optionalString("result"),
+                details: try row.optionalString("details"), host: try row.optionalString("host"),
+                hostID: try row.optionalString("host_id"))
+        }
+    }
 }

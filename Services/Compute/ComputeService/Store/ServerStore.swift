@@ -7,6 +7,24 @@ import WebAPI
 
 /// The statements about what owners write to their servers.
 enum ServerStore {
+    /// The project of a server, also of one that has been deleted; nil if there never was one with this id.
+    static func project(_ connection: Connection, of id: String) throws -> String? {
+        try connection.query("SELECT project_id FROM servers WHERE id = \(id)").first?.string("project_id")
+    }
+
+    /// The id that servers from one request have in common.
+    static func reservation(_ connection: Connection, of id: String) throws -> String {
+        try connection.query("SELECT reservation_id FROM servers WHERE id = \(id)")[0].string("reservation_id")
+    }
+
+    /// The zone to which a server is pinned, and the one that it is in, which is empty before it has a host.
+    static func zones(_ connection: Connection, of id: String) throws -> (pinned: String?, current: String) {
+        let row = try connection.query("SELECT pinned_zone, availability_zone FROM servers WHERE id = \(id)")[0]
+        return (try row.optionalString("pinned_zone"), try row.optionalString("availability_zone") ?? "")
+    }
+
+    // MARK: metadata and tags
+
     static func metadata(_ connection: Connection, of id: String) throws -> JSONObject {
         try connection.query("SELECT metadata FROM servers WHERE id = \(id)")[0].object("metadata")
     }

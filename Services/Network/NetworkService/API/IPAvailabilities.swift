@@ -60,42 +60,26 @@ extension NetworkAPI {
     }
 
     private func availability(_ condition: SQL, version: Int? = nil) async throws -> [JSONValue] {
-        try await database.snapshot { connection in
-            let networks = try connection.query("SELECT id, name, project_id FROM networks WHERE \(condition)")
-            let ids = try networks.map { try $0.uuid("id") }
-            let rows = try connection.query(
-                """
-                SELECT s.*, (SELECT count(*) FROM port_fixed_ips f WHERE f.subnet_id = s.id) AS used FROM subnets s
-                WHERE s.network_id = ANY(\(ids)::uuid[]) ORDER BY s.created_at, s.id
-                """)
-            var subnets: [UUID128: [(subnet: Subnet, used: Int, name: String)]] = [:]
-            for row in rows {
-                let subnet = try SubnetRow.subnet(row)
-                if let version, subnet.cidr.version.rawValue != version { continue }
-                subnets[subnet.networkID, default: []].append((subnet, try row.int("used"), try row.string("name")))
+        try await database.snapshot { try networkUsage($0, where: condition) }.map { network in
+            let own = network.subnets.filter { version == nil || $0.subnet.cidr.version.rawValue == version }
+            func size(_ subnet: Subnet) -> Int {
+                Int(exactly: AddressPlanner.size(subnet.allocationPools)) ?? Int.max
             }
-            return try networks.map { row -> JSONValue in
-                let id = try row.uuid("id")
-                let own = subnets[id] ?? []
-                func size(_ subnet: Subnet) -> Int {
-                    Int(exactly: AddressPlanner.size(subnet.allocationPools)) ?? Int.max
-                }
-                let details = own.map { item -> JSONValue in
-                    [
-                        "subnet_id": .string(item.subnet.id.description), "subnet_name": .string(item.name),
-                        "cidr": .string(item.subnet.cidr.description),
-                        "ip_version": JSONValue(item.subnet.cidr.version.rawValue), "total_ips": JSONValue(size(item.subnet)),
-                        "used_ips": JSONValue(item.used),
-                    ]
-                }
-                let total = own.reduce(0) { $0.addingReportingOverflow(size($1.subnet)).overflow ? Int.max : $0 + size($1.subnet) }
-                return [
-                    "network_id": .string(id.description), "network_name": .string(try row.string("name")),
-                    "tenant_id": .string(try row.string("project_id")), "project_id": .string(try row.string("project_id")),
-                    "total_ips": JSONValue(total), "used_ips": JSONValue(own.reduce(0) { $0 + $1.used }),
-                    "subnet_ip_availability": .array(details),
+            let details = own.map { item -> JSONValue in
+                [
+                    "subnet_id": .string(item.subnet.id.description), "subnet_name": .string(item.name),
+                    "cidr": .string(item.subnet.cidr.description),
+                    "ip_version": JSONValue(item.subnet.cidr.version.rawValue), "total_ips": JSONValue(size(item.subnet)),
+                    "used_ips": JSONValue(item.used),
                 ]
             }
+            let total = own.reduce(0) { $0.addingReportingOverflow(size($1.subnet)).overflow ? Int.max : $0 + size($1.subnet) }
+            return [
+                "network_id": .string(network.id.description), "network_name": .string(network.name),
+                "tenant_id": .string(network.project), "project_id": .string(network.project),
+                "total_ips": JSONValue(total), "used_ips": JSONValue(own.reduce(0) { $0 + $1.used }),
+                "subnet_ip_availability": .array(details),
+            ]
         }
     }
 }

@@ -38,16 +38,13 @@ extension NetworkAPI {
         }
         let seesAll = context.allows("get_security_group")
         return try await context.write(database) { connection in
-            // The ports are locked before their groups are read, so that the groups cannot change in between.
-            try connection.query("SELECT id FROM ports WHERE id \(anyOf: ids) ORDER BY id FOR UPDATE")
+            let memberships = try lockGroups(connection, ofPorts: ids)
             let subjects = try ResourceKind.ports.subjects(connection, context, ids)
             var changed: [String] = []
             for id in ids {
                 guard let subject = subjects[id] else { throw ResourceKind.ports.notFound("\(id)") }
                 let port = try context.authorize(subject, target: subject.target, action: "update_port")
-                var groups = Set(
-                    try connection.query("SELECT security_group_id FROM port_security_groups WHERE port_id = \(id)")
-                        .map { try $0.uuid("security_group_id") })
+                var groups = memberships[id] ?? []
                 let before = groups
                 if let added { groups.insert(added) }
                 if let removed { groups.remove(removed) }

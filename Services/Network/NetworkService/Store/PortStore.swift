@@ -272,6 +272,13 @@ extension NetworkAPI {
             """)
     }
 
+    /// Locks ports and returns their security groups, which cannot change until the transaction ends.
+    func lockGroups(_ connection: Connection, ofPorts ids: [UUID128]) throws -> [UUID128: Set<UUID128>] {
+        try connection.query("SELECT id FROM ports WHERE id \(anyOf: ids) ORDER BY id FOR UPDATE")
+        return try connection.query("SELECT port_id, security_group_id FROM port_security_groups WHERE port_id \(anyOf: ids)")
+            .reduce(into: [:]) { try $0[$1.uuid("port_id"), default: []].insert($1.uuid("security_group_id")) }
+    }
+
     // MARK: update
 
     func updatePort(_ connection: Connection, _ port: Authorized<Subject>, _ change: PortChange) throws {

@@ -1,0 +1,63 @@
+import Authorization
+import Database
+import JSON
+
+/// The statements about servers' interfaces. Workflows insert and delete them.
+enum InterfaceStore {
+    /// An interface with the state of its port.
+    struct Interface: Sendable {
+        let portID: String
+        let tag: String?
+        let networkID: String
+        let macAddress: String
+        let portStatus: String
+        /// The port's addresses with their subnets, as clients see them.
+        let fixedIPs: JSONValue
+    }
+
+    /// - Parameter port: nil for all.
+    static func list(_ connection: Connection, of server: String, port: String? = nil) throws -> [Interface] {
+        try connection.query(
+            """
+            SELECT i.port_id, i.tag, p.network_id, p.mac_address, p.status,
+                (SELECT coalesce(json_agg(json_build_object('subnet_id', f.subnet_id, 'ip_address', f.ip_address)
+                    ORDER BY f.position), '[]')
+                    FROM published_fixed_ips f WHERE f.port_id = p.id) AS addresses
+            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
+            WHERE i.server_id = \(server) AND (\(port)::uuid IS NULL OR i.port_id = \(port)::uuid) ORDER BY i.position
+            """
+        ).map { row in
+            Interface(
+                portID: try row.string("port_id"), tag: try row.optionalString("tag"), networkID: try row.string("network_id"),
+                macAddress: try row.string("mac_address"), portStatus: try row.string("status"), fixedIPs: try row.json("addresses"))
+        }
+    }
+
+    /// The networks on which a server of the project can get an interface without naming one: at most two, which is enough to see
+    /// that there are several.
+    static func usableNetworks(_ connection: Connection, project: String) throws -> [String] {
+        try connection.query(
+            """
+            SELECT n.id FROM published_networks n WHERE NOT n.external
+                AND published_network_usable(n.project_id, n.shared, \(project))
+            AND n.has_subnets LIMIT 2
+            """
+        ).map { try $0.string("id") }
+    }
+
+    /// Locks the row of an interface.
+    ///
+    /// - Returns: whether its port was created for the server, and whether the interface is being detached already; nil if the server
+    ///   has no interface with this port.
+    static func lock(_ connection: Connection, port: String, of server: String) throws -> (isOwn: Bool, isDetaching: Bool)? {
+        try connection.query(
+            "SELECT created, state FROM server_interfaces WHERE server_id = \(server) AND port_id = \(port) FOR UPDATE"
+        ).first.map { (isOwn: try $0.bool("created"), isDetaching: try $0.string("state") == "detaching") }
+    }
+
+    static func markDetaching(_ connection: Connection, port: String, of decision: Authorized<ServerRecord>) throws {
+        let server = try decision.value(for: "os_compute_api:os-attach-interfaces:delete").id
+        try connection.execute(
+            "UPDATE server_interfaces SET state = 'detaching' WHERE server_id = \(server) AND port_id = \(port)")
+    }
+}

@@ -1,0 +1,86 @@
+import Authorization
+import ComputeCore
+import Database
+import Kernel
+import WebAPI
+
+/// The statements about the volumes of servers. Workflows connect and disconnect them.
+enum VolumeAttachmentStore {
+    private static let action = "os_compute_api:os-volumes-attachments:"
+    /// Most volumes of a server.
+    private static let volumesMax = 25
+
+    /// A volume to attach.
+    struct Draft: Sendable {
+        /// The id of the new row.
+        let id: String
+        let volume: String
+        let deletesOnTermination: Bool
+        let tag: String?
+    }
+
+    /// The row of an attachment.
+    struct Attachment: Sendable {
+        let id: String
+        let isRoot: Bool
+        /// `attaching`, `attached` or `detaching`.
+        let state: String
+    }
+
+    /// Checks the volume and inserts the row that reserves its device name.
+    ///
+    /// - Returns: the device name.
+    /// - Throws: 404 if the project has no such volume, 400 if it cannot be attached, 403 if the server has the most it can have.
+    static func reserve(
+        _ connection: Connection, _ draft: Draft, on decision: Authorized<ServerRecord>, at now: Timestamp
+    ) throws -> String {
+        let server = try decision.value(for: action + "create")
+        let volume = draft.volume
+        let rows = try connection.query(
+            "SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
+        guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
+        let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
+            .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
+        if taken[volume] != nil {
+            throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
+        }
+        let status = try row.string("status")
+        guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
+            throw ResourceError.badRequest(
+                "Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
+        }
+        guard taken.count < volumesMax, let device = DeviceNames.free(taken: Set(taken.values).union(["/dev/vda"])) else {
+            throw ResourceError.forbidden("The maximum allowed number of disk devices is reached.")
+        }
+        try connection.execute(
+            """
+            INSERT INTO server_volumes (id, server_id, volume_id, device, delete_on_termination, tag, created_at)
+            VALUES (\(draft.id), \(server.id), \(volume), \(device), \(draft.deletesOnTermination), \(draft.tag), \(now))
+            """)
+        return device
+    }
+
+    /// - Returns: whether the server has the volume.
+    static func setDeletesOnTermination(
+        _ connection: Connection, _ deletes: Bool, volume: String, of decision: Authorized<ServerRecord>
+    ) throws -> Bool {
+        let server = try decision.value(for: action + "update").id
+        return try connection.execute(
+            "UPDATE server_volumes SET delete_on_termination = \(deletes) WHERE server_id = \(server) AND volume_id = \(volume)") > 0
+    }
+
+    /// Locks the row of an attachment; nil if the server does not have the volume.
+    static func lock(_ connection: Connection, volume: String, of server: String) throws -> Attachment? {
+        try connection.query(
+            "SELECT id, boot_index, state FROM server_volumes WHERE server_id = \(server) AND volume_id = \(volume) FOR UPDATE"
+        ).first.map {
+            Attachment(id: try $0.string("id"), isRoot: try $0.optionalInt("boot_index") == 0, state: try $0.string("state"))
+        }
+    }
+
+    static func markDetaching(_ connection: Connection, volume: String, of decision: Authorized<ServerRecord>) throws {
+        let server = try decision.value(for: action + "delete").id
+        try connection.execute(
+            "UPDATE server_volumes SET state = 'detaching' WHERE server_id = \(server) AND volume_id = \(volume)")
+    }
+}
