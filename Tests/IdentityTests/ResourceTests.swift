@@ -84,6 +84,54 @@ extension JSONValue {
         }
     }
 
+    @Test func usersAreFilteredByPasswordExpiry() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let group = try await cloud.make("groups", "group", ["name": "g"])
+            let users: [(String, String?)] = [("early", "2026-01-01T00:00:00Z"), ("late", "2026-03-01T12:30:00Z"), ("never", nil)]
+            for (name, expiry) in users {
+                let user = try await cloud.make("users", "user", ["name": .string(name)])
+                try await cloud.database.write {
+                    try $0.execute("UPDATE users SET password_expires_at = \(expiry)::timestamptz WHERE id = \(user.id)")
+                }
+                #expect(try await cloud.call("PUT", "/v3/groups/\(group.id)/users/\(user.id)", token: admin).status == 204)
+            }
+            let cases: [(String, [String])] = [
+                ("lt:2026-03-01T12:30:00Z", ["early"]), ("lte:2026-03-01T12:30:00Z", ["early", "late"]),
+                ("gt:2026-01-01T00:00:00Z", ["late"]), ("gte:2026-01-01T00:00:00Z", ["early", "late"]),
+                ("eq:2026-03-01T12:30:00Z", ["late"]), ("neq:2026-03-01T12:30:00Z", ["early"]), ("2026-01-01T00:00:00Z", ["early"]),
+                ("gt:2026-01-01T00:00:00Z&password_expires_at=lt:2026-02-01T00:00:00Z", []),
+            ]
+            for path in ["/v3/users", "/v3/groups/\(group.id)/users"] {
+                for (value, names) in cases {
+                    let list = try await cloud.call("GET", "\(path)?password_expires_at=\(value)", token: admin).json
+                    #expect(list.names("users").sorted() == names, "\(path) \(value)")
+                }
+                for value in ["like:2026-01-01T00:00:00Z", "lt:soon", "soon", "lt:", ":2026-01-01T00:00:00Z", ""] {
+                    let answer = try await cloud.call("GET", "\(path)?password_expires_at=\(value)", token: admin)
+                    #expect(answer.status == 400, "\(path) \(value)")
+                    #expect(answer.json["error"]?["message"]?.stringValue?.contains("password_expires_at") == true)
+                }
+            }
+        }
+    }
+
+    @Test func theDocumentNamesTheFiltersOfLists() async throws {
+        try await Cloud.with { cloud in
+            let paths = OpenAPI.document(cloud.api)["paths"]
+            func parameters(_ path: String) -> [String] {
+                (paths?[path]?["get"]?["parameters"]?.arrayValue ?? []).filter { $0["in"] == "query" }
+                    .compactMap { $0["name"]?.stringValue }
+            }
+            for path in ["/v3/users", "/v3/groups/{group_id}/users"] {
+                for name in ["password_expires_at", "name", "name__contains", "enabled", "limit", "marker", "sort_key"] {
+                    #expect(parameters(path).contains(name), "\(path) \(name)")
+                }
+            }
+            #expect(parameters("/v3/users/{user_id}") == [])
+        }
+    }
+
     /// Filters separate tags by commas, and a tag is a segment of a path.
     @Test func tagsThatFiltersCannotNameAreRefused() async throws {
         try await Cloud.with { cloud in

@@ -45,7 +45,10 @@ extension Identity {
             fields: [
                 Field("id"), Field("name", sortable: true, isSettable: true), Field("domain_id"),
                 Field("enabled", .boolean, isSettable: true), Field("default_project_id", isSettable: true),
-                Field("password_expires_at", .timestampMicroseconds), Field("options", .json), Field("extra", .members),
+                Field(
+                    "password_expires_at", .timestampMicroseconds,
+                    filter: .custom { try TimeFilter.condition("password_expires_at", "t.password_expires_at", $0) }),
+                Field("options", .json), Field("extra", .members),
                 Field("description", presence: .whenSet, isSettable: true),
             ]), texts: ["name", "domain_id", "default_project_id"], flags: ["enabled"])
 

@@ -61,6 +61,45 @@ enum TextFilter {
     }
 }
 
+/// Filters of lists on times.
+enum TimeFilter {
+    /// `lt:2026-01-31T12:00:00Z`.
+    private enum Comparison: String, CaseIterable {
+        case lt, lte, gt, gte, eq, neq
+
+        var sql: String {
+            switch self {
+            case .lt: "<"
+            case .lte: "<="
+            case .gt: ">"
+            case .gte: ">="
+            case .eq: "="
+            case .neq: "<>"
+            }
+        }
+    }
+
+    /// Compares a column with a time; without an operator both must be equal. Rows without a time never match, as in Keystone.
+    ///
+    /// - Throws: 400 for an unknown operator or an invalid time.
+    static func condition(_ name: String, _ column: String, _ value: String) throws -> SQL {
+        let parts = value.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        // Times begin with a digit.
+        let hasOperator = parts.count == 2 && parts[0].first?.isNumber != true
+        guard let comparison = hasOperator ? Comparison(rawValue: parts[0]) : .eq else {
+            throw refusal(name, value, "Its operator must be one of \(Comparison.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        guard let time = Timestamp(hasOperator ? parts[1] : value) else {
+            throw refusal(name, value, "It must be a time in ISO 8601 with an optional operator, for example lt:2026-01-31T12:00:00Z")
+        }
+        return "\(raw: column) \(raw: comparison.sql) \(time)"
+    }
+
+    private static func refusal(_ name: String, _ value: String, _ rule: String) -> ResourceError {
+        .badRequest("Invalid input for query parameter \(name). Value: '\(value.prefix(64))'. \(rule).")
+    }
+}
+
 extension RequestContext {
     /// `links` of a list that does not come in pages.
     var wholeListLinks: JSONValue { ["self": .string(selfLink), "next": nil, "previous": nil] }
