@@ -20,7 +20,19 @@ extension RouteSweep {
                 findings += SchemaCheck.findings(try JSONValue.parse(bytes), schema, at: RouteSweep.name(route))
             }
         }
-        return (findings, compared)
+        return (findings + repeatedParameters, compared)
+    }
+
+    /// Parameters that the OpenAPI document has more than once in an operation, which OpenAPI does not allow.
+    private var repeatedParameters: [String] {
+        (OpenAPI.document(api)["paths"]?.objectValue?.members ?? []).flatMap { path in
+            (path.value.objectValue?.members ?? []).flatMap { method -> [String] in
+                let names = (method.value["parameters"]?.arrayValue ?? []).map { "\($0["in"] ?? .null) \($0["name"] ?? .null)" }
+                return Dictionary(grouping: names) { $0 }.filter { $0.value.count > 1 }.keys.sorted().map {
+                    "\(method.name) \(path.name): \($0) is there more than once"
+                }
+            }
+        }
     }
 
     /// Whether lists compare what clients send with columns in the columns' own types. No index serves a comparison with a

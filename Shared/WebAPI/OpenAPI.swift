@@ -32,12 +32,13 @@ package enum OpenAPI {
             "tags": [.string(resource.name)], "summary": .string(route.summary),
             "responses": .object(JSONObject([(String(route.status), response(route))])),
         ]
-        let parameters = RequestRouter.segments(route.path).filter { $0.hasPrefix("{") }.map { segment -> JSONValue in
+        let place = RequestRouter.segments(route.path).filter { $0.hasPrefix("{") }.map { segment -> JSONValue in
             [
                 "name": .string(String(segment.dropFirst().dropLast())), "in": "path", "required": true,
                 "schema": ["type": "string"],
             ]
         }
+        let parameters = place + (route.method == .get ? route.answer.queryParameters : [])
         if !parameters.isEmpty { operation["parameters"] = .array(parameters) }
         if let action = route.action {
             operation["security"] = [["token": []]]
@@ -73,6 +74,11 @@ package enum OpenAPI {
         if !alternatives.isEmpty {
             earlier["requestBody"] = ["content": ["application/json": ["schema": ["oneOf": .array(alternatives)]]]]
         }
+        let parameters = earlier["parameters"]?.arrayValue ?? []
+        let more = (new["parameters"]?.arrayValue ?? []).filter { item in
+            !parameters.contains { $0["name"] == item["name"] && $0["in"] == item["in"] }
+        }
+        if !more.isEmpty { earlier["parameters"] = .array(parameters + more) }
         return .object(earlier)
     }
 }

@@ -44,7 +44,7 @@ package struct Field: Sendable {
     /// SQL expression over the table's aliases.
     package let expression: String
     package private(set) var presence: Presence
-    package let filter: Filter?
+    package private(set) var filter: Filter?
     /// SQL expression for sorting; nil if the field is not a sort key.
     package let sortExpression: String?
     package let versions: VersionRange
@@ -86,6 +86,13 @@ package struct Field: Sendable {
         return field
     }
 
+    /// A copy by which lists are not filtered.
+    var unfiltered: Field {
+        var field = self
+        field.filter = nil
+        return field
+    }
+
     /// Whether the caller of `context` may see the field's values.
     func isKnown(to context: RequestContext) -> Bool {
         versions.contains(context.version) && (visibleBy.map { context.allows($0) } ?? true)
@@ -114,6 +121,8 @@ extension Field {
         let condition: Condition
         /// Whether a value is compared with the text of the field's expression.
         package var comparesText: Bool { if case .equals = condition { true } else { false } }
+        /// Whether the values are true and false.
+        var comparesFlag: Bool { if case .boolean = condition { true } else { false } }
         /// Versions with the filter; nil for the versions with the field.
         private(set) var versions: VersionRange?
         /// The policy action that allows the filter in all versions; nil if it only depends on the version.

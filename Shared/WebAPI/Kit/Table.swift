@@ -64,6 +64,13 @@ package struct Table: Sendable {
         return table
     }
 
+    /// A copy whose lists have no filters.
+    var withoutFilters: Table {
+        var table = self
+        table.fields = fields.map(\.unfiltered)
+        return table
+    }
+
     var shownCount: Int { fields.count { $0.presence != .never } }
 
     /// The fields visible to this request.

@@ -37,11 +37,11 @@ struct HypervisorRoutes: Sendable {
                     answer: .one(detailed), "Show a hypervisor", handler: show),
                 Route(
                     .get, path + "/{hypervisor_id}/servers", action: "os_compute_api:os-hypervisors:servers", rule: Rule.admin,
-                    versions: .through(52), answer: .list(short), "List the servers of hypervisors"
+                    versions: .through(52), answer: .list(short.withoutQuery), "List the servers of hypervisors"
                 ) { try await matching($0, withServers: true) },
                 Route(
                     .get, path + "/{hypervisor_id}/search", action: "os_compute_api:os-hypervisors:search", rule: Rule.admin,
-                    versions: .through(52), answer: .list(short), "Find hypervisors"
+                    versions: .through(52), answer: .list(short.withoutQuery), "Find hypervisors"
                 ) { try await matching($0, withServers: false) },
                 .unavailable(
                     .get, path + "/{hypervisor_id}/uptime", action: "os_compute_api:os-hypervisors:uptime", rule: Rule.admin,
