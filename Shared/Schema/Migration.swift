@@ -88,7 +88,7 @@ package enum Schema {
         publishedViewsMigration,
         imagePropertiesMigration,
         replicasMigration, extendingVolumesMigration, userDescriptionMigration, imageMetadataDefinitionsMigration,
-        guestPasswordMigration, softDeleteMigration, reclaimIndexMigration,
+        guestPasswordMigration, softDeleteMigration, reclaimIndexMigration, networkPortChangesMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

@@ -78,6 +78,51 @@ import Testing
         }
     }
 
+    /// Network counts the changes of each port. What Compute has not sent is found there if no message came.
+    @Test("S15: a change of port security whose message from Network is lost reaches the host")
+    func s15LostMessagesOfNetworkAreMadeUpFor() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let tasks = ComputePeriodicTasks(cloud.compute)
+            func change(secured: Bool) async throws {
+                let now = cloud.compute.ambient.databaseNow
+                try await cloud.database.write { connection in
+                    try connection.execute("UPDATE ports SET port_security_enabled = \(secured) WHERE device_id = \(id)")
+                    try connection.execute(
+                        """
+                        INSERT INTO port_changes (port_id, number, changed_at)
+                        SELECT p.id, 1, \(now) FROM ports p WHERE p.device_id = \(id)
+                        ON CONFLICT (port_id) DO UPDATE SET number = port_changes.number + 1, changed_at = EXCLUDED.changed_at
+                        """)
+                }
+            }
+            func ports() async throws -> [JSONValue?] {
+                try await cloud.database.read { connection in
+                    try connection.query("SELECT body FROM outbox WHERE queue = 'agent.host-1' ORDER BY id").map {
+                        try $0.json("body")["server"]?["ports"]?.arrayValue?.first?["port_security_enabled"]
+                    }
+                }
+            }
+            try await change(secured: false)
+            // The message may still be on its way.
+            #expect(try await tasks.runOnce() == 0)
+            cloud.time.advance(by: .seconds(20))
+            #expect(try await tasks.runOnce() == 1)
+            #expect(try await ports() == [false])
+            // Once; the agent's list shows whether it has arrived.
+            #expect(try await tasks.runOnce() == 0)
+
+            // Nothing is repeated if the message came.
+            try await change(secured: true)
+            try await cloud.cloud.send(try PortsChanged(servers: [id]).document(), cloud.consumer)
+            #expect(try await ports() == [false, true])
+            cloud.time.advance(by: .seconds(10))
+            #expect(try await tasks.runOnce() == 0)
+            cloud.time.advance(by: .seconds(10))
+            #expect(try await tasks.runOnce() == 0)
+        }
+    }
+
     @Test func aServerThatItsHostLostIsOrderedAgain() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()

@@ -48,7 +48,29 @@ enum DesiredState {
             WHERE id IN (SELECT id FROM servers WHERE id = ANY(\(servers)::uuid[]) AND host IS NOT NULL AND NOT deleted
                 AND published_at IS NOT NULL ORDER BY id FOR UPDATE) RETURNING id, host
             """)
-        for row in rows { try send(connection, server: row.string("id"), host: row.string("host"), ambient: ambient) }
+        let sent = try rows.map { (id: try $0.string("id"), host: try $0.string("host")) }
+        // Before the ports are read, so that no change counts as sent that was not.
+        try connection.execute(
+            """
+            UPDATE server_interfaces i SET port_change = c.number FROM published_port_changes c
+            WHERE c.port_id = i.port_id AND c.number > i.port_change AND i.server_id = ANY(\(sent.map(\.id))::uuid[])
+            """)
+        for server in sent { try send(connection, server: server.id, host: server.host, ambient: ambient) }
+    }
+
+    /// The servers with changes of ports that were not sent to their hosts.
+    ///
+    /// - Parameter before: a time of the database; later changes are passed over, because Network's message may be on its way.
+    static func serversWithUnsentPorts(_ connection: Connection, changedBefore before: SQL, limit: Int) throws -> [String] {
+        try connection.query(
+            """
+            SELECT DISTINCT s.id FROM published_port_changes c JOIN server_interfaces i ON i.port_id = c.port_id
+            JOIN servers s ON s.id = i.server_id
+            WHERE c.number > i.port_change AND c.changed_at < \(before) AND s.host IS NOT NULL AND NOT s.deleted
+                AND s.published_at IS NOT NULL
+            ORDER BY s.id LIMIT \(limit)
+            """
+        ).map { try $0.string("id") }
     }
 
     /// Sends the server as its row is now.

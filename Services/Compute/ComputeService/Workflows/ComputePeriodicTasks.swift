@@ -8,7 +8,8 @@ import Logging
 import ServiceCatalog
 import Workflow
 
-/// Compute's periodic tasks: resend desired states that a host has not applied, remove leftovers, and end tasks that timed out.
+/// Compute's periodic tasks: resend desired states that a host has not applied or that are older than its ports, remove leftovers, and
+/// end tasks that timed out.
 package struct ComputePeriodicTasks: Sendable {
     private let compute: Compute
 
@@ -37,7 +38,7 @@ package struct ComputePeriodicTasks: Sendable {
     @discardableResult
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
-            resend, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget, reclaim,
+            resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget, reclaim,
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
@@ -116,6 +117,21 @@ package struct ComputePeriodicTasks: Sendable {
             for id in ids { try DesiredState.publish(connection, server: id, ambient: ambient) }
             return ids.count
         }
+    }
+
+    /// Sends the desired state again for servers whose ports were changed, if Network's message about that was lost.
+    private func resendPorts() async throws -> Int {
+        let ambient = compute.ambient
+        let before: SQL = "\(ambient.databaseNow) - \(ComputePeriodicTasks.patience)::interval"
+        let servers = try await compute.database.read {
+            try DesiredState.serversWithUnsentPorts($0, changedBefore: before, limit: ComputePeriodicTasks.batchMax)
+        }
+        guard !servers.isEmpty else { return 0 }
+        try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
+        compute.log.warning(
+            "changes of ports had not been sent to the hosts of their servers",
+            metadata: ["servers": "\(servers.joined(separator: " "))"])
+        return servers.count
     }
 
     private func resendAbsences() async throws -> Int {

@@ -12,14 +12,20 @@ enum ServerPorts {
     /// Maximum number of servers in one message.
     private static let batchMax = 200
 
-    /// Notifies Compute, with the commit, of the servers that have these ports on hosts.
+    /// Notifies Compute, with the commit, of the servers that have these ports on hosts. The change is counted too, so that Compute
+    /// notices it if the broker loses the message.
     ///
     /// - Parameter condition: a condition on rows of `ports`.
     static func announce(_ connection: Connection, where condition: SQL, ambient: Ambient) throws {
         let servers = try connection.query(
             """
-            SELECT DISTINCT device_id FROM ports
-            WHERE (\(condition)) AND device_owner LIKE 'compute:%' AND host_id <> '' ORDER BY device_id
+            WITH changed AS (
+                INSERT INTO port_changes (port_id, number, changed_at)
+                SELECT id, 1, \(ambient.databaseNow) FROM ports
+                WHERE (\(condition)) AND device_owner LIKE 'compute:%' AND host_id <> '' ORDER BY id
+                ON CONFLICT (port_id) DO UPDATE SET number = port_changes.number + 1, changed_at = EXCLUDED.changed_at
+                RETURNING port_id)
+            SELECT DISTINCT p.device_id FROM changed c JOIN ports p ON p.id = c.port_id ORDER BY p.device_id
             """
         ).map { try $0.string("device_id") }
         for start in stride(from: 0, to: servers.count, by: batchMax) {
