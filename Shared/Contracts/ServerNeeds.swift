@@ -104,6 +104,12 @@ package struct ServerNeeds: Sendable, Hashable {
         if hypervisorType == "kvm" { hypervisorType = "qemu" }
     }
 
+    /// Whether every host that was chosen for `other` also fits these needs, as far as amounts and aggregates are not concerned.
+    package func isMet(where other: ServerNeeds) -> Bool {
+        requiredTraits.isSubset(of: other.requiredTraits) && forbiddenTraits.isSubset(of: other.forbiddenTraits)
+            && [nil, other.architecture].contains(architecture) && [nil, other.hypervisorType].contains(hypervisorType)
+    }
+
     private static func amount(_ text: String, of name: String) throws -> Int {
         guard !text.isEmpty, text.utf8.allSatisfy({ (48...57).contains($0) }), let amount = Int(text), amount <= amountMax else {
             throw wrong(name, text, "must be a whole number from 0 to \(amountMax)")

@@ -32,6 +32,10 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var image: Image?
     /// Properties of the image, also of one of which the boot volume was made. Nil, as release 0.1.0 has it, means those of `image`.
     package var imageProperties: TextMap?
+    /// The system that the server boots while it is rescued. Nil where it boots its own; earlier releases have none.
+    package var rescue: Rescue?
+    /// Whether copies of disks that a resize has changed are kept for its reversal. Nil means no.
+    package var keepsDisks: Bool?
     package var volumes: [Volume]
     package var ports: [Port]
     /// The complete `meta_data.json`.
@@ -47,7 +51,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var guestPassword: String?
 
     private enum CodingKeys: String, CodingKey {
-        case id, name, generation, epoch, power, operation, vcpus, image, volumes, ports, metadata, hostname
+        case id, name, generation, epoch, power, operation, vcpus, image, rescue, volumes, ports, metadata, hostname
         case projectID = "project_id"
         case userID = "user_id"
         case memoryMiB = "memory_mb"
@@ -61,13 +65,14 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         case files = "personality"
         case configDrive = "config_drive"
         case guestPassword = "guest_password"
+        case keepsDisks = "keep_disks"
     }
 
     package init(
         id: String, name: String, projectID: String, userID: String, generation: Int, epoch: Int, power: DesiredPower,
         operation: Operation?,
         vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int, swapMiB: Int, extraSpecs: TextMap, image: Image?,
-        imageProperties: TextMap?,
+        imageProperties: TextMap?, rescue: Rescue? = nil, keepsDisks: Bool? = nil,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
         configDrive: Bool, hostname: String, guestPassword: String? = nil
     ) {
@@ -87,6 +92,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         self.extraSpecs = extraSpecs
         self.image = image
         self.imageProperties = imageProperties
+        self.rescue = rescue
+        self.keepsDisks = keepsDisks
         self.volumes = volumes
         self.ports = ports
         self.metadata = metadata
@@ -103,12 +110,45 @@ extension ServerSpec {
     /// A one-time operation in addition to the desired state: done once per id.
     package struct Operation: Codable, Sendable, Hashable {
         package var id: String
-        /// `reboot-soft` or `reboot-hard`.
+        /// `reboot-soft`, `reboot-hard`, `rebuild`, `rescue`, `unrescue`, `resize` or `resize-revert`. A reader refuses kinds that it
+        /// does not know.
         package var kind: String
+        /// For `rebuild`: whether the ephemeral disk keeps its content. Nil means no.
+        package var preservesEphemeral: Bool?
 
-        package init(id: String, kind: String) {
+        private enum CodingKeys: String, CodingKey {
+            case id, kind
+            case preservesEphemeral = "preserve_ephemeral"
+        }
+
+        package init(id: String, kind: String, preservesEphemeral: Bool? = nil) {
             self.id = id
             self.kind = kind
+            self.preservesEphemeral = preservesEphemeral
+        }
+    }
+
+    /// The system of a rescued server. Compute keeps it in `servers.rescue`.
+    package struct Rescue: Codable, Sendable, Hashable {
+        package var image: Image
+        /// Whether the server keeps all its disks in their places and the rescue disk is added to them (stable device rescue). If not,
+        /// it has the rescue disk as its first disk and its own root disk as the second, and no volumes.
+        package var isStable: Bool
+        /// `disk` or `cdrom`.
+        package var device: String
+        /// `virtio`, `scsi`, `sata`, `ide` or `usb`.
+        package var bus: String
+
+        private enum CodingKeys: String, CodingKey {
+            case image, device, bus
+            case isStable = "stable"
+        }
+
+        package init(image: Image, isStable: Bool, device: String, bus: String) {
+            self.image = image
+            self.isStable = isStable
+            self.device = device
+            self.bus = bus
         }
     }
 

@@ -13,6 +13,8 @@ private let positive = 1...Int.max
 private let scsiModels = [
     "buslogic", "ibmvscsi", "lsilogic", "lsisas1068", "lsisas1078", "virtio-scsi", "vmpvscsi", "lsilogicsas", "paravirtual",
 ]
+/// Properties of images that servers are rescued with.
+private let rescue = "servers that are rescued with the image have such a disk; see compute.md"
 private let buses = ["fdc", "ide", "sata", "scsi", "usb", "virtio", "xen", "lxc", "uml"]
 private let watchdogActions = ["disabled", "none", "pause", "poweroff", "reset"]
 private let numaAffinity = ["legacy", "preferred", "required", "socket"]
@@ -190,8 +192,8 @@ extension GuestKey {
         image("hw_pointer_model", .text, .metadata(display)),
         image("hw_video_model", .words(["cirrus", "qxl", "vga", "vmvga", "xen", "virtio", "gop", "none", "bochs"]), .metadata(display)),
         image("hw_video_ram", .number(natural), .metadata(display)),
-        image("hw_rescue_bus", .words(buses), .metadata("servers cannot be rescued")),
-        image("hw_rescue_device", .text, .metadata("servers cannot be rescued")),
+        image("hw_rescue_bus", .words(buses), .metadata(rescue)),
+        image("hw_rescue_device", .words(["disk", "cdrom", "floppy"]), .metadata(rescue)),
         image("img_bittorrent", .flag, .metadata("it is for XenServer")),
         image("img_cache_in_nova", .flag, .metadata("it is for XenServer")),
         image("img_compression_level", .text, .metadata("it is for XenServer")),

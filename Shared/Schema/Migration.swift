@@ -89,6 +89,7 @@ package enum Schema {
         imagePropertiesMigration,
         replicasMigration, extendingVolumesMigration, userDescriptionMigration, imageMetadataDefinitionsMigration,
         guestPasswordMigration, softDeleteMigration, reclaimIndexMigration, networkPortChangesMigration,
+        serverChangesMigration, computeMigrationsMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

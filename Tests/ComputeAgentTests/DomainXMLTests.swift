@@ -51,6 +51,37 @@ import Testing
         #expect(disks[0].child("boot")?["order"] == "1")
     }
 
+    private func rescue(_ changes: JSONObject = [:]) -> JSONValue {
+        var rescue: JSONObject = [
+            "image": ["id": "ffffffff-0000-0000-0000-000000000002", "disk_format": "qcow2", "properties": [:]], "stable": false,
+            "device": "disk", "bus": "virtio",
+        ]
+        for (name, value) in changes.members { rescue[name] = value }
+        return .object(rescue)
+    }
+
+    @Test func aRescuedServerHasItsOwnDiskAsTheSecond() throws {
+        let tree = try document(["rescue": rescue(), "config_drive": true], DomainOptions(virtType: .qemu))
+        let disks = tree.child("devices")?.all("disk") ?? []
+        #expect(disks.map { $0.child("target")?["dev"] } == ["vda", "vdb", "vdz"])
+        #expect(disks.map { $0.child("source")?["file"] } == ["/s/rescue.qcow2", "/s/root.qcow2", "/s/config.iso"])
+        #expect(disks[0].child("boot")?["order"] == "1" && disks[1].child("boot") == nil)
+    }
+
+    @Test func aStableRescueAddsADisk() throws {
+        let tree = try document(
+            ["rescue": rescue(["stable": true, "device": "cdrom", "bus": "scsi"]), "volumes": [Fixture.volume]],
+            DomainOptions(virtType: .qemu))
+        let disks = tree.child("devices")?.all("disk") ?? []
+        #expect(disks.map { $0.child("target")?["dev"] } == ["vda", "vdb", "sda"])
+        #expect(disks[2]["device"] == "cdrom" && disks[2].child("target")?["bus"] == "scsi" && disks[2].child("readonly") != nil)
+        #expect(disks.map { $0.child("boot")?["order"] } == ["2", nil, "1"])
+        #expect(tree.child("devices")?.all("controller").contains { $0["model"] == "virtio-scsi" } == true)
+        let virtio = try document(
+            ["rescue": rescue(["stable": true]), "volumes": [Fixture.volume]], DomainOptions(virtType: .qemu))
+        #expect(virtio.child("devices")?.all("disk").last?.child("target")?["dev"] == "vdw")
+    }
+
     @Test("S1 S2: every layer of every disk has its driver and its file named")
     func s1_theWholeChainIsNamed() throws {
         let server = try Fixture.server(
@@ -75,6 +106,26 @@ import Testing
             #expect(below.child("source")?["file"] == "/images/one.disk.qcow2")
             #expect(below.child("backingStore")?.children.isEmpty ?? false)
         }
+    }
+
+    @Test("S1 S2: every layer of a rescued server's disks has its driver and its file named", arguments: [false, true])
+    func s1_theWholeChainOfARescueIsNamed(isStable: Bool) throws {
+        let server = try Fixture.server(["volumes": [Fixture.volume], "rescue": rescue(["stable": .bool(isStable)])])
+        let document = DomainXML(
+            server: server, files: ServerFiles(directory: "/s"), options: DomainOptions(virtType: .qemu),
+            backing: .init(path: "/images/own.qcow2", format: "qcow2"), rescueBacking: .init(path: "/images/rescue.raw", format: "raw")
+        ).document
+        let disks = document.child("devices")?.all("disk") ?? []
+        #expect(disks.count == (isStable ? 3 : 2))
+        let below = Dictionary(
+            uniqueKeysWithValues: disks.compactMap { disk in disk.child("backingStore").map { (disk.child("source")?["file"] ?? "", $0) } })
+        for (file, image, format) in [("/s/root.qcow2", "/images/own.qcow2", "qcow2"), ("/s/rescue.qcow2", "/images/rescue.raw", "raw")] {
+            let backing = try #require(below[file])
+            #expect(backing.child("format")?["type"] == format)
+            #expect(backing.child("source")?["file"] == image)
+            #expect(backing.child("backingStore")?.children.isEmpty ?? false)
+        }
+        #expect(disks.allSatisfy { $0.child("driver")?["type"] != nil })
     }
 
     /// No guest has a console that somebody could reach, unless the operator gives an address for them.

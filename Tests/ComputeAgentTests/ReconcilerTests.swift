@@ -76,6 +76,48 @@ import Testing
         #expect(Reconciler.plan(server, observed: running(server), record: record).first == .shutdown)
     }
 
+    @Test func aRebuildFetchesItsImageBeforeAnythingIsLost() throws {
+        let server = try Fixture.server(["operation": ["id": "op1", "kind": "rebuild"]])
+        let record = record(server, applied: .running, plugged: true)
+        let renewed: [AgentAction] = [.fetch, .discard(.rebuilt(withEphemeral: true)), .provision]
+        let plan = Reconciler.plan(server, observed: running(server), record: record)
+        #expect(
+            plan == [.fetch, .shutdown] + renewed + [.plug(server.ports), .define, .start(paused: false), .complete(operationID: "op1")])
+        // The agent ended after it had turned the guest off, or the server was off before.
+        let off = ObservedDomain(power: .shutoff, offReason: .guest)
+        #expect(Array(Reconciler.plan(server, observed: off, record: record).prefix(3)) == renewed)
+        let stopped = try Fixture.server(["power": "shutoff", "operation": ["id": "op1", "kind": "rebuild", "preserve_ephemeral": true]])
+        let still = Reconciler.plan(stopped, observed: off, record: self.record(stopped, applied: .shutoff))
+        #expect(still == [.fetch, .discard(.rebuilt(withEphemeral: false)), .provision, .define, .complete(operationID: "op1")])
+    }
+
+    @Test func aResizeKeepsWhatItChanges() throws {
+        let server = try Fixture.server(["operation": ["id": "op1", "kind": "resize"], "keep_disks": true])
+        let plan = Reconciler.plan(server, observed: running(server), record: record(server, applied: .running, plugged: true))
+        #expect(Array(plan.prefix(4)) == [.shutdown, .keep, .provision, .grow])
+        #expect(plan.last == .complete(operationID: "op1"))
+        let stopped = try Fixture.server(["power": "shutoff", "operation": ["id": "op1", "kind": "resize"], "keep_disks": true])
+        let off = ObservedDomain(power: .shutoff, offReason: .guest)
+        let still = Reconciler.plan(stopped, observed: off, record: record(stopped, applied: .shutoff))
+        #expect(still == [.keep, .provision, .grow, .define, .complete(operationID: "op1")])
+        let reverted = try Fixture.server(["operation": ["id": "op2", "kind": "resize-revert"]])
+        let back = Reconciler.plan(reverted, observed: running(reverted), record: record(reverted, applied: .running, plugged: true))
+        #expect(Array(back.prefix(3)) == [.shutdown, .restore, .provision])
+    }
+
+    @Test func aRescueHasADiskOfItsOwn() throws {
+        let rescue: JSONValue = [
+            "image": ["id": "ffffffff-0000-0000-0000-000000000001", "disk_format": "raw", "properties": [:]], "stable": false,
+            "device": "disk", "bus": "virtio",
+        ]
+        let server = try Fixture.server(["operation": ["id": "op1", "kind": "rescue"], "rescue": rescue])
+        let plan = Reconciler.plan(server, observed: running(server), record: record(server, applied: .running, plugged: true))
+        #expect(Array(plan.prefix(5)) == [.fetch, .shutdown, .fetch, .discard(.rescue), .provision])
+        let back = try Fixture.server(["operation": ["id": "op2", "kind": "unrescue"]])
+        let own = Reconciler.plan(back, observed: running(back), record: record(back, applied: .running, plugged: true))
+        #expect(Array(own.prefix(2)) == [.destroy, .provision])
+    }
+
     @Test func volumesAndPortsComeAndGo() throws {
         let without = try Fixture.server(["ports": []])
         let with = try Fixture.server(["volumes": [Fixture.volume], "generation": 2])

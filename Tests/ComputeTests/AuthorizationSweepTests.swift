@@ -34,6 +34,15 @@ import Workflow
             _ = try await call(
                 "POST", path + "/os-volume_attachments", ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]], as: "member")
             try await cloud.engine().drain()
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO server_migrations (uuid, server_id, type, status, source_host, dest_host, old_flavor, new_flavor, user_id,
+                        project_id, created_at, updated_at)
+                    SELECT gen_random_uuid(), id, 'resize', 'confirmed', host, host, flavor, flavor, user_id, project_id, now(), now()
+                    FROM servers WHERE id = \(server)::uuid
+                    """)
+            }
             let group = try await call(
                 "POST", "/v2.1/os-server-groups", ["server_group": ["name": "g", "policy": "affinity"]], as: "member")
             let actions = try await call("GET", path + "/os-instance-actions", as: "member")
@@ -56,7 +65,7 @@ import Workflow
                         "hypervisor_id": text(hypervisors["hypervisors"]?.arrayValue?.first?["id"]),
                         "port_id": text(ports["interfaceAttachments"]?.arrayValue?.first?["port_id"]),
                         "volume_id": Fixtures.volume, "aggregate_id": text(aggregate["aggregate"]?["id"]),
-                        "class": "default", "alias": "os-keypairs",
+                        "class": "default", "alias": "os-keypairs", "migration_id": "1",
                     ], bodies: ["PUT /v2.1/servers/{server_id}/metadata/{key}": ["meta": ["k": "v"]]]))
         }
     }
@@ -71,6 +80,8 @@ import Workflow
         "GET /v2.1/os-hypervisors/{hypervisor_id}/servers", "GET /v2.1/os-hypervisors/{hypervisor_id}/search",
         "GET /v2.1/servers/{server_id}/shares", "GET /v2.1/servers/{server_id}/shares/{share_id}",
         "GET /v2.1/os-hypervisors/{hypervisor_id}/uptime", "GET /v2.1/servers/{server_id}/diagnostics",
+        // Only live migrations are shown.
+        "GET /v2.1/servers/{server_id}/migrations/{migration_id}",
     ]
 
     private var duties: RouteSweep.Duties {
@@ -85,6 +96,23 @@ import Workflow
         "POST /v2.1/servers/{server_id}/action resetNetwork": "answers 410", "POST /v2.1/os-wolke-scheduling": "a dry run",
         "POST /v2.1/os-wolke-scheduling/host-failure": "a rehearsal",
     ]
+
+    /// A server that can move, or has been resized.
+    private static func prepareMove(_ connection: Connection, _ server: String, onVolume: Bool, isResized: Bool) throws {
+        if onVolume {
+            try connection.execute(
+                """
+                INSERT INTO server_volumes (id, server_id, volume_id, device, boot_index, created_at)
+                VALUES (gen_random_uuid(), \(server)::uuid, gen_random_uuid(), '/dev/vda', 0, now())
+                """)
+        }
+        if isResized {
+            try connection.execute("UPDATE servers SET other_flavor = flavor, other_flavor_id = flavor_id WHERE id = \(server)::uuid")
+            try connection.execute("UPDATE server_migrations SET status = 'finished'")
+        } else {
+            try connection.execute("UPDATE servers SET other_flavor = NULL, other_flavor_id = NULL")
+        }
+    }
 
     @Test func aKeyGivesOneEffect() async throws {
         try await AuthorizationSweepTests.with { cloud, sweep in
@@ -115,6 +143,8 @@ import Workflow
                 action + "addFixedIp": ["addFixedIp": ["networkId": .string(Fixtures.network)]],
                 action + "removeFixedIp": ["removeFixedIp": ["address": .string(address)]],
                 action + "removeSecurityGroup": ["removeSecurityGroup": ["name": "extra"]],
+                action + "rebuild": ["rebuild": ["imageRef": .string(Fixtures.image)]],
+                action + "resize": ["resize": ["flavorRef": "2"]],
                 "POST /v2.1/servers/{server_id}/os-interface": ["interfaceAttachment": ["net_id": .string(Fixtures.network)]],
                 "POST /v2.1/servers/{server_id}/os-volume_attachments": ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]],
                 "POST /v2.1/os-aggregates/{aggregate_id}/action add_host": ["add_host": ["host": "host-1"]],
@@ -123,6 +153,7 @@ import Workflow
             let states = [
                 action + "os-start": "stopped", action + "unpause": "paused", action + "resume": "suspended",
                 action + "restore": "soft-delete",
+                action + "unrescue": "rescued", action + "confirmResize": "resized", action + "revertResize": "resized",
             ]
             let findings = try await sweep.with(bodies: bodies).repeated(
                 "admin", except: AuthorizationSweepTests.effectless,
@@ -134,6 +165,8 @@ import Workflow
                                 "INSERT INTO port_security_groups SELECT port_id, \(group)::uuid FROM server_interfaces ON CONFLICT DO NOTHING"
                             )
                         }
+                        try AuthorizationSweepTests.prepareMove(
+                            connection, server, onVolume: route == action + "migrate", isResized: states[route] == "resized")
                         try connection.execute("UPDATE volumes SET status = 'available'")
                         try connection.execute(
                             "UPDATE servers SET vm_state = \(states[route] ?? "active"), task_state = NULL, locked_by = NULL, deleted = false WHERE id = \(server)::uuid"

@@ -45,6 +45,12 @@ import Testing
             }
             #expect(action.to.restingPower == action.power)
         }
+        for change in ServerChange.allCases {
+            for state in change.from {
+                let tasks = ServerStates.tasks.first { $0.state == state }?.tasks ?? []
+                #expect(change.task.map { tasks.contains($0) } ?? true, "\(change) from \(state)")
+            }
+        }
     }
 
     @Test func theDocumentationHasTheDiagram() throws {
@@ -64,6 +70,9 @@ import Testing
         let off = Observation(generation: 5, power: "shutoff", applied: true)
         #expect(judge(.active, nil, .running, running) == .noted)
         #expect(judge(.active, nil, .running, off) == .stoppedItself)
+        #expect(judge(.resized, nil, .running, off) == .turnedOff)
+        #expect(judge(.rescued, nil, .running, off) == .turnedOff)
+        #expect(judge(.active, .rebuilding, .running, off, operation: "a") == .noted)
         #expect(judge(.active, nil, .running, Observation(generation: 5, power: "crashed", applied: true)) == .stoppedItself)
         #expect(judge(.active, nil, .running, Observation(generation: 4, power: "shutoff", applied: true)) == .noted)
         #expect(judge(.active, .poweringOff, .shutoff, off) == .finished(.stopped))

@@ -82,6 +82,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer {
         try await probe.effect("schedule") {
             if let rejection = state.withLock({ $0.rejection }) { return try rejection.decode() }
+            let host = question.host ?? (question.excludedHosts.contains("host-1") ? "host-2" : "host-1")
             try await database.write { connection in
                 for (name, amount) in question.resources {
                     try connection.execute(
@@ -91,13 +92,24 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
                         """)
                 }
             }
-            return SchedulingAnswer(.scheduled, host: "host-1", providerID: "00000000-0000-4000-8000-000000000001")
+            return SchedulingAnswer(.scheduled, host: host, providerID: "00000000-0000-4000-8000-000000000001")
         }
     }
 
     func release(consumer: String) async throws {
         try await probe.effect("release") {
             _ = try await database.write { try $0.execute("DELETE FROM fake_allocations WHERE consumer_id = \(consumer)") }
+        }
+    }
+
+    func move(_ move: AllocationMove) async throws {
+        try await probe.effect("move") {
+            try await database.write { connection in
+                let held = try connection.query("SELECT 1 AS one FROM fake_allocations WHERE consumer_id = \(move.from)")
+                guard !held.isEmpty else { return }
+                try connection.execute("DELETE FROM fake_allocations WHERE consumer_id = \(move.to)")
+                try connection.execute("UPDATE fake_allocations SET consumer_id = \(move.to) WHERE consumer_id = \(move.from)")
+            }
         }
     }
 
@@ -229,6 +241,16 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
             return VolumeAttachAnswer(
                 attachmentID: id,
                 connection: ["driver": "file", "path": .string("/volumes/\(request.volumeID)"), "format": "raw", "read_only": false])
+        }
+    }
+
+    func connect(attachment: String, host: String, device: String, as subject: ActingSubject) async throws -> JSONValue {
+        state.withLock { $0.subjects.append(subject) }
+        return try await probe.effect("connect") {
+            let row = try await database.read {
+                try $0.query("SELECT volume_id FROM volume_attachments WHERE id = \(attachment)").first?.string("volume_id")
+            }
+            return ["driver": "file", "path": .string("/volumes/\(row ?? "")"), "format": "raw", "read_only": false]
         }
     }
 

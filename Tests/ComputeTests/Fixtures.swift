@@ -153,7 +153,29 @@ struct TestCloud: Sendable {
                 if number > 0 { found.append("\(number) \(what)") }
             }
             let living: SQL = "SELECT id FROM servers WHERE NOT deleted AND vm_state <> 'error'"
-            try expectNone("allocations", "SELECT count(*) AS count FROM fake_allocations WHERE consumer_id NOT IN (\(living))")
+            let moving: SQL = "SELECT uuid FROM server_migrations WHERE status IN ('migrating', 'finished', 'reverting')"
+            try expectNone(
+                "allocations",
+                "SELECT count(*) AS count FROM fake_allocations WHERE consumer_id NOT IN (\(living) UNION \(moving))")
+            try expectNone(
+                "flavors of servers that are not resized",
+                "SELECT count(*) AS count FROM servers WHERE (other_flavor IS NOT NULL OR keeps_disks) AND (vm_state <> 'resized') AND NOT deleted"
+            )
+            try expectNone(
+                "wrong allocations",
+                """
+                SELECT count(*) AS count FROM servers s WHERE NOT deleted AND vm_state <> 'error' AND (s.flavor->>'ram')::bigint IS DISTINCT FROM
+                    (SELECT a.used FROM fake_allocations a WHERE a.consumer_id = s.id AND a.resource_class = 'MEMORY_MB')
+                """)
+            let memory = try connection.query(
+                """
+                SELECT coalesce((SELECT used FROM quota_usages WHERE project_id = 'p1' AND resource = 'compute:ram'), 0) AS used,
+                    (SELECT coalesce(sum(greatest((flavor->>'ram')::bigint, (other_flavor->>'ram')::bigint)), 0)::bigint FROM servers
+                        WHERE project_id = 'p1' AND NOT deleted) AS servers
+                """)[0]
+            if try memory.int("used") != memory.int("servers") {
+                found.append("quota says \(try memory.int("used")) of \(try memory.int("servers")) MiB")
+            }
             try expectNone(
                 "ports",
                 "SELECT count(*) AS count FROM ports WHERE device_owner LIKE 'compute:%' AND device_id NOT IN (SELECT s.id::text FROM (\(living)) s)"

@@ -250,7 +250,7 @@ import WebAPI
             #expect(try await cloud.call("DELETE", base).status == 409)
             #expect(try await cloud.call("POST", base + "/action", ["unlock": nil]).status == 403)
             #expect(try await cloud.call("POST", base + "/action", ["unlock": nil], as: "admin").status == 202)
-            #expect(try await cloud.call("POST", base + "/action", ["resize": ["flavorRef": "2"]]).status == 501)
+            #expect(try await cloud.call("POST", base + "/action", ["os-getVNCConsole": ["type": "novnc"]]).status == 501)
             #expect(try await cloud.call("POST", base + "/action", ["nonsense": nil]).status == 400)
             #expect(
                 try await cloud.call("PUT", base, ["server": ["name": "renamed", "description": "new"]]).json["server"]?["name"]

@@ -71,12 +71,19 @@ enum Samples {
         let fixed = ServerSpec.PortAddress(address: "192.0.2.5", subnetID: other, cidr: "192.0.2.0/24", gateway: "192.0.2.1")
         return ServerSpec(
             id: id, name: "web", projectID: "project", userID: "user", generation: 3, epoch: 2, power: .running,
-            operation: .init(id: other, kind: "reboot-hard"), vcpus: 2, memoryMiB: 512, rootGiB: 3, ephemeralGiB: 1, swapMiB: 64,
+            operation: .init(id: other, kind: "rebuild", preservesEphemeral: true), vcpus: 2, memoryMiB: 512, rootGiB: 3, ephemeralGiB: 1,
+            swapMiB: 64,
             extraSpecs: ["flavor_name": "m1.tiny"],
             image: .init(
                 id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "qcow2", size: 1000, minDiskGiB: 1,
                 diskGiB: 2, properties: ["hw_disk_bus": "virtio"], administrator: .init(project: "admins", user: "root")),
             imageProperties: ["hw_disk_bus": "virtio"],
+            rescue: .init(
+                image: .init(
+                    id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "raw", size: 1000, minDiskGiB: 1,
+                    diskGiB: 2, properties: ["hw_rescue_bus": "usb"], administrator: .init(project: "admins", user: "root")),
+                isStable: true, device: "cdrom", bus: "usb"),
+            keepsDisks: true,
             volumes: [
                 .init(
                     id: other, attachmentID: id, device: "vdb", bootIndex: 1,

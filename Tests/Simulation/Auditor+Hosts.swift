@@ -43,7 +43,7 @@ extension Auditor {
                 """
                 SELECT s.id, s.host, s.vm_state, s.power,
                     (SELECT coalesce(json_agg(i.port_id ORDER BY i.port_id), '[]') FROM server_interfaces i WHERE i.server_id = s.id) AS ports,
-                    (SELECT coalesce(json_agg(v.volume_id ORDER BY v.volume_id), '[]') FROM server_volumes v WHERE v.server_id = s.id) AS volumes
+                    (SELECT coalesce(json_agg(v.volume_id ORDER BY v.volume_id), '[]') FROM server_volumes v WHERE v.server_id = s.id AND s.rescue IS NULL) AS volumes
                 FROM servers s WHERE NOT s.deleted ORDER BY s.id
                 """
             ).map {
@@ -78,7 +78,9 @@ extension Auditor {
             if domain?.power != server.power {
                 world.violation("I12: server \(server.id) is \(domain?.power ?? "nowhere"), desired \(server.power), \(server.state)")
             }
-            let shown = ["active": "running", "stopped": "shutoff"][server.state]
+            // Servers stay in these states when their guests stop.
+            let shown =
+                ["resized", "rescued"].contains(server.state) ? server.power : ["active": "running", "stopped": "shutoff"][server.state]
             if shown != server.power { world.violation("I12: server \(server.id) is shown as \(server.state), desired \(server.power)") }
         }
     }

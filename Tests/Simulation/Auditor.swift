@@ -152,6 +152,8 @@ struct Auditor {
                 UNION ALL SELECT 'allocations of ' || a.consumer_id || ' belong to no server on ' || p.name
                 FROM allocations a JOIN resource_providers p ON p.id = a.resource_provider_id
                 WHERE NOT EXISTS (SELECT 1 FROM servers s WHERE s.id = a.consumer_id AND NOT s.deleted AND s.host = p.name)
+                AND NOT EXISTS (SELECT 1 FROM server_migrations m JOIN servers s ON s.id = m.server_id WHERE m.uuid = a.consumer_id
+                    AND m.source_host = p.name AND m.status = 'finished' AND s.vm_state = 'resized')
                 """))
         let servers = try world.store.look { connection in
             try connection.query(

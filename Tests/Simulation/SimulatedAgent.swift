@@ -126,12 +126,26 @@ struct SimulatedDiskMaker: DiskMaker {
             throw CommandError(arguments: ["qemu-img"], status: 1, output: "No space left on device")
         }
         var disk: [UInt8] = [0x51, 0x46, 0x49, 0xfb, 0, 0, 0, 3] + [UInt8](repeating: 0, count: 504)
+        SimulatedDiskMaker.set(size, &disk)
         if let backing {
             let name = Array(backing.path.utf8)
             disk[14] = 2
             disk[19] = UInt8(name.count)
             disk += name
         }
+        try Files.replace(path, with: disk)
+    }
+
+    private static func set(_ size: Int, _ disk: inout [UInt8]) {
+        for index in 0..<8 { disk[24 + index] = UInt8(truncatingIfNeeded: size >> (56 - 8 * index)) }
+    }
+
+    func grow(_ path: String, to size: Int) throws {
+        if process.world.happens(process.world.faults.hostTrouble, "host without room") {
+            throw CommandError(arguments: ["qemu-img"], status: 1, output: "No space left on device")
+        }
+        guard var disk = try Files.read(path) else { throw FileError(operation: "open", path: path, number: 2) }
+        SimulatedDiskMaker.set(size, &disk)
         try Files.replace(path, with: disk)
     }
 

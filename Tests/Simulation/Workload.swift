@@ -14,6 +14,7 @@ final class Workload: @unchecked Sendable {
 
     private let world: World
     private let tenant: Tenant
+    private let operators: Tenant
     private let history: History
     private let project: String
     private let network: String
@@ -30,6 +31,7 @@ final class Workload: @unchecked Sendable {
         self.project = project
         self.number = number
         tenant = Tenant(world: world, token: project, number: number)
+        operators = Tenant(world: world, token: "admin", number: number)
         network = scene.networks[project] ?? ""
         external = scene.external
     }
@@ -170,13 +172,31 @@ final class Workload: @unchecked Sendable {
 
     private func act() async throws {
         guard let id = pick("server") else { return }
+        // Servers on volumes are not rebuilt but moved.
+        let seen = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
+        let isOnVolume = seen.json["server"]?["image"]?.objectValue == nil
+        let choice = random.below(16)
+        if choice >= 14, isOnVolume { return try await migrate(id) }
         let (body, action): (JSONValue, String) =
-            switch random.below(5) {
+            switch choice {
             case 0, 1: (["os-stop": .null], "os_compute_api:servers:stop")
             case 2, 3: (["os-start": .null], "os_compute_api:servers:start")
+            case 4 where !isOnVolume: (["rebuild": ["imageRef": .string(Scene.image)]], "os_compute_api:servers:rebuild")
+            case 5: (["rescue": .null], "os_compute_api:os-rescue")
+            case 6: (["unrescue": .null], "os_compute_api:os-unrescue")
+            case 7, 8: (["resize": ["flavorRef": .string(["1", "2", "3"][random.below(3)])]], "os_compute_api:servers:resize")
+            case 9, 10: (["confirmResize": .null], "os_compute_api:servers:confirm_resize")
+            case 11: (["revertResize": .null], "os_compute_api:servers:revert_resize")
             default: (["reboot": ["type": "HARD"]], "os_compute_api:servers:reboot")
             }
         _ = try await change("compute", "POST", "/v2.1/servers/\(id)/action", body, action: action, resource: id)
+    }
+
+    private func migrate(_ id: String) async throws {
+        let answer = try await operators.call(
+            "compute", "POST", "/v2.1/servers/\(id)/action", ["migrate": .null], key: operators.newKey())
+        guard answer.isAccepted else { return refused(answer, "migrate") }
+        if !answer.wasGone { history.accept("os_compute_api:os-migrate-server:migrate", id) }
     }
 
     // MARK: volumes

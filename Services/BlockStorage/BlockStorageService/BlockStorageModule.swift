@@ -35,7 +35,8 @@ package enum BlockStorageModule {
         let api = try surroundings.api(
             .blockStorage,
             subjectActions: [
-                "volume:create", "volume:delete", "volume:attachment_create", "volume:attachment_complete", "volume:attachment_delete",
+                "volume:create", "volume:delete", "volume:attachment_create", "volume:attachment_update", "volume:attachment_complete",
+                "volume:attachment_delete",
             ], resources: handlers.resources, rules: BlockStorageHandlers.rules)
         return ServiceModule(
             .blockStorage, surroundings, api: api, workflows: workflows.definitions, intents: workflows.intents,

@@ -13,8 +13,8 @@ package enum ComputeQuotas {
         "cores", default: 20, "Processors that a project may have", absolute: .init("maxTotalCores", used: "totalCoresUsed"),
         .counted(
             """
-            SELECT project_id AS owner, sum((flavor->>'vcpus')::bigint)::bigint AS amount FROM servers WHERE \(counted)
-            GROUP BY project_id
+            SELECT project_id AS owner, sum(greatest((flavor->>'vcpus')::bigint, (other_flavor->>'vcpus')::bigint))::bigint AS amount
+            FROM servers WHERE \(counted) GROUP BY project_id
             """))
 
     package static let memory = quota(
@@ -22,8 +22,8 @@ package enum ComputeQuotas {
         absolute: .init("maxTotalRAMSize", used: "totalRAMUsed"),
         .counted(
             """
-            SELECT project_id AS owner, sum((flavor->>'ram')::bigint)::bigint AS amount FROM servers WHERE \(counted)
-            GROUP BY project_id
+            SELECT project_id AS owner, sum(greatest((flavor->>'ram')::bigint, (other_flavor->>'ram')::bigint))::bigint AS amount
+            FROM servers WHERE \(counted) GROUP BY project_id
             """))
 
     package static let metadataItems = quota(

@@ -48,8 +48,12 @@ package enum ObservationOutcome: Sendable, Hashable {
     case finished(VMState)
     /// The requested change failed permanently; the server is in this state.
     case failed(VMState, String)
+    /// A rebuild failed permanently: the server's disks may be gone.
+    case broken(String)
     /// The guest stopped by itself and is not started again.
     case stoppedItself
+    /// The same for a server that stays in its state.
+    case turnedOff
 }
 
 extension ObservedServer {
@@ -58,18 +62,20 @@ extension ObservedServer {
         guard observation.generation >= generation else { return .noted }
         let off = VMState(reportedPower: observation.power) == .stopped
         guard let task else {
-            return vmState == .active && off && observation.applied && desiredPower == .running ? .stoppedItself : .noted
+            guard off, observation.applied, desiredPower == .running else { return .noted }
+            return vmState == .active ? .stoppedItself : [.rescued, .resized].contains(vmState) ? .turnedOff : .noted
         }
         guard TaskState.ofPower.contains(task), desiredPower != .absent else { return .noted }
         let target = task.target(desiredPower)
         if !observation.applied {
             guard observation.permanent else { return .noted }
+            if task == .rebuilding { return .broken(observation.error ?? "The host could not do it.") }
             let now = VMState(reportedPower: observation.power)
             return .failed(now, observation.error ?? "The host could not do it.")
         }
         let done = operationID == nil || observation.operationID == operationID
         // The guest was started and stopped again before a report arrived.
-        if done, off, desiredPower == .running { return .stoppedItself }
+        if done, off, desiredPower == .running { return task == .rescuing ? .finished(target) : .stoppedItself }
         return done && observation.power == desiredPower.rawValue ? .finished(target) : .noted
     }
 }

@@ -91,6 +91,8 @@ package struct ServerDescription: Sendable {
     package var image: ServerSpec.Image?
     /// Includes properties of the image from which a boot volume was created.
     package var imageProperties: TextMap
+    package var rescue: ServerSpec.Rescue?
+    package var keepsDisks: Bool
     package var metadata: JSONObject
     package var userData: String?
     /// Files to start with.
@@ -110,7 +112,8 @@ package struct ServerDescription: Sendable {
     package init(
         id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
         power: DesiredPower, operation: ServerSpec.Operation?, flavor: ServerFlavor, image: ServerSpec.Image?,
-        imageProperties: TextMap = [:], metadata: JSONObject, userData: String?, files: [ServerSpec.File] = [], configDrive: Bool,
+        imageProperties: TextMap = [:], rescue: ServerSpec.Rescue? = nil, keepsDisks: Bool = false,
+        metadata: JSONObject, userData: String?, files: [ServerSpec.File] = [], configDrive: Bool,
         keyName: String?, keyData: String?, availabilityZone: String?,
         launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription]
     ) {
@@ -126,6 +129,8 @@ package struct ServerDescription: Sendable {
         self.flavor = flavor
         self.image = image
         self.imageProperties = imageProperties
+        self.rescue = rescue
+        self.keepsDisks = keepsDisks
         self.metadata = metadata
         self.userData = userData
         self.files = files
@@ -148,10 +153,14 @@ extension ServerDescription {
             id: id, name: name, projectID: projectID, userID: userID, generation: generation, epoch: epoch, power: power,
             operation: operation, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB, rootGiB: flavor.rootGiB,
             ephemeralGiB: flavor.ephemeralGiB ?? 0, swapMiB: flavor.swapMiB ?? 0, extraSpecs: extraSpecs, image: image,
-            imageProperties: imageProperties, volumes: volumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
+            imageProperties: imageProperties, rescue: rescue, keepsDisks: keepsDisks ? true : nil,
+            volumes: presentVolumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
             networkData: networkData, userData: userData,
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword)
     }
+
+    /// A server that is rescued by another system in its first disk's place has no volumes meanwhile.
+    private var presentVolumes: [VolumeDescription] { rescue?.isStable == false ? [] : volumes }
 
     /// `meta_data.json` as guests find it.
     package var metaData: JSONObject {
@@ -174,7 +183,7 @@ extension ServerDescription {
                 ["type": "nic", "bus": "pci", "mac": .string(port.mac), "tags": [.string(tag)]]
             }
         }
-        let disks = volumes.compactMap { volume in
+        let disks = presentVolumes.compactMap { volume in
             volume.tag.map { tag -> JSONValue in
                 ["type": "disk", "bus": "virtio", "serial": .string(volume.volumeID), "tags": [.string(tag)]]
             }

@@ -3,7 +3,7 @@ package import Contracts
 /// The state of a server (`vm_state`). One static table defines the allowed transitions; the CHECK constraint of `servers`
 /// and the diagram in the documentation are derived from it.
 package enum VMState: String, Sendable, CaseIterable {
-    case building, active, stopped, paused, suspended, error, deleted
+    case building, active, stopped, paused, suspended, rescued, resized, error, deleted
     /// Deleted by its owner, but kept off until it is restored or reclaimed.
     case softDeleted = "soft-delete"
 }
@@ -19,6 +19,11 @@ package enum TaskState: String, Sendable, CaseIterable {
     case rebootingHard = "rebooting_hard"
     case pausing, unpausing, suspending, resuming, deleting, restoring
     case softDeleting = "soft-deleting"
+    case rebuilding, rescuing, unrescuing
+    case resizePrep = "resize_prep"
+    case resizeMigrating = "resize_migrating"
+    case resizeFinish = "resize_finish"
+    case resizeReverting = "resize_reverting"
 }
 
 /// Power as Compute's API numbers it.
@@ -48,11 +53,24 @@ package enum ServerStates {
     /// Tasks that a server can be in, by state.
     package static let tasks: [(state: VMState, tasks: [TaskState])] = [
         (.building, [.scheduling, .networking, .blockDeviceMapping, .spawning, .deleting]),
-        (.active, [.poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting, .softDeleting]),
-        (.stopped, [.poweringOn, .rebootingHard, .deleting, .softDeleting]),
+        (
+            .active,
+            [
+                .poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting, .softDeleting, .rebuilding, .rescuing,
+                .resizePrep, .resizeMigrating, .resizeFinish,
+            ]
+        ),
+        (
+            .stopped,
+            [
+                .poweringOn, .rebootingHard, .deleting, .softDeleting, .rebuilding, .rescuing, .resizePrep, .resizeMigrating, .resizeFinish,
+            ]
+        ),
         (.paused, [.unpausing, .rebootingHard, .deleting, .softDeleting]),
         (.suspended, [.resuming, .rebootingHard, .deleting, .softDeleting]),
-        (.error, [.poweringOff, .rebootingHard, .deleting, .softDeleting]),
+        (.rescued, [.unrescuing, .deleting]),
+        (.resized, [.resizeReverting, .deleting]),
+        (.error, [.poweringOff, .rebootingHard, .deleting, .softDeleting, .rebuilding, .rescuing]),
         (.softDeleted, [.restoring, .deleting]),
         (.deleted, []),
     ]
@@ -66,16 +84,25 @@ package enum ServerStates {
         }.joined(separator: "\n            OR ")
     }
 
+    /// Tasks that are the status of their server.
+    package static let taskStatuses: [(task: TaskState, status: String)] = [
+        (.rebooting, "REBOOT"), (.rebootingHard, "HARD_REBOOT"), (.rebuilding, "REBUILD"), (.resizePrep, "RESIZE"),
+        (.resizeMigrating, "RESIZE"),
+        (.resizeFinish, "RESIZE"),
+        (.resizeReverting, "REVERT_RESIZE"),
+    ]
+
     /// The `status` of Compute's API.
     package static func status(_ state: VMState, _ task: TaskState?) -> String {
-        switch (state, task) {
-        case (.active, .rebooting?): "REBOOT"
-        case (_, .rebootingHard?): "HARD_REBOOT"
+        if let task, let status = taskStatuses.first(where: { $0.task == task })?.status { return status }
+        return switch (state, task) {
         case (.building, _): "BUILD"
         case (.active, _): "ACTIVE"
         case (.stopped, _): "SHUTOFF"
         case (.paused, _): "PAUSED"
         case (.suspended, _): "SUSPENDED"
+        case (.rescued, _): "RESCUE"
+        case (.resized, _): "VERIFY_RESIZE"
         case (.error, _): "ERROR"
         case (.softDeleted, _): "SOFT_DELETED"
         case (.deleted, _): "DELETED"
@@ -84,8 +111,8 @@ package enum ServerStates {
 
     /// `status` as SQL over the columns of the table `alias`.
     package static func statusSQL(alias: String) -> String {
-        var text = "CASE WHEN \(alias).task_state = 'rebooting_hard' THEN 'HARD_REBOOT'"
-        text += " WHEN \(alias).task_state = 'rebooting' THEN 'REBOOT'"
+        var text = "CASE"
+        for (task, status) in taskStatuses { text += " WHEN \(alias).task_state = '\(task.rawValue)' THEN '\(status)'" }
         for state in VMState.allCases where state != .deleted {
             text += " WHEN \(alias).vm_state = '\(state.rawValue)' THEN '\(status(state, nil))'"
         }
@@ -94,11 +121,10 @@ package enum ServerStates {
 
     /// The states that a `status` filter matches; empty for an unknown status.
     package static func states(status: String) -> [(VMState, TaskState?)] {
-        switch status.uppercased() {
-        case "REBOOT": [(.active, .rebooting)]
-        case "HARD_REBOOT": tasks.filter { $0.tasks.contains(.rebootingHard) }.map { ($0.state, .rebootingHard) }
-        case let word: VMState.allCases.filter { self.status($0, nil) == word }.map { ($0, nil) }
-        }
+        let word = status.uppercased()
+        return taskStatuses.filter { $0.status == word }.flatMap { shown in
+            tasks.filter { $0.tasks.contains(shown.task) }.map { ($0.state, shown.task) }
+        } + VMState.allCases.filter { self.status($0, nil) == word }.map { ($0, nil) }
     }
 }
 
@@ -178,7 +204,7 @@ extension TaskState {
     /// The state of a server when this task has brought it to the power.
     package func target(_ power: DesiredPower) -> VMState {
         switch power {
-        case .running: .active
+        case .running: self == .rescuing ? .rescued : .active
         case .shutoff: self == .softDeleting ? .softDeleted : .stopped
         case .paused: .paused
         case .suspended: .suspended
@@ -187,14 +213,15 @@ extension TaskState {
     }
 
     /// Tasks that end when the host reports the power that they require.
-    package static let ofPower: [TaskState] = PowerAction.allCases.map(\.task)
+    package static let ofPower: [TaskState] =
+        PowerAction.allCases.map(\.task) + [.rebuilding, .rescuing, .unrescuing]
 }
 
 extension VMState {
     /// The desired power of a server in this state.
     package var restingPower: DesiredPower {
         switch self {
-        case .building, .active, .error: .running
+        case .building, .active, .rescued, .resized, .error: .running
         case .stopped, .softDeleted: .shutoff
         case .paused: .paused
         case .suspended: .suspended
@@ -212,6 +239,14 @@ extension ServerStates {
         for action in PowerAction.allCases {
             for state in action.from {
                 lines.append("    \(state.rawValue) --> \(action.to.rawValue): \(action.name) (\(action.task.rawValue))")
+            }
+        }
+        for change in ServerChange.allCases {
+            for state in change.from {
+                for end in change.ends(from: state) {
+                    lines.append(
+                        "    \(state.rawValue) --> \(end.rawValue): \(change.name)\(change.task.map { " (\($0.rawValue))" } ?? "")")
+                }
             }
         }
         lines.append("    active --> stopped: the guest stops by itself")

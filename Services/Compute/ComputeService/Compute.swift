@@ -47,6 +47,10 @@ package struct ComputeSettings: Sendable {
     package var spawnDeadline: Duration
     /// Zone of hosts that are in no aggregate with a zone.
     package var defaultZone: String
+    /// Whether a resize may leave the server on its host.
+    package var resizesOnSameHost: Bool
+    /// A resize that waits for confirmation this long is confirmed; nil for never.
+    package var resizeConfirmWindow: Duration?
     /// How long deleted servers can still be read.
     package var keepDeleted: Duration
     /// Limits of projects that have none of their own.
@@ -56,12 +60,14 @@ package struct ComputeSettings: Sendable {
 
     package init(
         hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova",
-        keepDeleted: Duration = .seconds(90 * 86_400), quota: Quota = ComputeQuota.make(),
-        reclaim: ReclaimIntervals = ReclaimIntervals()
+        resizesOnSameHost: Bool = true, resizeConfirmWindow: Duration? = nil, keepDeleted: Duration = .seconds(90 * 86_400),
+        quota: Quota = ComputeQuota.make(), reclaim: ReclaimIntervals = ReclaimIntervals()
     ) {
         self.hostDownAfter = hostDownAfter
         self.spawnDeadline = spawnDeadline
         self.defaultZone = defaultZone
+        self.resizesOnSameHost = resizesOnSameHost
+        self.resizeConfirmWindow = resizeConfirmWindow
         self.keepDeleted = keepDeleted
         self.quota = quota
         self.reclaim = reclaim

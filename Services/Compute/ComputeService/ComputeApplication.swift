@@ -17,6 +17,10 @@ package struct ComputeApplication {
             .string("default_zone", default: "nova", "Availability zone of hosts that are in no aggregate with a zone."),
             .duration("host_down_after", default: "60s", "A host whose agent sent no heartbeat for this long counts as down."),
             .duration("spawn_deadline", default: "15m", "How long a host may take to start a new server before the build fails."),
+            .boolean("allow_resize_to_same_host", default: true, "Whether a resize may leave a server on its host."),
+            .duration(
+                "resize_confirm_window", default: "0s",
+                "A resize that waits for confirmation this long is confirmed automatically. 0: never."),
             .duration(
                 "keep_deleted", default: "90d", "How long deleted servers are kept for lists with `deleted` and for their actions."),
             .duration(
@@ -41,6 +45,9 @@ package struct ComputeApplication {
                     hostDownAfter: settings.duration("compute.host_down_after"),
                     spawnDeadline: settings.duration("compute.spawn_deadline"),
                     defaultZone: settings.string("compute.default_zone"),
+                    resizesOnSameHost: settings.boolean("compute.allow_resize_to_same_host"),
+                    resizeConfirmWindow: settings.duration("compute.resize_confirm_window") > .zero
+                        ? settings.duration("compute.resize_confirm_window") : nil,
                     keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings),
                     reclaim: try ReclaimIntervals(
                         settings.duration("compute.reclaim_instance_interval"),

@@ -20,11 +20,14 @@ package enum ComputeModule {
             "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
         let interfaces = InterfaceWorkflows(compute)
         let volumes = VolumeAttachmentWorkflows(compute)
+        let (resize, migration) = (ServerResize(compute), ServerMigration(compute))
         return ServiceModule(
             .compute, surroundings, api: try ComputeAPI.make(compute, surroundings),
             workflows: [
                 ServerCreate(compute).workflow.definition, ServerDelete(compute).workflow.definition,
                 interfaces.attach.definition, interfaces.detach.definition, volumes.attach.definition, volumes.detach.definition,
+                resize.workflow.definition, resize.confirmation.definition, resize.reversal.definition,
+                migration.workflow.definition, migration.reversal.definition,
             ],
             intents: [ServerCreate.deleteIntent: ServerDelete.kind],
             consumers: [.init("consumer") { try await consumer.run() }],

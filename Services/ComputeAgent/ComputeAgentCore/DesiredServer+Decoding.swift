@@ -49,6 +49,8 @@ extension DesiredServer {
         extraSpecs = spec.extraSpecs.texts
         image = try spec.image.map { (image) throws(FormError) in try DesiredImage(image, of: spec, form.inner("image")) }
         imageProperties = (image?.properties ?? [:]).merging(spec.imageProperties?.texts ?? [:]) { $1 }
+        rescue = try spec.rescue.map { (rescue) throws(FormError) in try DesiredRescue(rescue, of: spec, form.inner("rescue")) }
+        keepsDisks = spec.keepsDisks ?? false
         self.volumes = volumes
         self.ports = ports
         (metadata, networkData) = (spec.metadata, spec.networkData)
@@ -68,8 +70,19 @@ extension DesiredServer {
 
 extension ServerOperation {
     fileprivate init(_ operation: ServerSpec.Operation, _ form: FormRules) throws(FormError) {
-        guard let kind = Kind(rawValue: operation.kind) else { throw form.wrong("kind", "must be reboot-soft or reboot-hard") }
-        self.init(id: operation.id, kind: kind)
+        guard let kind = Kind(rawValue: operation.kind) else {
+            throw form.wrong("kind", "\"\(operation.kind)\" is not supported by this agent")
+        }
+        self.init(id: operation.id, kind: kind, preservesEphemeral: operation.preservesEphemeral ?? false)
+    }
+}
+
+extension DesiredRescue {
+    fileprivate init(_ rescue: ServerSpec.Rescue, of server: ServerSpec, _ form: FormRules) throws(FormError) {
+        guard let device = Device(rawValue: rescue.device) else { throw form.wrong("device", "must be disk or cdrom") }
+        guard let bus = Bus(rawValue: rescue.bus) else { throw form.wrong("bus", "must be virtio, scsi, sata, ide or usb") }
+        self.init(
+            image: try DesiredImage(rescue.image, of: server, form.inner("image")), isStable: rescue.isStable, device: device, bus: bus)
     }
 }
 

@@ -8,9 +8,18 @@ package struct ServerOperation: Sendable, Hashable {
     package enum Kind: String, Sendable, Hashable {
         case rebootSoft = "reboot-soft"
         case rebootHard = "reboot-hard"
+        /// New disks from the image.
+        case rebuild
+        /// Boots the system for its rescue, or its own again.
+        case rescue, unrescue
+        /// Disks of another size, or as they were before that.
+        case resize
+        case resizeRevert = "resize-revert"
     }
     package let id: String
     package let kind: Kind
+    /// Whether a rebuild keeps the ephemeral disk.
+    package let preservesEphemeral: Bool
 }
 
 /// The image that a local root disk starts from.
@@ -30,6 +39,18 @@ package struct DesiredImage: Sendable, Hashable {
     package let properties: [String: String]
     /// The subject of the image download: the server's project, or the administrator who requested another project's image.
     package let subject: ActingSubject
+}
+
+/// The system that a rescued server boots.
+package struct DesiredRescue: Sendable, Hashable {
+    package enum Device: String, Sendable, Hashable { case disk, cdrom }
+    package enum Bus: String, Sendable, Hashable { case virtio, scsi, sata, ide, usb }
+
+    package let image: DesiredImage
+    /// Whether the server's own disks stay in their places.
+    package let isStable: Bool
+    package let device: Device
+    package let bus: Bus
 }
 
 /// How QEMU reaches a volume.
@@ -109,6 +130,10 @@ package struct DesiredServer: Sendable, Hashable {
     package let image: DesiredImage?
     /// Text properties of the image, or of the image from which the boot volume was created.
     package let imageProperties: [String: String]
+    /// Nil for a server that boots its own system.
+    package let rescue: DesiredRescue?
+    /// Whether copies of disks that a resize has changed are kept for its reversal.
+    package let keepsDisks: Bool
     package let volumes: [DesiredVolume]
     package let ports: [DesiredPort]
     /// The complete `meta_data.json`.

@@ -50,6 +50,10 @@ package struct ServerFiles: Sendable, Hashable {
     package init(directory: String) { self.directory = directory }
 
     package var root: String { directory + "/root.qcow2" }
+    /// The system that a rescued server boots.
+    package var rescue: String { directory + "/rescue.qcow2" }
+    /// A copy of a disk from before a resize.
+    package static func kept(_ disk: String) -> String { disk + ".kept" }
     package var ephemeral: String { directory + "/ephemeral.qcow2" }
     package var swap: String { directory + "/swap.qcow2" }
     package var configDrive: String { directory + "/config.iso" }
@@ -64,6 +68,8 @@ package struct DomainXML: Sendable {
     package let options: DomainOptions
     /// The root disk's backing file; nil if it has none.
     package let backing: Backing?
+    /// The same for the disk of the system for a rescue.
+    package let rescueBacking: Backing?
 
     /// A file below a disk.
     package struct Backing: Sendable, Hashable {
@@ -79,7 +85,10 @@ package struct DomainXML: Sendable {
 
     package static let namespace = "https://wolke.cloud/xmlns/server/1"
 
-    package init(server: DesiredServer, files: ServerFiles, options: DomainOptions, backing: Backing? = nil) {
+    package init(
+        server: DesiredServer, files: ServerFiles, options: DomainOptions, backing: Backing? = nil, rescueBacking: Backing? = nil
+    ) {
+        self.rescueBacking = rescueBacking
         self.server = server
         self.files = files
         self.options = options
@@ -183,6 +192,7 @@ package struct DomainXML: Sendable {
             }
         }
         for disk in disks { devices.append(disk) }
+        for controller in rescueControllers { devices.append(controller) }
         for port in server.ports { devices.append(interface(port)) }
         // Appended to and never truncated, so that console output from before a crash survives the restart.
         let source = XMLTree("source", ["path": files.consoleLog, "append": "on"])
@@ -212,8 +222,10 @@ package struct DomainXML: Sendable {
     // MARK: disks
 
     /// Local disks are named from the end of the alphabet, so that they never take the device name of a volume.
-    private enum LocalDevice {
+    enum LocalDevice {
         static let root = "vda"
+        /// Of the root disk while the server is rescued.
+        static let second = "vdb"
         static let ephemeral = "vdx"
         static let swap = "vdy"
         static let configDrive = "vdz"
@@ -225,29 +237,32 @@ package struct DomainXML: Sendable {
     ]
 
     private var disks: [XMLTree] {
+        if let rescue = server.rescue, !rescue.isStable { return disks(for: rescue) }
         var disks: [XMLTree] = []
         if server.hasLocalRoot {
-            disks.append(localDisk(files.root, LocalDevice.root, serial: "root", backing: backing, boot: 1))
+            disks.append(localDisk(files.root, LocalDevice.root, serial: "root", backing: backing, boot: 1 + bootsBefore))
         }
         disks += server.volumes.map { volumeDisk($0) }
         if server.ephemeralGiB > 0 {
             disks.append(localDisk(files.ephemeral, LocalDevice.ephemeral, serial: "ephemeral0"))
         }
         if server.swapMiB > 0 { disks.append(localDisk(files.swap, LocalDevice.swap, serial: "swap")) }
-        if server.configDrive {
-            disks.append(
-                XMLTree(
-                    "disk", ["type": "file", "device": "disk"],
-                    [
-                        XMLTree("driver", ["name": "qemu", "type": "raw"]),
-                        XMLTree("source", ["file": files.configDrive]),
-                        XMLTree("backingStore"),
-                        XMLTree("target", ["dev": LocalDevice.configDrive, "bus": "virtio"]),
-                        XMLTree("readonly"),
-                        XMLTree("serial", text: "config-drive"),
-                    ]))
-        }
+        if server.configDrive { disks.append(configDrive) }
+        if let rescue = server.rescue { disks.append(addedDisk(rescue)) }
         return disks
+    }
+
+    var configDrive: XMLTree {
+        XMLTree(
+            "disk", ["type": "file", "device": "disk"],
+            [
+                XMLTree("driver", ["name": "qemu", "type": "raw"]),
+                XMLTree("source", ["file": files.configDrive]),
+                XMLTree("backingStore"),
+                XMLTree("target", ["dev": LocalDevice.configDrive, "bus": "virtio"]),
+                XMLTree("readonly"),
+                XMLTree("serial", text: "config-drive"),
+            ])
     }
 
     /// The backing chain is written out, so that libvirt does not probe the disks for it.
@@ -261,16 +276,17 @@ package struct DomainXML: Sendable {
             ])
     }
 
-    private func localDisk(
-        _ path: String, _ target: String, serial: String, backing: Backing? = nil, boot: Int? = nil
+    func localDisk(
+        _ path: String, _ target: String, serial: String, backing: Backing? = nil, boot: Int? = nil,
+        device: String = "disk", bus: String = "virtio"
     ) -> XMLTree {
         var disk = XMLTree(
-            "disk", ["type": "file", "device": "disk"],
+            "disk", ["type": "file", "device": device],
             [
                 XMLTree("driver", ["name": "qemu", "type": "qcow2", "cache": options.diskCache, "discard": "unmap"]),
                 XMLTree("source", ["file": path]),
                 chain(backing),
-                XMLTree("target", ["dev": target, "bus": "virtio"]),
+                XMLTree("target", ["dev": target, "bus": bus]),
                 XMLTree("serial", text: serial),
             ])
         if let boot { disk.append(XMLTree("boot", ["order": String(boot)])) }
@@ -303,7 +319,7 @@ package struct DomainXML: Sendable {
         if readOnly { disk.append(XMLTree("readonly")) }
         disk.append(XMLTree("serial", text: volume.volumeID))
         if let index = volume.bootIndex, index >= 0 {
-            disk.append(XMLTree("boot", ["order": String(index + (server.hasLocalRoot ? 2 : 1))]))
+            disk.append(XMLTree("boot", ["order": String(index + (server.hasLocalRoot ? 2 : 1) + bootsBefore)]))
         }
         return disk
     }

@@ -3,8 +3,18 @@ package import Kernel
 
 /// One idempotent action on a server.
 package enum AgentAction: Sendable, Hashable {
+    /// The images are on the host, and what will be made of them fits.
+    case fetch
+    /// Deletes disks that are made anew. The guest is off.
+    case discard(DiskSelection)
+    /// Copies of the disks that a resize changes exist. The guest is off.
+    case keep
+    /// The copies are the disks again.
+    case restore
     /// Image, disks and config drive exist as files.
     case provision
+    /// Disks are as large as the flavor says.
+    case grow
     /// Creates the taps on the switch under their ports' names, and starts the metadata service of their networks.
     case plug([DesiredPort])
     case unplug([LocalServerRecord.PluggedPort])
@@ -27,6 +37,16 @@ package enum AgentAction: Sendable, Hashable {
     case removeFiles
     /// Records the operation as done, so that it is never repeated under this id.
     case complete(operationID: String)
+}
+
+/// Some of a server's own disks.
+package enum DiskSelection: Sendable, Hashable {
+    /// What a rebuild makes anew: all of them, or all without the ephemeral disk.
+    case rebuilt(withEphemeral: Bool)
+    /// The disk of the system for a rescue.
+    case rescue
+    /// Copies from before a resize.
+    case kept
 }
 
 /// Decides which actions lead from the observed to the desired state.
@@ -77,12 +97,27 @@ package enum Reconciler {
     private static func start(
         _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord, _ operation: ServerOperation?
     ) -> [AgentAction] {
-        var actions: [AgentAction] = [.provision, .plug(desired.ports)]
+        var actions = renewals(operation) + provision(operation) + [.plug(desired.ports)]
         if observed?.hasManagedSave == true, operation != nil { actions.append(.discardSave) }
         actions += [.define, .start(paused: desired.power == .paused)]
         actions += unplugStale(desired, record)
         if let operation { actions.append(.complete(operationID: operation.id)) }
         return actions
+    }
+
+    /// The disks that an operation makes anew. Their images are fetched first, so that one that cannot be had changes nothing.
+    private static func renewals(_ operation: ServerOperation?) -> [AgentAction] {
+        switch operation?.kind {
+        case .rebuild?: [.fetch, .discard(.rebuilt(withEphemeral: operation?.preservesEphemeral == false))]
+        case .rescue?: [.fetch, .discard(.rescue)]
+        case .resize?: [.keep]
+        case .resizeRevert?: [.restore]
+        case .unrescue?, .rebootSoft?, .rebootHard?, nil: []
+        }
+    }
+
+    private static func provision(_ operation: ServerOperation?) -> [AgentAction] {
+        operation?.kind == .resize ? [.provision, .grow] : [.provision]
     }
 
     private static func keepUp(
@@ -91,8 +126,7 @@ package enum Reconciler {
     ) -> [AgentAction] {
         if observed.power == .stopping { return [] }
         if let operation {
-            let off: AgentAction = operation.kind == .rebootSoft && observed.power == .running ? .shutdown : .destroy
-            return [off] + start(desired, observed, record, operation)
+            return first(renewals(operation)) + [turnOff(observed, for: operation)] + start(desired, observed, record, operation)
         }
         var actions: [AgentAction] = []
         switch (desired.power, observed.power) {
@@ -116,19 +150,34 @@ package enum Reconciler {
         _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord, by how: AgentAction,
         _ operation: ServerOperation?
     ) -> [AgentAction] {
+        let renewals = renewals(operation)
         var actions: [AgentAction] = []
         if let observed, observed.power != .shutoff {
+            actions += first(renewals)
             // A paused guest cannot react to a shutdown request.
             actions.append(how == .shutdown && observed.power == .paused ? .destroy : how)
         } else if desired.power == .shutoff, observed?.hasManagedSave == true {
             actions.append(.discardSave)
         }
         if !record.pluggedPorts.isEmpty { actions.append(.unplug(record.pluggedPorts)) }
-        if observed == nil { actions.append(.provision) }
-        if observed == nil || record.appliedGeneration != desired.generation { actions.append(.define) }
+        actions += renewals
+        if observed == nil || !renewals.isEmpty { actions += provision(operation) }
+        if observed == nil || record.appliedGeneration != desired.generation || !renewals.isEmpty { actions.append(.define) }
         if let operation { actions.append(.complete(operationID: operation.id)) }
         return actions
     }
+
+    /// A guest that may be asked writes its data to its disks before it is off.
+    private static func turnOff(_ observed: ObservedDomain, for operation: ServerOperation) -> AgentAction {
+        guard observed.power == .running else { return .destroy }
+        return switch operation.kind {
+        case .rebootSoft, .rebuild, .rescue, .resize, .resizeRevert: .shutdown
+        case .rebootHard, .unrescue: .destroy
+        }
+    }
+
+    /// What is done before the guest is turned off.
+    private static func first(_ renewals: [AgentAction]) -> [AgentAction] { renewals.filter { $0 == .fetch } }
 
     private static func unplugStale(_ desired: DesiredServer, _ record: LocalServerRecord) -> [AgentAction] {
         let stale = record.pluggedPorts.filter { plugged in !desired.ports.contains { $0.id == plugged.id } }

@@ -9,6 +9,10 @@ package protocol DiskMaker: Sendable {
     /// - Parameter size: the size of the disk in bytes.
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func create(_ path: String, size: Int, backing: DiskSource?) throws
+    /// Enlarges a qcow2 disk to `size` bytes.
+    ///
+    /// - Throws: `SandboxError`, `CommandError`, `FileError`.
+    func grow(_ path: String, to size: Int) throws
     /// Writes the files below `tree`, of `sizes` bytes, as an ISO 9660 file system with the label of a config drive.
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
@@ -25,6 +29,10 @@ package struct SandboxedDiskMaker: DiskMaker {
 
     package func create(_ path: String, size: Int, backing: DiskSource?) throws {
         try DiskTool(sandbox).create(path, .qcow2, size: size, backing: backing)
+    }
+
+    package func grow(_ path: String, to size: Int) throws {
+        try DiskTool(sandbox).resize(DiskSource(path: path, driver: .qcow2), to: size)
     }
 
     /// Maximum overhead of an ISO 9660 file system in bytes: two directory trees, and padding.

@@ -75,7 +75,9 @@ package struct DomainDriver: Sendable {
     ///   `LibvirtError`.
     package func define(_ server: DesiredServer) async throws {
         let backing = try await disks.backing(server)
-        let xml = DomainXML(server: server, files: disks.files(server.id), options: options, backing: backing)
+        let rescue = try await disks.rescueBacking(server)
+        let xml = DomainXML(
+            server: server, files: disks.files(server.id), options: options, backing: backing, rescueBacking: rescue)
         try await definitely { try await hypervisor.define(xml: xml.document.rendered) }
     }
 

@@ -23,7 +23,9 @@ extension AgentAction {
     /// The action for tenants, after "while".
     var activity: String {
         switch self {
-        case .provision: "making its disks"
+        case .fetch: "fetching its image"
+        case .discard, .provision: "making its disks"
+        case .keep, .restore, .grow: "resizing its disks"
         case .plug, .unplug: "connecting its ports"
         case .define, .undefine: "defining it"
         case .start, .complete: "starting it"

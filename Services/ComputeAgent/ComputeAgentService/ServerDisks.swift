@@ -9,11 +9,11 @@ import Libvirt
 /// Makes and removes the files of a server: disks, config drive, console.
 package struct ServerDisks: Sendable {
     private let directory: String
-    private let images: ImageCache
-    private let maker: any DiskMaker
-    private let threads: WorkerThreads
+    let images: ImageCache
+    let maker: any DiskMaker
+    let threads: WorkerThreads
 
-    private static let gib = 1 << 30
+    static let gib = 1 << 30
 
     /// - Throws: `FileError`.
     package init(directory: String, images: ImageCache, maker: any DiskMaker, threads: WorkerThreads) throws {
@@ -32,8 +32,10 @@ package struct ServerDisks: Sendable {
 
     /// Fetches what `provision` will need from elsewhere.
     package func prepare(_ server: DesiredServer) async throws {
-        guard let image = server.image, server.hasLocalRoot, !Files.exists(files(server.id).root) else { return }
-        _ = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
+        if let image = server.image, server.hasLocalRoot, !Files.exists(files(server.id).root) {
+            _ = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
+        }
+        if let rescue = server.rescue, !Files.exists(files(server.id).rescue) { _ = try await rescueImage(rescue) }
     }
 
     /// Creates missing files. Existing files contain guest data and are kept.
@@ -46,6 +48,14 @@ package struct ServerDisks: Sendable {
             let cached = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
             let size = try ServerDisks.rootSize(server, cached)
             try await create(files.root, size: size, backing: cached)
+        }
+        if let rescue = server.rescue {
+            if !Files.exists(files.rescue) {
+                let cached = try await rescueImage(rescue)
+                try await create(files.rescue, size: cached.virtualSize, backing: cached)
+            }
+        } else {
+            try await threads.run { try Files.remove(files.rescue) }
         }
         if server.ephemeralGiB > 0, !Files.exists(files.ephemeral) {
             try await create(files.ephemeral, size: server.ephemeralGiB * ServerDisks.gib)
@@ -99,30 +109,41 @@ package struct ServerDisks: Sendable {
     ///
     /// - Throws: `PermanentFailure` when it is not the server's image; `FileError`.
     package func backing(_ server: DesiredServer) async throws -> DomainXML.Backing? {
-        let root = files(server.id).root
         guard server.hasLocalRoot, let image = server.image else { return nil }
+        return try await backing(of: files(server.id).root, image, "root")
+    }
+
+    /// The same for the disk of the system for a rescue.
+    package func rescueBacking(_ server: DesiredServer) async throws -> DomainXML.Backing? {
+        guard let rescue = server.rescue else { return nil }
+        return try await backing(of: files(server.id).rescue, rescue.image, "rescue")
+    }
+
+    private func backing(of path: String, _ image: DesiredImage, _ name: String) async throws -> DomainXML.Backing? {
         let found = try await threads.run { () -> String? in
-            guard let size = Files.size(root) else { return nil }
+            guard let size = Files.size(path) else { return nil }
             return OwnDisk.backingFile(
-                prefix: try Files.read(root, offset: 0, count: min(size, OwnDisk.prefixLength)))
+                prefix: try Files.read(path, offset: 0, count: min(size, OwnDisk.prefixLength)))
         }
         guard let found else { return nil }
         guard let format = images.format(of: found, for: image) else {
-            throw PermanentFailure("the server's root disk names a file that is not its image")
+            throw PermanentFailure("the server's \(name) disk names a file that is not its image")
         }
         return DomainXML.Backing(path: found, format: format)
     }
 
-    /// The image files that the servers' root disks lie on, as the disks themselves say.
+    /// The image files that the servers' disks lie on, as the disks themselves say.
     package func backingFiles() async throws -> Set<String> {
         let directory = directory
         return try await threads.run {
             var files: Set<String> = []
             for serverID in try Files.list(directory) {
-                let root = ServerFiles(directory: "\(directory)/\(serverID)").root
-                guard let size = Files.size(root) else { continue }
-                let prefix = try Files.read(root, offset: 0, count: min(size, OwnDisk.prefixLength))
-                if let file = OwnDisk.backingFile(prefix: prefix) { files.insert(file) }
+                let own = ServerFiles(directory: "\(directory)/\(serverID)")
+                for disk in [own.root, ServerFiles.kept(own.root), own.rescue] {
+                    guard let size = Files.size(disk) else { continue }
+                    let prefix = try Files.read(disk, offset: 0, count: min(size, OwnDisk.prefixLength))
+                    if let file = OwnDisk.backingFile(prefix: prefix) { files.insert(file) }
+                }
             }
             return files
         }
@@ -153,7 +174,7 @@ package struct ServerDisks: Sendable {
     }
 
     /// Makes a file this process' own again after a tool in the sandbox has written it.
-    private static func takeBack(_ path: String) throws {
+    static func takeBack(_ path: String) throws {
         guard chown(path, uid_t.max, getegid()) == 0, chmod(path, 0o600) == 0 else {
             throw FileError.last("change the mode of", path)
         }

@@ -54,6 +54,8 @@ package actor ServerWorker {
     private var waitsForGuest = false
     private var backoff = Backoff()
     private var restarts = RestartLimiter()
+    /// The generation that the current attempt is to reach.
+    private var attempted = -1
     /// The generation that failed permanently.
     private var hopelessGeneration: Int?
     private var lastReport: ObservedReport?
@@ -149,12 +151,18 @@ package actor ServerWorker {
         tools.log.warning(
             "not as desired yet",
             metadata: [
-                "server": "\(serverID)", "generation": "\(record.generation)", "error": "\(reason)",
+                "server": "\(serverID)", "generation": "\(attempted)", "error": "\(reason)",
                 "permanent": "\(permanent)",
             ])
-        if permanent { hopelessGeneration = record.generation }
-        await report(power: await powerNow(), error: reason, reason: words, permanent: permanent)
-        guard !permanent, !isStopped else { return }
+        // A newer desired state may have been accepted meanwhile. The failure says nothing about that one.
+        if permanent { hopelessGeneration = attempted }
+        await report(power: await powerNow(), generation: attempted, error: reason, reason: words, permanent: permanent)
+        guard !isStopped else { return }
+        guard attempted == record.generation else {
+            again = true
+            return
+        }
+        guard !permanent else { return }
         again = true
         let duration = backoff.next()
         let sleeper = Task { [ambient = tools.ambient] in try await ambient.time.sleep(for: duration) }
@@ -174,6 +182,7 @@ package actor ServerWorker {
 
     private func reconcile() async throws {
         guard let desired = record.desired else { return }
+        attempted = desired.generation
         activity = nil
         let observed = try await tools.domains.observe(serverID)
         try await tools.network.requireSwitch()
@@ -282,6 +291,11 @@ extension ServerWorker {
     private func perform(_ action: AgentAction, _ desired: DesiredServer) async throws {
         let domains = tools.domains
         switch action {
+        case .fetch: try await tools.disks.fetch(desired)
+        case .discard(let disks): try await tools.disks.discard(disks, of: serverID)
+        case .keep: try await tools.heavyWork.run { [tools] in try await tools.disks.keep(desired) }
+        case .restore: try await tools.disks.restore(desired)
+        case .grow: try await tools.disks.grow(desired)
         case .provision:
             try requireOwnDisk(desired)
             activity = "fetching its image"
@@ -292,7 +306,9 @@ extension ServerWorker {
             }
         case .plug(let ports): try await plug(ports)
         case .unplug(let ports): try await unplug(ports)
-        case .define: try await domains.define(desired)
+        case .define:
+            if !desired.keepsDisks { try await tools.disks.discard(.kept, of: serverID) }
+            try await domains.define(desired)
         case .start(let paused):
             try await tools.heavyWork.run { [serverID] in try await domains.start(serverID, paused: paused) }
         case .suspend: try await domains.suspend(serverID)
@@ -319,6 +335,8 @@ extension ServerWorker {
     /// A missing disk that existed before is an error; it is not replaced by an empty one.
     private func requireOwnDisk(_ desired: DesiredServer) throws {
         guard record.appliedGeneration >= 0, desired.hasLocalRoot else { return }
+        // A rebuild has deleted it.
+        if let operation = desired.operation, operation.kind == .rebuild, operation.id != record.lastOperationID { return }
         guard Files.exists(tools.disks.files(serverID).root) else {
             throw PermanentFailure("the server's root disk is missing on its host")
         }
@@ -354,7 +372,7 @@ extension AgentAction {
     /// a partial change.
     var isShort: Bool {
         switch self {
-        case .provision, .shutdown, .start: false
+        case .fetch, .provision, .keep, .shutdown, .start: false
         default: true
         }
     }

@@ -3,7 +3,7 @@ package import ServiceCatalog
 
 /// Inspections of allocations.
 package enum PlacementInspections {
-    package static let all = [capacity, orphanedAllocations, allocationsOfServers]
+    package static let all = [capacity, orphanedAllocations, allocationsOfServers, allocationsOfMigrations]
 
     static let capacity = Inspection(
         "I3", "no provider is allocated beyond its capacity",
@@ -52,6 +52,20 @@ package enum PlacementInspections {
         ) a ON a.consumer_id = n.server AND a.resource_provider_id = n.provider AND a.resource_class = n.resource_class
         WHERE a.used IS DISTINCT FROM n.amount
         GROUP BY coalesce(n.server, a.consumer_id)
+        """)
+
+    /// Subjects are migrations. Between a resize and its end the migration has what the server had before.
+    package static let allocationsOfMigrations = Inspection(
+        "I3", "allocations are held for migrations that have not ended, and for no others",
+        """
+        SELECT coalesce(c.id, m.uuid)::text AS subject, CASE WHEN m.uuid IS NULL
+            THEN 'migration ' || c.id || ' has ended or is not there, and holds allocations'
+            ELSE 'server ' || m.server_id || ' is resized, and nothing is held for its migration ' || m.uuid END AS words
+        FROM (SELECT id FROM consumers WHERE consumer_type = 'MIGRATION') c
+        FULL JOIN (SELECT m.uuid, m.server_id FROM server_migrations m JOIN servers s ON s.id = m.server_id AND NOT s.deleted
+            WHERE m.status IN ('migrating', 'finished', 'reverting') AND s.id NOT IN (\(Inspection.busy))) m ON m.uuid = c.id
+        WHERE (c.id IS NULL OR m.uuid IS NULL) AND coalesce(c.id, m.uuid) NOT IN (\(Inspection.busy))
+        AND NOT EXISTS (SELECT 1 FROM server_migrations b WHERE b.uuid = c.id AND b.server_id IN (\(Inspection.busy)))
         """)
 
     private static func settled(_ server: String) -> String {

@@ -19,7 +19,7 @@ extension Servers {
         [
             Action<Start>.self, Action<Stop>.self, Action<Reboot>.self, Action<Pause>.self, Action<Unpause>.self,
             Action<Suspend>.self, Action<Resume>.self, Action<Lock>.self, Action<Unlock>.self, Action<Rebuild>.self,
-            Action<Resize>.self,
+            Action<Resize>.self, Action<Rescue>.self, Action<Unrescue>.self, Action<Migrate>.self,
         ]
     }
 
@@ -121,6 +121,27 @@ extension Servers {
         static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unlock": nil] }
     }
 
+    enum Rescue: ServerAction {
+        struct Options: ServerActionOptions {
+            @Option(help: ArgumentHelp("The image with the other system; the server's own if not given.", valueName: "image"))
+            var image: String?
+        }
+        static let verb = "rescue"
+        static let abstract = "Boot servers into another system, to repair their disks."
+        static let goal: Set = ["RESCUE"]
+        static func body(_ options: Options, _ api: API) async throws -> JSONValue {
+            guard let image = options.image else { return ["rescue": nil] }
+            return ["rescue": ["rescue_image_ref": .string(try await api.id(Images.kind, image))]]
+        }
+    }
+
+    enum Unrescue: ServerAction {
+        static let verb = "unrescue"
+        static let abstract = "Boot rescued servers into their own system again."
+        static let goal: Set = ["ACTIVE"]
+        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unrescue": nil] }
+    }
+
     enum Rebuild: ServerAction {
         struct Options: ServerActionOptions {
             @Option(help: ArgumentHelp("The image to rebuild from.", valueName: "image")) var image: String
@@ -130,6 +151,18 @@ extension Servers {
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
         static func body(_ options: Options, _ api: API) async throws -> JSONValue {
             ["rebuild": ["imageRef": .string(try await api.id(Images.kind, options.image))]]
+        }
+    }
+
+    enum Migrate: ServerAction {
+        struct Options: ServerActionOptions {
+            @Option(help: ArgumentHelp("The host to move to; the scheduler's choice if not given.", valueName: "host")) var host: String?
+        }
+        static let verb = "migrate"
+        static let abstract = "Move servers to another host while they are off; `resize --confirm` or `--revert` ends it."
+        static let goal: Set = ["VERIFY_RESIZE"]
+        static func body(_ options: Options, _ api: API) -> JSONValue {
+            ["migrate": options.host.map { ["host": .string($0)] } ?? .null]
         }
     }
 

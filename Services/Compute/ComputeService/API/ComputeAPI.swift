@@ -29,7 +29,9 @@ package enum ComputeAPI {
             QuotaRoutes(compute: compute).resource, ExtensionRoutes().resource, SchedulingRoutes(compute: compute).resource,
             ServerDetailRoutes(compute: compute).resource, GuestActionRoutes(compute: compute).resource,
             NetworkActionRoutes(compute: compute).resource, ShareRoutes(compute: compute).resource,
-            ExternalEventRoutes(compute: compute).resource,
+            ExternalEventRoutes(compute: compute).resource, ServerRebuildRoutes(compute: compute).resource,
+            ServerRescueRoutes(compute: compute).resource, ServerResizeRoutes(compute: compute).resource,
+            MigrationRoutes(compute: compute).resource, ServerMigrateRoutes(compute: compute).resource,
         ]
     }
 }
@@ -54,7 +56,7 @@ enum Rule {
         "os_compute_api:os-flavor-access:all": admin,
         "os_compute_api:os-flavor-extra-specs:show_all": anybody,
         "os_compute_api:os-lock-server:unlock:unlock_override": admin,
-        "os_compute_api:os-instance-actions:events:details": admin,
+        ServerMigrateRoutes.hostAction: admin, "os_compute_api:os-instance-actions:events:details": admin,
         "os_compute_api:os-instance-actions:events": admin,
         "os_compute_api:os-server-groups:index:all_projects": admin,
         "os_compute_api:os-used-limits:other_project": admin,

@@ -9,7 +9,7 @@ import Workflow
 /// Servers: making, reading, changing and ending them.
 struct ServerRoutes: Sendable {
     let compute: Compute
-    private let kind: ResourceKind
+    let kind: ResourceKind
     /// `/servers` without detail, and with it.
     private let short: ResourceKind
     private let detailed: ResourceKind
@@ -108,18 +108,30 @@ struct ServerRoutes: Sendable {
     private func response(
         _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool = false
     ) throws -> Response {
+        let (fields, rows) = try row(connection, context, id: id, isChange: isChange)
+        return try .object(capacity: 4096) {
+            $0.name("server")
+            try RowWriter(fields, context).object(rows, row: 0, into: &$0)
+        }
+    }
+
+    /// A server's row with the fields that the caller sees.
+    ///
+    /// - Parameter added: fields that only this answer has.
+    /// - Throws: 404.
+    func row(
+        _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool, adding added: [Field] = []
+    ) throws -> (fields: [Field], rows: Rows) {
         let isOperator = context.allows("os_compute_api:os-extended-server-attributes")
         let isBrief = isChange && !context.version(atLeast: 2, 75)
         let fields = kind.table.visible(context).filter { !isBrief || !ServerFields.isShownOnly($0) }.map { field in
             guard field.name == "fault", isOperator else { return field }
             return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END", presence: .whenSet)
         }
-        let rows = try kind.table.query(connection, fields, where: "t.id = \(id)")
+        let all = fields + added
+        let rows = try kind.table.query(connection, all, where: "t.id = \(id)")
         guard !rows.isEmpty else { throw ServerRecord.missing(id) }
-        return try .object(capacity: 4096) {
-            $0.name("server")
-            try RowWriter(fields, context).object(rows, row: 0, into: &$0)
-        }
+        return (all, rows)
     }
 
     private func addresses(_ context: RequestContext) async throws -> JSONValue {

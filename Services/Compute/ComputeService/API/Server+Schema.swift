@@ -22,7 +22,7 @@ enum ServerSchema {
     ])
 
     /// A file that the server starts with. How many and how large they may be is the project's quota.
-    private static let file = BodySchema.object([
+    static let file = BodySchema.object([
         .init("path", .string(min: 1, max: 65_535, format: nil), required: true),
         .init("contents", .string(min: 0, max: 1 << 20, format: .base64), required: true),
     ])

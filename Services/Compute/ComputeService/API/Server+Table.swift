@@ -274,9 +274,10 @@ enum ServerFields {
         let states = ServerStates.states(status: value)
         // As in Nova, an unknown status matches no server.
         guard !states.isEmpty else { return "false" }
+        let shownTasks = ServerStates.taskStatuses.map(\.task.rawValue)
         let terms = states.map { state, task -> SQL in
             task.map { "(t.vm_state = \(state.rawValue) AND t.task_state = \($0.rawValue))" }
-                ?? "(t.vm_state = \(state.rawValue) AND coalesce(t.task_state, '') NOT IN ('rebooting', 'rebooting_hard'))"
+                ?? "(t.vm_state = \(state.rawValue) AND coalesce(t.task_state, '') <> ALL(\(shownTasks)::text[]))"
         }
         return "(" + SQL.joined(terms, separator: " OR ") + ")"
     }

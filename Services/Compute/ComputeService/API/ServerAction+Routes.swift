@@ -12,7 +12,7 @@ import WebAPI
 struct ServerActionRoutes: Sendable {
     let compute: Compute
 
-    private static let path = "/v2.1/servers/{server_id}/action"
+    static let path = "/v2.1/servers/{server_id}/action"
 
     private func route(
         _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all,
@@ -82,12 +82,10 @@ struct ServerActionRoutes: Sendable {
 
     /// Actions of Compute that this cloud does not have, and their policy names.
     private static let missing: [(key: String, action: String)] = [
-        ("resize", "servers:resize"), ("confirmResize", "servers:confirm_resize"), ("revertResize", "servers:revert_resize"),
-        ("rebuild", "servers:rebuild"), ("createImage", "servers:create_image"), ("createBackup", "os-create-backup"),
-        ("rescue", "os-rescue"), ("unrescue", "os-unrescue"),
+        ("createImage", "servers:create_image"), ("createBackup", "os-create-backup"),
         ("shelve", "os-shelve:shelve"), ("shelveOffload", "os-shelve:shelve_offload"), ("unshelve", "os-shelve:unshelve"),
-        ("migrate", "os-migrate-server:migrate"), ("os-migrateLive", "os-migrate-server:migrate_live"),
-        ("evacuate", "os-evacuate"), ("os-getVNCConsole", "os-remote-consoles"),
+        ("os-migrateLive", "os-migrate-server:migrate_live"), ("evacuate", "os-evacuate"),
+        ("os-getVNCConsole", "os-remote-consoles"),
     ]
 
     private var missingRoutes: [Route] {

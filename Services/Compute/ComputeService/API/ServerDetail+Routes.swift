@@ -7,7 +7,7 @@ import Messaging
 import Telemetry
 import WebAPI
 
-/// Other information about a server: diagnostics, security groups, topology, migrations; and routes that this cloud does not have.
+/// Other information about a server: diagnostics, security groups, topology; and routes that this cloud does not have.
 struct ServerDetailRoutes: Sendable {
     let compute: Compute
 
@@ -45,23 +45,6 @@ struct ServerDetailRoutes: Sendable {
                 Route(
                     .get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader,
                     answer: .form(ServerDetailRoutes.groupsSchema), "List a server's security groups", handler: groups),
-                Route(
-                    .get, one + "/migrations", action: "os_compute_api:servers:migrations:index", rule: Rule.admin, versions: .from(23),
-                    answer: .form(.wrapped("migrations", .array(.any, min: 0, max: 0))), "List a server's migrations under way"
-                ) { context in
-                    _ = try await compute.authorizedServer(context).value
-                    _ = try context.listRequest(filters: []).page(of: [])
-                    return .json(200, ["migrations": []])
-                },
-                Route(
-                    .get, "/v2.1/os-migrations", action: "os_compute_api:os-migrations:index", rule: Rule.admin,
-                    answer: .form(.wrapped("migrations", .array(.any, min: 0, max: 0))), "List migrations"
-                ) {
-                    context in
-                    try context.authorize(target: .none)
-                    _ = try context.listRequest(filters: []).page(of: [])
-                    return .json(200, ["migrations": []])
-                },
                 Route(
                     .get, one + "/topology", action: "compute:server:topology:index", rule: Rule.reader, versions: .from(78),
                     answer: .form(ServerDetailRoutes.topologySchema), "Show a server's NUMA topology"

@@ -46,9 +46,11 @@ enum Observations {
             generation: report.generation, power: report.power, applied: report.state == .applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
         try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
-        // Only builds and deletes wait for their host; notify for these only, because a commit with `NOTIFY` delays other
-        // commits.
-        if vmState == .building || task == .deleting {
+        // Only builds, deletes and resizes wait for their host; notify for these only, because a commit with `NOTIFY` delays
+        // other commits.
+        if vmState == .building
+            || task.map({ [TaskState.deleting, .resizeMigrating, .resizeFinish, .resizeReverting].contains($0) }) == true
+        {
             Workflows.wake(connection, service: Compute.service, subject: report.serverID)
         }
         return false
@@ -66,6 +68,10 @@ enum Observations {
                 try ServerActions.finish(connection, server: id, action: action, now: now)
             }
             if state == .softDeleted { try ServerQuota.release(connection, server: id) }
+        case .turnedOff:
+            try DesiredState.change(connection, server: id, power: .shutoff)
+            try DesiredState.publish(connection, server: id, ambient: ambient)
+        case .broken(let error): try breakDown(connection, id, error: error, ambient: ambient)
         case .failed(let state, let error):
             try takeBack(connection, id, state, task: task, error: error, ambient: ambient)
         case .stoppedItself:
@@ -92,13 +98,32 @@ enum Observations {
     static func giveUp(
         _ connection: Connection, _ id: String, power: String, task: TaskState?, error: String, ambient: Ambient
     ) throws {
+        if task == .rebuilding { return try breakDown(connection, id, error: error, ambient: ambient) }
         try takeBack(connection, id, VMState(reportedPower: power), task: task, error: error, ambient: ambient)
+    }
+
+    /// Ends a rebuild that failed. The server stays off until it is rebuilt again: its disks may be those of neither system.
+    private static func breakDown(_ connection: Connection, _ id: String, error: String, ambient: Ambient) throws {
+        let now = ambient.now
+        try DesiredState.change(connection, server: id, power: .shutoff, operation: .null)
+        let row = try connection.query("SELECT host, observed_reason FROM servers WHERE id = \(id)")[0]
+        let reason = try row.optionalString("observed_reason").map { "The host could not rebuild the server: \($0)." }
+        let fault: JSONValue = [
+            "code": 500, "created": .string(now.iso8601), "message": .string(reason ?? "The host could not rebuild the server."),
+            "details": .string("host \(try row.optionalString("host") ?? "?"): \(error)"),
+        ]
+        try connection.execute("UPDATE servers SET fault = \(fault)::jsonb WHERE id = \(id)")
+        try settle(connection, id, .error, now: now)
+        try DesiredState.publish(connection, server: id, ambient: ambient)
+        try ServerActions.finish(connection, server: id, action: "rebuild", error: error, now: now)
     }
 
     /// Reset the desired power too; otherwise the next report would retry the change.
     private static func takeBack(
         _ connection: Connection, _ id: String, _ state: VMState, task: TaskState?, error: String, ambient: Ambient
     ) throws {
+        // A rescue that failed leaves the server with its own system.
+        if task == .rescuing { try connection.execute("UPDATE servers SET rescue = NULL WHERE id = \(id)") }
         try DesiredState.change(connection, server: id, power: state.restingPower, operation: .null)
         try settle(connection, id, state, now: ambient.now)
         try DesiredState.publish(connection, server: id, ambient: ambient)
@@ -154,7 +179,12 @@ extension TaskState {
         case .resuming: "resume"
         case .softDeleting: "delete"
         case .restoring: "restore"
-        case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting: nil
+        case .rebuilding: "rebuild"
+        case .rescuing: "rescue"
+        case .unrescuing: "unrescue"
+        case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting, .resizePrep, .resizeMigrating, .resizeFinish,
+            .resizeReverting:
+            nil
         }
     }
 }

@@ -14,6 +14,29 @@ package protocol SchedulerClient: Sendable {
     func tryOut(_ trial: ScheduleTrial, operation: UUID128) async throws -> ScheduleTrial.Answer
     /// Releases a consumer's allocations; succeeds if it has none.
     func release(consumer: String) async throws
+    /// Gives a consumer's allocations to another one, in place of those that it has. Does nothing if the first has none.
+    func move(_ allocations: AllocationMove) async throws
+}
+
+/// Allocations that change their consumer.
+package struct AllocationMove: Sendable {
+    package var from: String
+    package var to: String
+    package var project: String
+    package var user: String
+    /// Consumer types: `INSTANCE` or `MIGRATION`.
+    package var fromType: String
+    package var toType: String
+
+    /// From a server to the record of its migration.
+    static func holding(_ server: String, for migration: String, project: String, user: String) -> AllocationMove {
+        AllocationMove(from: server, to: migration, project: project, user: user, fromType: "INSTANCE", toType: "MIGRATION")
+    }
+
+    /// Back from the record to the server.
+    static func returning(_ migration: String, to server: String, project: String, user: String) -> AllocationMove {
+        AllocationMove(from: migration, to: server, project: project, user: user, fromType: "MIGRATION", toType: "INSTANCE")
+    }
 }
 
 /// Ports, as Network manages them, for the subject that Network's policy decides about.
@@ -38,6 +61,10 @@ package protocol VolumeClient: Sendable {
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws
     /// Reserves and connects a volume for a server on a host.
     func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
+    /// Connects an attachment to another host, in place of the one that it is connected to.
+    ///
+    /// - Returns: how the host connects to the volume.
+    func connect(attachment: String, host: String, device: String, as subject: ActingSubject) async throws -> JSONValue
     /// Marks the attachment as in use by the guest.
     func complete(attachment: String, as subject: ActingSubject) async throws
     /// Removes an attachment; succeeds if it does not exist.
@@ -103,6 +130,23 @@ struct RemoteScheduler: SchedulerClient {
     func release(consumer: String) async throws {
         try await client.delete(.placement, "/allocations/\(consumer)", missingIsFine: true)
     }
+
+    func move(_ move: AllocationMove) async throws {
+        let from = try await client.get(.placement, "/allocations/\(move.from)", microversion: "1.38")
+        let held = from["allocations"]?.objectValue ?? [:]
+        guard !held.isEmpty else { return }
+        let to = try await client.get(.placement, "/allocations/\(move.to)", microversion: "1.38")
+        let resources = JSONObject(held.members.map { ($0.name, ["resources": $0.value["resources"] ?? [:]] as JSONValue) })
+        func change(_ allocations: JSONObject, _ now: JSONValue, _ type: String) -> JSONValue {
+            [
+                "allocations": .object(allocations), "consumer_generation": now["consumer_generation"] ?? .null,
+                "project_id": .string(move.project), "user_id": .string(move.user), "consumer_type": .string(type),
+            ]
+        }
+        try await client.post(
+            .placement, "/allocations",
+            .object([move.from: change([:], from, move.fromType), move.to: change(resources, to, move.toType)]), microversion: "1.38")
+    }
 }
 
 struct RemoteNetwork: NetworkClient {
@@ -163,6 +207,17 @@ struct RemoteVolumes: VolumeClient {
             let connection = attachment["connection_info"], connection["driver"]?.stringValue != nil
         else { throw ResourceError.unavailable("Block Storage answered an attachment without a connection") }
         return VolumeAttachAnswer(attachmentID: id, connection: connection)
+    }
+
+    func connect(attachment: String, host: String, device: String, as subject: ActingSubject) async throws -> JSONValue {
+        let answer = try await client.acting(for: subject).put(
+            .blockStorage, "/v3/\(subject.project)/attachments/\(attachment)",
+            ["attachment": ["connector": ["host": .string(host), "mountpoint": .string(device), "multipath": false]]],
+            microversion: "latest")
+        guard let connection = answer["attachment"]?["connection_info"], connection["driver"]?.stringValue != nil else {
+            throw ResourceError.unavailable("Block Storage answered an attachment without a connection")
+        }
+        return connection
     }
 
     func complete(attachment: String, as subject: ActingSubject) async throws {

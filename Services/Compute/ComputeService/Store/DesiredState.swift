@@ -111,7 +111,7 @@ enum DesiredState {
     static func load(_ connection: Connection, where condition: SQL) throws -> [ServerDescription] {
         let rows = try connection.query(
             """
-            SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation,
+            SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation, s.rescue, s.keeps_disks,
                 s.flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.metadata, s.user_data, s.personality,
                 s.config_drive, s.guest_password, s.key_name, s.key_data, s.key_type, s.availability_zone, s.launch_index,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
@@ -130,7 +130,8 @@ enum DesiredState {
                 generation: try row.int("generation"), epoch: try row.int("epoch"), power: try power(try row.string("power")),
                 operation: try row.optionalValue("operation"), flavor: try row.value("flavor"),
                 image: try row.optionalValue("image"),
-                imageProperties: try row.value("image_properties"), metadata: try row.object("metadata"),
+                imageProperties: try row.value("image_properties"), rescue: try row.optionalValue("rescue"),
+                keepsDisks: try row.bool("keeps_disks"), metadata: try row.object("metadata"),
                 userData: try row.optionalString("user_data"), files: try row.value("personality"),
                 configDrive: try row.bool("config_drive"),
                 keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),

@@ -4,7 +4,6 @@ import Contracts
 import Database
 import GuestKeys
 import ImageAccess
-import ImageFormat
 import JSON
 import Kernel
 import WebAPI
@@ -20,7 +19,7 @@ struct ServerOwner: Sendable {
     /// The same for an administrator of the whole cloud; nil for others.
     var administrator: ActingSubject? { isAdmin ? asUser : nil }
     let requestID: String
-    fileprivate let caller: Caller
+    let caller: Caller
     /// Whether policy lets the user choose addresses in a network of this project.
     let choosesAddress: @Sendable (_ networkProject: String) -> Bool
     /// Whether policy lets the user have a root disk whose size the image decides.
@@ -97,28 +96,36 @@ struct ServerCreation {
     }
 
     private func checkMetadata() throws {
-        let items = request.metadata.count
-        guard items > 0 else { return }
-        let limit = try settings.quota.state(connection, project: owner.project, ComputeQuotas.metadataItems).limit
-        if limit >= 0, items > limit {
+        try ServerCreation.checkMetadata(connection, request.metadata, project: owner.project, settings.quota)
+    }
+
+    /// - Throws: 403 if there are more items than the project's quota allows.
+    static func checkMetadata(_ connection: Connection, _ metadata: JSONObject, project: String, _ quota: Quota) throws {
+        guard !metadata.isEmpty else { return }
+        let limit = try quota.state(connection, project: project, ComputeQuotas.metadataItems).limit
+        if limit >= 0, metadata.count > limit {
             throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
         }
     }
 
-    /// - Throws: 403 with Nova's message if the number or size of the files exceeds the project's quota.
     private func checkFiles() throws {
-        guard !request.files.isEmpty else { return }
+        try ServerCreation.checkFiles(connection, request.files, project: owner.project, settings.quota)
+    }
+
+    /// - Throws: 403 with Nova's message if the number or size of the files exceeds the project's quota.
+    static func checkFiles(_ connection: Connection, _ files: [ServerFile], project: String, _ quotas: Quota) throws {
+        guard !files.isEmpty else { return }
         func excess(_ quota: QuotaDeclaration, _ value: Int) throws -> Int? {
-            let limit = try settings.quota.state(connection, project: owner.project, quota).limit
+            let limit = try quotas.state(connection, project: project, quota).limit
             return limit >= 0 && value > limit ? limit : nil
         }
-        if let limit = try excess(ComputeQuotas.files, request.files.count) {
-            throw ResourceError.forbidden("Personality file limit exceeded: \(request.files.count) files, at most \(limit) are allowed.")
+        if let limit = try excess(ComputeQuotas.files, files.count) {
+            throw ResourceError.forbidden("Personality file limit exceeded: \(files.count) files, at most \(limit) are allowed.")
         }
-        if let limit = try excess(ComputeQuotas.filePathLength, request.files.map(\.path.utf8.count).max() ?? 0) {
+        if let limit = try excess(ComputeQuotas.filePathLength, files.map(\.path.utf8.count).max() ?? 0) {
             throw ResourceError.forbidden("Personality file path exceeds maximum \(limit)")
         }
-        if let limit = try excess(ComputeQuotas.fileSize, request.files.map(\.size).max() ?? 0) {
+        if let limit = try excess(ComputeQuotas.fileSize, files.map(\.size).max() ?? 0) {
             throw ResourceError.forbidden("Personality file content exceeds maximum \(limit)")
         }
     }
@@ -192,7 +199,7 @@ struct ServerCreation {
 
     // MARK: references
 
-    private struct Flavor {
+    struct Flavor {
         let id: String
         let vcpus: Int
         let memory: Int
@@ -201,16 +208,22 @@ struct ServerCreation {
     }
 
     private func flavor() throws -> Flavor {
+        guard let flavor = try ServerCreation.flavor(connection, request.flavorRef, owner) else {
+            throw ResourceError.badRequest("Flavor \(request.flavorRef.prefix(255)) could not be found.")
+        }
+        return flavor
+    }
+
+    /// Nil for a flavor that the owner may not use.
+    static func flavor(_ connection: Connection, _ ref: String, _ owner: ServerOwner) throws -> Flavor? {
         let rows = try connection.query(
             """
             SELECT f.id, f.name, f.flavorid, f.vcpus, f.memory_mb, f.root_gb, f.ephemeral_gb, f.swap_mb, f.extra_specs
-            FROM flavors f WHERE f.flavorid = \(Href.lastSegment(request.flavorRef)) AND NOT f.disabled
+            FROM flavors f WHERE f.flavorid = \(Href.lastSegment(ref)) AND NOT f.disabled
             AND (f.is_public OR \(owner.isAdmin) OR EXISTS (SELECT 1 FROM flavor_access a
                 WHERE a.flavor_id = f.id AND a.project_id = \(owner.project)))
             """)
-        guard let row = rows.first else {
-            throw ResourceError.badRequest("Flavor \(request.flavorRef.prefix(255)) could not be found.")
-        }
+        guard let row = rows.first else { return nil }
         return Flavor(
             id: try row.string("id"), vcpus: try row.int("vcpus"), memory: try row.int("memory_mb"),
             root: try row.int("root_gb"),
@@ -235,37 +248,7 @@ struct ServerCreation {
             }
         }
         guard let id = request.imageID else { return nil }
-        let image = try usableImage(id)
-        let size = image.size ?? 0
-        let needed = max(size, image.virtualSize ?? 0)
-        if image.minRAM > flavor.memory {
-            throw ResourceError.badRequest(
-                """
-                Flavor's memory is too small for requested image. Flavor memory is \(flavor.memory) MiB, the \
-                image's min_ram is \(image.minRAM) MiB.
-                """
-            )
-        }
-        let disk = flavor.root << 30
-        guard flavor.root > 0 || owner.mayUseZeroDisk else {
-            throw ResourceError.forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
-        }
-        if flavor.root > 0, max(needed, image.minDisk << 30) > disk {
-            throw ResourceError.badRequest(
-                """
-                Flavor's disk is too small for requested image. Flavor disk is \(disk) bytes, image is \
-                \(max(needed, image.minDisk << 30)) bytes.
-                """
-            )
-        }
-        guard let diskFormat = image.diskFormat else { throw ResourceError.badRequest("Image \(id) has no disk_format.") }
-        return ServerSpec.Image(
-            id: id, checksum: image.checksum, hashAlgorithm: image.hashAlgorithm, contentHash: image.hashValue,
-            diskFormat: diskFormat, size: size, minDiskGiB: image.minDisk,
-            // The size of the root disk on its host if the flavor does not specify one.
-            diskGiB: (needed + (1 << 30) - 1) >> 30, properties: TextMap(image.properties),
-            // The agent downloads the image on behalf of this user if the project's members may not.
-            administrator: image.needsUser ? owner.asUser.map(RecordedSubject.init) : nil)
+        return try imageCheck.rootDisk(id, memory: flavor.memory, root: flavor.root)
     }
 
     /// The properties of the image from which the boot volume was or will be created; they apply as for a local disk.
@@ -290,24 +273,9 @@ struct ServerCreation {
         try connection.query(query).first?.optionalJSON("image_metadata")?.objectValue ?? [:]
     }
 
-    /// - Throws: 400 where Image would answer 404, or if the image cannot be used as a disk; 403 as in Image if its data may not
-    ///   be read.
-    private func usableImage(_ id: String) throws -> UsableImage {
-        guard let image = try images.image(connection, id, for: owner.caller) else {
-            throw ResourceError.badRequest("Image \(id) could not be found.")
-        }
-        guard image.status == "active" else { throw ResourceError.badRequest("Image \(id) is not active.") }
-        let container = image.containerFormat ?? "none"
-        guard ContainerFormats.bareDisks.contains(container) else {
-            throw ResourceError.badRequest(
-                """
-                Image \(id) cannot be the disk of a server: its container_format is '\(container)'. It must be one \
-                of \(ContainerFormats.bareDisks.sorted().joined(separator: ", ")).
-                """
-            )
-        }
-        return image
-    }
+    private var imageCheck: ServerImageCheck { ServerImageCheck(connection: connection, images: images, owner: owner) }
+
+    private func usableImage(_ id: String) throws -> UsableImage { try imageCheck.usable(id) }
 
     private func checkZone() throws {
         if let target = request.zone.target {
@@ -325,16 +293,20 @@ struct ServerCreation {
         }
     }
 
-    private struct Key {
+    /// A key pair of the user, as the server gets it.
+    struct Key {
         let name: String
         let data: String
         let type: String
     }
 
     private func keyData() throws -> Key? {
-        guard let name = request.keyName else { return nil }
-        let rows = try connection.query(
-            "SELECT public_key, type FROM keypairs WHERE user_id = \(owner.user) AND name = \(name)")
+        try request.keyName.map { try ServerCreation.key(connection, $0, user: owner.user) }
+    }
+
+    /// - Throws: 400 if the user has no key pair of this name.
+    static func key(_ connection: Connection, _ name: String, user: String) throws -> Key {
+        let rows = try connection.query("SELECT public_key, type FROM keypairs WHERE user_id = \(user) AND name = \(name)")
         guard let row = rows.first else {
             throw ResourceError.badRequest("Invalid key_name provided: no key pair is named '\(name)'.")
         }

@@ -103,13 +103,16 @@ enum ServerQuota {
     private static func amounts(
         _ connection: Connection, server: String
     ) throws -> (project: String, amounts: [(quota: QuotaDeclaration, amount: Int)])? {
-        guard let row = try connection.query("SELECT project_id, flavor FROM servers WHERE id = \(server)").first else { return nil }
-        let flavor = try row.json("flavor")
+        guard let row = try connection.query("SELECT project_id, flavor, other_flavor FROM servers WHERE id = \(server)").first else {
+            return nil
+        }
+        // A server that is resized counts with the larger flavor.
+        let flavors = [try row.json("flavor"), try row.optionalJSON("other_flavor")].compactMap { $0 }
+        func most(_ amount: String) -> Int { flavors.compactMap { $0[amount]?.intValue }.max() ?? 0 }
         return (
             try row.string("project_id"),
             [
-                (ComputeQuotas.instances, 1), (ComputeQuotas.cores, flavor["vcpus"]?.intValue ?? 0),
-                (ComputeQuotas.memory, flavor["ram"]?.intValue ?? 0),
+                (ComputeQuotas.instances, 1), (ComputeQuotas.cores, most("vcpus")), (ComputeQuotas.memory, most("ram")),
             ]
         )
     }

@@ -38,7 +38,7 @@ package struct ComputePeriodicTasks: Sendable {
     @discardableResult
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
-            resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, forget, reclaim,
+            resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, confirmResizes, forget, reclaim,
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
@@ -75,7 +75,27 @@ package struct ComputePeriodicTasks: Sendable {
                     ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED) RETURNING id
                 """
             ).map { try $0.string("id") }
-            if !ids.isEmpty { try connection.execute("DELETE FROM server_actions WHERE server_id = ANY(\(ids)::uuid[])") }
+            if !ids.isEmpty {
+                try connection.execute("DELETE FROM server_actions WHERE server_id = ANY(\(ids)::uuid[])")
+                try connection.execute("DELETE FROM server_migrations WHERE server_id = ANY(\(ids)::uuid[])")
+            }
+            return ids.count
+        }
+    }
+
+    /// Confirms resizes that have waited longer than the operator allows.
+    private func confirmResizes() async throws -> Int {
+        guard let window = compute.settings.resizeConfirmWindow else { return 0 }
+        let before = compute.ambient.now + .microseconds(-window.microseconds)
+        let compute = compute
+        return try await compute.database.write { connection in
+            let ids = try connection.query(
+                """
+                SELECT id FROM servers WHERE vm_state = 'resized' AND task_state IS NULL AND NOT deleted AND updated_at < \(before)
+                AND locked_by IS NULL ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
+                """
+            ).map { try $0.string("id") }
+            for id in ids { try MigrationStore.confirmUnasked(connection, server: id, compute) }
             return ids.count
         }
     }

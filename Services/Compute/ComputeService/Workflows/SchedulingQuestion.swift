@@ -5,19 +5,21 @@ import Kernel
 
 /// Builds the scheduling request from a server's row.
 enum SchedulingQuestion {
+    /// - Parameter newFlavor: whether the server is to have the other flavor of its row.
     /// - Returns: nil without the server.
     /// - Throws: 400 for an extra spec or image property that is invalid for the scheduler.
-    static func load(_ connection: Connection, server: String, operation: String) throws -> ScheduleServer? {
+    static func load(_ connection: Connection, server: String, operation: String, newFlavor: Bool = false) throws -> ScheduleServer? {
+        let flavor: SQL = newFlavor ? "coalesce(s.other_flavor, s.flavor)" : "s.flavor"
         let rows = try connection.query(
             """
-            SELECT s.project_id, s.user_id, s.flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.pinned_zone,
+            SELECT s.project_id, s.user_id, \(flavor) AS flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.pinned_zone,
                 s.requested_host, s.scheduler_hints, s.group_id, g.policy, g.rules,
                 (SELECT json_agg(m.id) FROM servers m WHERE m.group_id = s.group_id AND NOT m.deleted AND m.id <> s.id)
                     AS members
             FROM servers s LEFT JOIN server_groups g ON g.id = s.group_id WHERE s.id = \(server) AND NOT s.deleted
             """)
         guard let row = rows.first else { return nil }
-        let flavor: ServerFlavor = try row.value("flavor")
+        let wanted: ServerFlavor = try row.value("flavor")
         let image: ServerImage? = try row.optionalValue("image")
         let properties: TextMap = try row.value("image_properties")
         let hints = try row.object("scheduler_hints")
@@ -31,7 +33,7 @@ enum SchedulingQuestion {
             zone: try row.optionalString("pinned_zone"), host: try row.optionalString("requested_host"), resources: [:],
             imageProperties: properties, group: group, sameHost: list(hints["same_host"]),
             differentHost: list(hints["different_host"]))
-        question.ask(for: try ServerNeeds(flavor, image, properties: properties), of: flavor)
+        question.ask(for: try ServerNeeds(wanted, image, properties: properties), of: wanted)
         return question
     }
 

@@ -75,15 +75,12 @@ struct ServerCreate: Sendable {
             let texts = SchedulingFault.texts(answer)
             throw StepFailure(texts.message, details: texts.details)
         }
-        let zone = compute.settings.defaultZone
+        let zone = ServerSteps.zone(of: host, compute)
         let now = context.now
         context.commit { connection in
             try connection.execute(
                 """
-                UPDATE servers SET host = \(host), availability_zone = coalesce(
-                    (SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts h ON h.aggregate_id = a.id
-                        WHERE h.host = \(host) AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1),
-                    (SELECT c.availability_zone FROM compute_services c WHERE c.host = \(host)), \(zone)),
+                UPDATE servers SET host = \(host), availability_zone = \(zone),
                     \(ServerSteps.entering(.networking, progress: 10, now: now))
                 WHERE id = \(id) AND NOT deleted
                 """)

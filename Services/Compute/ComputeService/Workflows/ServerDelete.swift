@@ -40,12 +40,23 @@ struct ServerDelete: Sendable {
                 .init(
                     "allocation",
                     run: { context in
-                        try await steps.compute.clients.scheduler.release(consumer: context.subjectID)
+                        for consumer in try await consumers(context.subjectID) {
+                            try await steps.compute.clients.scheduler.release(consumer: consumer)
+                        }
                         return .skip
                     }),
                 .init("finish", run: { try await finish(&$0) }),
             ],
             retriesForever: true, failed: { _, _ in })
+    }
+
+    /// The server, and its moves that hold what it had before.
+    private func consumers(_ id: String) async throws -> [String] {
+        try await database.read { connection in
+            try connection.query(
+                "SELECT uuid FROM server_migrations WHERE server_id = \(id) AND status = ANY(\(MigrationStore.open)::text[])"
+            ).map { try $0.string("uuid") } + [id]
+        }
     }
 
     private func load(_ id: String) async throws -> WorkflowServer? {
@@ -65,6 +76,11 @@ struct ServerDelete: Sendable {
                 RETURNING o.vm_state
                 """)
             guard let row = rows.first else { return }
+            try connection.execute(
+                """
+                UPDATE server_migrations SET status = 'error', updated_at = \(now)
+                WHERE server_id = \(id) AND status = ANY(\(MigrationStore.open)::text[])
+                """)
             try ServerActions.finish(connection, server: id, action: "delete", now: now)
             // Last, because the quota's usage row serializes the requests of the project.
             if try row.string("vm_state") != VMState.softDeleted.rawValue { try ServerQuota.release(connection, server: id) }

@@ -82,7 +82,7 @@ struct WorkflowServer: Sendable {
     }
 
     var isConfirmedAbsent: Bool {
-        observedGeneration >= generation && observedPower == "absent" && observedHost == host
+        isApplied && observedPower == "absent"
     }
 }
 
@@ -131,6 +131,15 @@ struct ServerSteps: Sendable {
     }
 
     // MARK: hosts
+
+    /// The availability zone of a host, as an expression.
+    static func zone(of host: String, _ compute: Compute) -> SQL {
+        """
+        coalesce((SELECT a.availability_zone FROM aggregates a JOIN aggregate_hosts h ON h.aggregate_id = a.id
+                WHERE h.host = \(host) AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1),
+            (SELECT c.availability_zone FROM compute_services c WHERE c.host = \(host)), \(compute.settings.defaultZone))
+        """
+    }
 
     /// Whether a host's agent has spoken lately.
     func isUp(host: String) async throws -> Bool {

@@ -1,0 +1,54 @@
+/// Actions that change more of a server than its power.
+package enum ServerChange: String, Sendable, CaseIterable {
+    case rebuild, rescue, unrescue, resize, migrate, confirmResize, revertResize
+
+    /// The name in API messages and instance actions.
+    package var name: String { rawValue }
+
+    /// The event's name in the instance actions.
+    package var event: String {
+        switch self {
+        case .rebuild, .rescue, .unrescue: "compute_\(rawValue)_instance"
+        // As in Nova, a migration is a resize to the same flavor.
+        case .resize, .migrate: "compute_prep_resize"
+        case .confirmResize: "compute_confirm_resize"
+        case .revertResize: "compute_revert_resize"
+        }
+    }
+
+    /// The states in which the action is allowed.
+    package var from: [VMState] {
+        switch self {
+        case .rebuild, .rescue: [.active, .stopped, .error]
+        case .unrescue: [.rescued]
+        case .resize, .migrate: [.active, .stopped]
+        case .confirmResize, .revertResize: [.resized]
+        }
+    }
+
+    /// The task at its beginning; nil for what is done with the response.
+    package var task: TaskState? {
+        switch self {
+        case .rebuild: .rebuilding
+        case .rescue: .rescuing
+        case .unrescue: .unrescuing
+        case .resize, .migrate: .resizePrep
+        case .confirmResize: nil
+        case .revertResize: .resizeReverting
+        }
+    }
+
+    /// Where it can lead from a state.
+    package func ends(from state: VMState) -> [VMState] {
+        switch self {
+        case .rebuild: state == .stopped ? [.stopped, .error] : [.active, .error]
+        case .rescue: [.rescued]
+        case .unrescue: [.active]
+        case .resize, .migrate: [.resized]
+        case .confirmResize, .revertResize: [.active, .stopped]
+        }
+    }
+
+    /// The kind of the agent's operation.
+    package var operationKind: String { self == .revertResize ? "resize-revert" : rawValue }
+}

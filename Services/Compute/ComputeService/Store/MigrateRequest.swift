@@ -1,0 +1,63 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// Accepts a migration inside its transaction.
+struct MigrateRequest {
+    let connection: Connection
+    let compute: Compute
+    let owner: ServerOwner
+    let host: String?
+
+    /// - Throws: 400 for a host that is not there, or a server that cannot be moved; 409 if its host is down.
+    func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
+        let id = try decision.value(for: "os_compute_api:os-migrate-server:migrate").id
+        let source = server.host ?? ""
+        let row = try connection.query(
+            """
+            SELECT s.flavor, s.flavor_id, s.power, EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
+                AND coalesce((s.flavor->>'ephemeral')::bigint, 0) = 0 AS on_volumes,
+                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up,
+                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(host)) AS is_known
+            FROM servers s WHERE s.id = \(id)
+            """)[0]
+        guard try row.bool("on_volumes") else {
+            throw ResourceError.badRequest(
+                "Migration pre-check error: instance \(id) has local disks, and only servers whose disks are volumes can be moved.")
+        }
+        guard try host == nil || row.bool("is_known") else {
+            throw ResourceError.badRequest("Compute host \(host?.prefix(255) ?? "") could not be found.")
+        }
+        guard host != source else {
+            throw ResourceError.badRequest("Unable to migrate instance (\(id)) to current host (\(source)).")
+        }
+        guard try row.bool("is_up") else {
+            throw ResourceError.conflict("Migration pre-check error: the host of instance \(id) is down.")
+        }
+        let migration = compute.ambient.newUUID().description
+        let flavor = try row.json("flavor")
+        let now = compute.ambient.now
+        try MigrationStore.add(
+            connection, migration, of: server, type: "migration", target: nil, old: flavor, new: flavor, user: owner.user,
+            project: owner.caller.projectID, now: now)
+        try connection.execute(
+            """
+            UPDATE servers SET other_flavor = flavor, other_flavor_id = flavor_id, fault = NULL,
+                task_state = \(TaskState.resizePrep.rawValue), updated_at = \(now) WHERE id = \(id)
+            """)
+        try ServerActions.begin(
+            connection, server: id, action: ServerChange.migrate.name, event: ServerChange.migrate.event, requestID: owner.requestID,
+            user: owner.user, project: owner.caller.projectID, now: now)
+        try Workflows.start(
+            connection, ServerMigration(compute).workflow, subject: id,
+            frame: ServerMigration.Frame(
+                migration: migration, source: source, requested: host,
+                power: try row.string("power") == DesiredPower.shutoff.rawValue ? .shutoff : .running), requestID: owner.requestID,
+            ambient: compute.ambient)
+    }
+}

@@ -1,0 +1,225 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// A server whose flavor changes, or which moves.
+struct ServerMove: Sendable {
+    /// Of the migration, and the consumer of what the server had before.
+    let migration: String
+    let flavor: ServerFlavor
+    let other: ServerFlavor
+    /// The id of the other flavor's row.
+    let otherID: String
+    let project: String
+    let user: String
+    let power: DesiredPower
+    let source: String
+    /// Nil while the scheduler has not decided.
+    let target: String?
+
+    /// The state in which the server is when the move has ended.
+    var rest: VMState { power == .shutoff ? .stopped : .active }
+}
+
+/// Statements for `server_migrations`, and for the flavors of servers that are resized.
+enum MigrationStore {
+    /// Statuses of migrations that hold allocations.
+    static let open = ["migrating", "finished", "reverting"]
+
+    static func add(
+        _ connection: Connection, _ id: String, of server: ServerRecord, type: String, target: String?, old: JSONValue, new: JSONValue,
+        user: String,
+        project: String?, now: Timestamp
+    ) throws {
+        try connection.execute(
+            """
+            INSERT INTO server_migrations (uuid, server_id, type, status, source_host, dest_host, old_flavor, new_flavor, user_id,
+                project_id, created_at, updated_at)
+            VALUES (\(id), \(server.id), \(type), 'migrating', \(server.host), \(target), \(old)::jsonb, \(new)::jsonb,
+                \(user), \(project), \(now), \(now))
+            """)
+    }
+
+    static func set(_ connection: Connection, _ migration: String, status: String, now: Timestamp) throws {
+        try connection.execute("UPDATE server_migrations SET status = \(status), updated_at = \(now) WHERE uuid = \(migration)")
+    }
+
+    /// The server's move that has not ended; nil for none.
+    static func current(_ connection: Connection, server id: String) throws -> ServerMove? {
+        let rows = try connection.query(
+            """
+            SELECT m.uuid, s.flavor, s.other_flavor, s.other_flavor_id, s.project_id, s.user_id, s.power,
+                m.source_host, m.dest_host
+            FROM servers s JOIN server_migrations m ON m.server_id = s.id AND m.status = ANY(\(open)::text[])
+            WHERE s.id = \(id) AND s.other_flavor IS NOT NULL ORDER BY m.id DESC LIMIT 1
+            """)
+        guard let row = rows.first else { return nil }
+        return ServerMove(
+            migration: try row.string("uuid"), flavor: try row.value("flavor"), other: try row.value("other_flavor"),
+            otherID: try row.string("other_flavor_id"), project: try row.string("project_id"), user: try row.string("user_id"),
+            power: DesiredPower(rawValue: try row.string("power")) ?? .running,
+            source: try row.string("source_host"), target: try row.optionalString("dest_host"))
+    }
+
+    /// What the quota counts beyond `flavor` while the server can also have `other`.
+    static func excess(_ other: ServerFlavor, over flavor: ServerFlavor) -> [(quota: QuotaDeclaration, amount: Int)] {
+        let all: [(quota: QuotaDeclaration, amount: Int)] = [
+            (ComputeQuotas.cores, other.vcpus - flavor.vcpus), (ComputeQuotas.memory, other.memoryMiB - flavor.memoryMiB),
+        ]
+        return all.filter { $0.amount > 0 }
+    }
+
+    /// The server has one flavor again: the one that it has now.
+    ///
+    /// - Returns: whether it had two.
+    @discardableResult
+    static func settle(_ connection: Connection, server id: String, _ move: ServerMove) throws -> Bool {
+        let changed = try connection.execute(
+            """
+            UPDATE servers SET other_flavor = NULL, other_flavor_id = NULL, keeps_disks = false
+            WHERE id = \(id) AND other_flavor IS NOT NULL
+            """)
+        guard changed > 0 else { return false }
+        // Last, because the quota's usage row serializes the requests of the project.
+        try Quota.release(connection, project: move.project, excess(move.other, over: move.flavor))
+        return true
+    }
+
+    /// Gives the server the other one of its two flavors, and has the host do it. Does nothing if the server has the flavor.
+    ///
+    /// - Parameters:
+    ///   - flavor: the id of the flavor's row.
+    ///   - operation: the agent's.
+    ///   - keepsDisks: whether copies of the disks are kept.
+    static func exchange(
+        _ connection: Connection, server id: String, to flavor: String, operation: ServerSpec.Operation, keepsDisks: Bool,
+        ambient: Ambient
+    ) throws {
+        let changed = try connection.execute(
+            """
+            UPDATE servers SET flavor = other_flavor, flavor_id = other_flavor_id, other_flavor = flavor, other_flavor_id = flavor_id,
+                keeps_disks = \(keepsDisks) WHERE id = \(id) AND other_flavor_id = \(flavor) AND NOT deleted
+            """)
+        guard changed > 0 else { return }
+        try DesiredState.change(connection, server: id, operation: try JSONValue(encoding: operation))
+        try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
+    }
+
+    // MARK: hosts
+
+    static func set(_ connection: Connection, _ migration: String, target host: String, now: Timestamp) throws {
+        try connection.execute("UPDATE server_migrations SET dest_host = \(host), updated_at = \(now) WHERE uuid = \(migration)")
+    }
+
+    /// Gives the server to another host, and orders it away from the one that has it. Does nothing if that host has it no more.
+    static func move(
+        _ connection: Connection, server id: String, from source: String, to target: String, power: DesiredPower, _ compute: Compute
+    ) throws {
+        let ambient = compute.ambient
+        let moved = try connection.execute(
+            """
+            UPDATE servers SET generation = generation + 1, epoch = epoch + 1, operation = NULL
+            WHERE id = \(id) AND host = \(source) AND NOT deleted
+            """)
+        guard moved > 0 else { return }
+        try Absences.order(connection, server: id, host: source, ambient: ambient)
+        // It may still be ordered away from there.
+        try connection.execute("DELETE FROM server_absences WHERE server_id = \(id) AND host = \(target)")
+        try connection.execute(
+            """
+            UPDATE servers SET host = \(target), availability_zone = \(ServerSteps.zone(of: target, compute)) WHERE id = \(id)
+            """)
+        try DesiredState.change(connection, server: id, power: power, operation: .null)
+        try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
+    }
+
+    /// Whether a host has confirmed that it has the server no more, or the server is being deleted.
+    static func isRemoved(_ connection: Connection, server id: String, from host: String) throws -> Bool {
+        try connection.query(
+            """
+            SELECT 1 AS one FROM server_absences a JOIN servers s ON s.id = a.server_id
+            WHERE a.server_id = \(id) AND a.host = \(host) AND s.task_state IS DISTINCT FROM 'deleting'
+            """
+        ).isEmpty
+    }
+
+    // MARK: reverting
+
+    /// Reverts a resize or a move as its owner asks.
+    static func revert(
+        _ connection: Connection, _ context: RequestContext, _ decision: Authorized<ServerRecord>, _ compute: Compute
+    ) throws {
+        let id = try decision.value(for: "os_compute_api:servers:revert_resize").id
+        let caller = try context.caller
+        guard let move = try MigrationStore.current(connection, server: id) else {
+            throw ResourceError.conflict("Instance \(id) has not been resized.")
+        }
+        let now = compute.ambient.now
+        try connection.execute(
+            "UPDATE servers SET task_state = \(TaskState.resizeReverting.rawValue), updated_at = \(now) WHERE id = \(id)")
+        try MigrationStore.set(connection, move.migration, status: "reverting", now: now)
+        try ServerActions.begin(
+            connection, server: id, action: ServerChange.revertResize.name, event: ServerChange.revertResize.event,
+            requestID: context.requestID, user: caller.userID, project: caller.projectID, now: now)
+        if let target = move.target, target != move.source {
+            try Workflows.start(
+                connection, ServerMigration(compute).reversal, subject: id,
+                frame: .init(migration: move.migration, source: move.source, target: target, power: move.power),
+                requestID: context.requestID, ambient: compute.ambient)
+        } else {
+            try Workflows.start(
+                connection, ServerResize(compute).reversal, subject: id,
+                frame: .init(migration: move.migration, oldFlavor: move.otherID), requestID: context.requestID,
+                ambient: compute.ambient)
+        }
+    }
+
+    /// Whether there is a record with this number.
+    static func exists(_ connection: Connection, number: String, server id: String) throws -> Bool {
+        try !connection.query("SELECT 1 AS one FROM server_migrations WHERE server_id = \(id) AND id::text = \(number)").isEmpty
+    }
+
+    // MARK: confirming
+
+    /// Confirms a resize as its owner asks.
+    static func confirm(
+        _ connection: Connection, _ context: RequestContext, _ decision: Authorized<ServerRecord>, _ compute: Compute
+    ) throws {
+        let id = try decision.value(for: "os_compute_api:servers:confirm_resize").id
+        let caller = try context.caller
+        try confirm(connection, server: id, requestID: context.requestID, user: caller.userID, project: caller.projectID, compute)
+    }
+
+    /// Confirms a resize that has waited for long enough.
+    static func confirmUnasked(_ connection: Connection, server id: String, _ compute: Compute) throws {
+        try confirm(
+            connection, server: id, requestID: "req-" + compute.ambient.newUUID().description, user: "", project: nil, compute)
+    }
+
+    private static func confirm(
+        _ connection: Connection, server id: String, requestID: String, user: String, project: String?, _ compute: Compute
+    ) throws {
+        guard let move = try current(connection, server: id) else {
+            throw ResourceError.conflict("Instance \(id) has not been resized.")
+        }
+        let now = compute.ambient.now
+        try connection.execute(
+            "UPDATE servers SET vm_state = \(move.rest.rawValue), task_state = NULL, updated_at = \(now) WHERE id = \(id)")
+        try ServerActions.begin(
+            connection, server: id, action: "confirmResize", event: ServerChange.confirmResize.event, requestID: requestID, user: user,
+            project: project, now: now)
+        try ServerActions.finish(connection, server: id, action: "confirmResize", now: now)
+        try set(connection, move.migration, status: "confirmed", now: now)
+        try Workflows.start(
+            connection, ServerResize(compute).confirmation, subject: move.migration, requestID: requestID, ambient: compute.ambient)
+        try settle(connection, server: id, move)
+        // The host deletes the copies.
+        try DesiredState.change(connection, server: id, operation: .null)
+        try DesiredState.publish(connection, server: id, ambient: compute.ambient)
+    }
+}

@@ -1,0 +1,97 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import GuestKeys
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// Accepts a resize inside its transaction: checks the new flavor, takes the quota, and writes what the workflow needs.
+struct ResizeRequest {
+    let connection: Connection
+    let compute: Compute
+    let owner: ServerOwner
+    let flavorRef: String
+    /// Nil keeps the server's.
+    let diskConfig: String?
+
+    /// - Throws: 400 for a flavor that the server cannot have, 403 (quota), in Compute's words.
+    func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
+        let id = try decision.value(for: "os_compute_api:servers:resize").id
+        guard compute.settings.resizesOnSameHost else {
+            throw ResourceError.badRequest(
+                "No valid host was found. Resizing on the same host is not allowed, and servers cannot be moved to another host.")
+        }
+        let row = try connection.query(
+            """
+            SELECT s.flavor, s.flavor_id, s.image, \(ServerProperties.ofImage) AS image_properties, i.min_ram, i.min_disk,
+                EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0) AS on_volume
+            FROM servers s LEFT JOIN published_images i ON i.id = s.image_id WHERE s.id = \(id)
+            """)[0]
+        guard let chosen = try ServerCreation.flavor(connection, flavorRef, owner) else {
+            throw ResourceError.badRequest("Flavor \(flavorRef.prefix(255)) could not be found.")
+        }
+        guard try row.string("flavor_id") != chosen.id else {
+            throw ResourceError.badRequest("When resizing, instances must change flavor!")
+        }
+        let old: ServerFlavor = try row.value("flavor")
+        let new: ServerFlavor = try chosen.document.decode(as: ServerFlavor.self)
+        let image: ServerImage? = try row.optionalValue("image")
+        try check(new, old, image: try row.bool("on_volume") ? nil : image, row)
+        let properties: TextMap = try row.value("image_properties")
+        try GuestKey.check(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
+        _ = try ServerNeeds(new, image, properties: properties)
+        let migration = compute.ambient.newUUID().description
+        try MigrationStore.add(
+            connection, migration, of: server, type: "resize", target: server.host, old: try row.json("flavor"), new: chosen.document,
+            user: owner.user,
+            project: owner.caller.projectID, now: compute.ambient.now)
+        try connection.execute(
+            """
+            UPDATE servers SET other_flavor = \(chosen.document)::jsonb, other_flavor_id = \(chosen.id), fault = NULL,
+                disk_config = coalesce(\(diskConfig), disk_config),
+                task_state = \(TaskState.resizePrep.rawValue), updated_at = \(compute.ambient.now) WHERE id = \(id)
+            """)
+        try ServerActions.begin(
+            connection, server: id, action: "resize", event: ServerChange.resize.event, requestID: owner.requestID, user: owner.user,
+            project: owner.caller.projectID, now: compute.ambient.now)
+        try Workflows.start(
+            connection, ServerResize(compute).workflow, subject: id,
+            frame: ServerResize.Frame(migration: migration, newFlavor: chosen.id), requestID: owner.requestID, ambient: compute.ambient)
+        // Last, because the quota's usage row serializes the requests of the project.
+        let more = MigrationStore.excess(new, over: old)
+        if !more.isEmpty { try compute.quota.reserve(connection, project: server.project, more) }
+    }
+
+    /// - Parameter image: nil for a server on a volume.
+    private func check(_ new: ServerFlavor, _ old: ServerFlavor, image: ServerImage?, _ row: Row) throws {
+        if let image {
+            guard new.rootGiB > 0 else {
+                throw ResourceError.badRequest(
+                    "Server disk was unable to be resized because: Resize to zero disk flavor is not allowed.")
+            }
+            let disk = old.rootGiB > 0 ? old.rootGiB : image.diskGiB ?? 0
+            guard new.rootGiB >= disk else { throw ResizeRequest.shrinks("root", from: disk, to: new.rootGiB) }
+            if let least = try row.optionalInt("min_disk"), least > new.rootGiB {
+                throw ResourceError.badRequest(
+                    "Flavor's disk is too small for requested image. Flavor disk is \(new.rootGiB) GiB, image needs \(least) GiB.")
+            }
+        }
+        let (ephemeral, before) = (new.ephemeralGiB ?? 0, old.ephemeralGiB ?? 0)
+        guard ephemeral >= before else { throw ResizeRequest.shrinks("ephemeral", from: before, to: ephemeral) }
+        if let least = try row.optionalInt("min_ram"), least > new.memoryMiB {
+            throw ResourceError.badRequest(
+                """
+                Flavor's memory is too small for requested image. Flavor memory is \(new.memoryMiB) MiB, the \
+                image's min_ram is \(least) MiB.
+                """
+            )
+        }
+    }
+
+    private static func shrinks(_ disk: String, from old: Int, to new: Int) -> ResourceError {
+        .badRequest("Resize error: Unable to resize disk down. The \(disk) disk has \(old) GiB, and the flavor's has \(new) GiB.")
+    }
+}

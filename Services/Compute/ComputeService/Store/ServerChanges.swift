@@ -1,0 +1,52 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import Telemetry
+import WebAPI
+
+/// Begins an action that ends with the report of the server's host.
+enum ServerChanges {
+    /// The locked row of a server on which the action is possible now.
+    ///
+    /// - Throws: 404, or 409 in Compute's words.
+    static func locked(
+        _ connection: Connection, _ context: RequestContext, _ id: String, for change: ServerChange
+    ) throws -> ServerRecord {
+        let current = try ServerRecord.find(connection, id, lock: true)
+        try current.requireUnlocked(context)
+        try current.require(states: change.from.map(\.rawValue), for: change.name)
+        guard current.host != nil else {
+            throw ResourceError.conflict("Instance \(id) is not on a host: '\(change.name)' is not possible.")
+        }
+        return current
+    }
+
+    /// Sets the system that the server boots in place of its own; nil for none.
+    static func set(
+        _ connection: Connection, _ decision: Authorized<ServerRecord>, rescue: JSONValue?, for action: String
+    ) throws {
+        let id = try decision.value(for: action).id
+        try connection.execute("UPDATE servers SET rescue = \(rescue)::jsonb WHERE id = \(id)")
+    }
+
+    /// Writes the new desired state, and sends it to the host.
+    static func begin(
+        _ connection: Connection, _ context: RequestContext, _ decision: Authorized<ServerRecord>, for action: String,
+        _ change: ServerChange, power: DesiredPower, operation: ServerSpec.Operation, ambient: Ambient
+    ) throws {
+        let id = try decision.value(for: action).id
+        let caller = try context.caller
+        try DesiredState.change(connection, server: id, power: power, operation: try JSONValue(encoding: operation))
+        try connection.execute(
+            """
+            UPDATE servers SET task_state = \(change.task?.rawValue), updated_at = \(ambient.databaseNow), fault = NULL WHERE id = \(id)
+            """)
+        try ServerActions.begin(
+            connection, server: id, action: change.name, event: change.event, requestID: context.requestID, user: caller.userID,
+            project: caller.projectID, now: ambient.now)
+        try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
+    }
+}

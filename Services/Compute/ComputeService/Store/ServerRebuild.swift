@@ -1,0 +1,127 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import GuestKeys
+import ImageAccess
+import JSON
+import Kernel
+import WebAPI
+
+/// Accepts a rebuild inside its transaction: checks the request, and writes the server's new image and settings.
+struct ServerRebuild {
+    let connection: Connection
+    let compute: Compute
+    let owner: ServerOwner
+    /// The member `rebuild` of the body.
+    let body: JSONValue
+    /// Whether the disk of a server on a volume is to get the image's content (2.93).
+    let writesVolumes: Bool
+
+    /// - Returns: the agent's operation.
+    /// - Throws: 400, 403 (quota), or 409 in Compute's words; 400 also for a volume whose content would have to change.
+    func run(_ decision: Authorized<ServerRecord>) throws -> ServerSpec.Operation {
+        let id = try decision.value(for: "os_compute_api:servers:rebuild").id
+        let row = try connection.query(
+            """
+            SELECT flavor, image, image_id, \(ServerProperties.ofImage) AS image_properties,
+                (SELECT v.volume_id FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0) AS boot_volume
+            FROM servers s WHERE id = \(id)
+            """)[0]
+        var changes = Changes()
+        let image = try imageID()
+        if let volume = try row.optionalString("boot_volume") {
+            try checkVolume(volume, image)
+        } else {
+            try setImage(image, row, &changes)
+        }
+        try settings(&changes)
+        try changes.apply(connection, "servers", id, at: compute.ambient.now, touching: true)
+        return ServerSpec.Operation(
+            id: compute.ambient.newUUID().description, kind: ServerChange.rebuild.operationKind,
+            preservesEphemeral: body["preserve_ephemeral"]?.boolValue)
+    }
+
+    private func imageID() throws -> String {
+        let text = body["imageRef"]?.stringValue ?? ""
+        guard let id = UUID128(Href.lastSegment(text)) else {
+            throw ResourceError.badRequest("Invalid imageRef provided. Value: '\(text.prefix(64))'. It must be the id of an image.")
+        }
+        return id.description
+    }
+
+    private func checkVolume(_ volume: String, _ image: String) throws {
+        let source = try connection.query("SELECT source_image_id FROM published_volumes WHERE id = \(volume)").first?
+            .optionalString("source_image_id")
+        guard !writesVolumes else {
+            throw ResourceError.badRequest(
+                "The server boots from volume \(volume), and Block Storage cannot write an image to a volume that exists. "
+                    + "Before 2.93 the server can be rebuilt with the content that its volume has.")
+        }
+        guard source == image else {
+            throw ResourceError.badRequest("Unable to rebuild with a different image for a volume-backed server.")
+        }
+    }
+
+    private func setImage(_ id: String, _ row: Row, _ changes: inout Changes) throws {
+        let flavor: ServerFlavor = try row.value("flavor")
+        let image = try ServerImageCheck(connection: connection, images: compute.images, owner: owner)
+            .rootDisk(id, memory: flavor.memoryMiB, root: flavor.rootGiB)
+        let specs = flavor.extraSpecs?.texts ?? [:]
+        try GuestKey.check(specs: specs, properties: image.properties.texts)
+        let earlier: TextMap = try row.value("image_properties")
+        let old = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: earlier.texts)
+        let new = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: image.properties.texts)
+        guard new.isMet(where: old) else {
+            throw ResourceError.badRequest(
+                """
+                Image \(id) cannot be used to rebuild the server: it needs traits, an architecture or a hypervisor for which the \
+                server's host was not chosen.
+                """
+            )
+        }
+        let claimed: ServerSpec.Image? = try row.optionalValue("image")
+        guard flavor.rootGiB > 0 || image.diskGiB ?? 0 <= claimed?.diskGiB ?? 0 else {
+            throw ResourceError.badRequest(
+                """
+                Image \(id) needs a disk of \(image.diskGiB ?? 0) GiB, and the server, whose flavor does not say a size, has one of \
+                \(claimed?.diskGiB ?? 0) GiB.
+                """
+            )
+        }
+        // The disk stays as large as what was claimed for it.
+        var kept = image
+        if flavor.rootGiB == 0 { kept.diskGiB = claimed?.diskGiB }
+        changes.set("image_id", sql: "\(id)::uuid")
+        changes.set(json: "image", try JSONValue(encoding: kept))
+        changes.set(json: "image_properties", try JSONValue(encoding: image.properties))
+    }
+
+    /// Members that the body has replace those of the server; null removes them.
+    private func settings(_ changes: inout Changes) throws {
+        if let name = body["name"]?.stringValue { changes.set("name", name) }
+        if let description = body["description"] { changes.set("description", description.stringValue) }
+        if let hostname = body["hostname"]?.stringValue { changes.set("hostname", hostname) }
+        if let config = body["OS-DCF:diskConfig"]?.stringValue { changes.set("disk_config", config) }
+        if let address = body["accessIPv4"] { changes.set("access_ip_v4", address.stringValue) }
+        if let address = body["accessIPv6"] {
+            changes.set("access_ip_v6", address.stringValue.map { IPAddress($0)?.description ?? $0 })
+        }
+        if let metadata = body["metadata"]?.objectValue {
+            try ServerCreation.checkMetadata(connection, metadata, project: owner.project, compute.quota)
+            changes.set(json: "metadata", .object(metadata))
+        }
+        if let name = body["key_name"] {
+            let key = try name.stringValue.map { try ServerCreation.key(connection, $0, user: owner.user) }
+            changes.set("key_name", key?.name)
+            changes.set("key_data", key?.data)
+            changes.set("key_type", key?.type ?? "ssh")
+        }
+        if let data = body["user_data"] { changes.set("user_data", data.stringValue) }
+        if let list = body["personality"]?.arrayValue {
+            let files = list.map(ServerFile.init)
+            try ServerCreation.checkFiles(connection, files, project: owner.project, compute.quota)
+            changes.set(json: "personality", .array(files.map(\.document)))
+        }
+    }
+}

@@ -1,0 +1,282 @@
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import Logging
+import WebAPI
+import Workflow
+
+/// Gives a server another flavor on its host, confirms it, and reverts it.
+///
+/// The server's allocations go to the migration, and the server claims those of its new flavor beside them. Until the resize is
+/// confirmed or reverted it has both.
+struct ServerResize: Sendable {
+    let steps: ServerSteps
+
+    init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
+
+    private var compute: Compute { steps.compute }
+    private var database: Database { steps.database }
+    private var ambient: Ambient { steps.ambient }
+
+    /// How long a host may take: it may have to copy a large disk.
+    static let hostDeadline: Duration = .seconds(3600)
+
+    // MARK: resize
+
+    struct Frame: Codable, Sendable {
+        /// The consumer of the server's allocations before the resize.
+        var migration: String
+        /// The id of the new flavor's row.
+        var newFlavor: String
+
+        enum CodingKeys: String, CodingKey {
+            case migration
+            case newFlavor = "new_flavor"
+        }
+    }
+
+    var workflow: Workflow<Frame> {
+        Workflow(
+            service: Compute.service, kind: "server.resize",
+            steps: [
+                .init(
+                    "hold", deadline: .seconds(120), run: { try await hold($0.subjectID, $1.migration) },
+                    undo: { try await giveBack($0.subjectID, $1.migration) }),
+                .init("schedule", deadline: .seconds(300), run: { context, _ in try await schedule(context) }) { context, _ in
+                    try await compute.clients.scheduler.release(consumer: context.subjectID)
+                },
+                .init("exchange", deadline: .seconds(60), run: { exchange(&$0, $1) }, undo: { try await takeBack($0, $1) }),
+                .init("await", deadline: ServerResize.hostDeadline) { context, _ in try await awaitHost(context.subjectID) },
+                .init("finish", deadline: .seconds(60)) { finish(&$0, $1) },
+            ],
+            interruptedBy: [ServerCreate.deleteIntent],
+            failed: { try await failed($0, $1, $2) })
+    }
+
+    func hold(_ id: String, _ migration: String) async throws -> StepResult {
+        let server = try await steps.server(id)
+        try await compute.clients.scheduler.move(
+            .holding(server.id, for: migration, project: server.project, user: server.user))
+        return .next
+    }
+
+    func giveBack(_ id: String, _ migration: String) async throws {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return }
+        try await compute.clients.scheduler.move(
+            .returning(migration, to: server.id, project: server.project, user: server.user))
+    }
+
+    private func schedule(_ context: StepContext) async throws -> StepResult {
+        let id = context.subjectID
+        let operation = context.operationUUID()
+        let server = try await steps.server(id)
+        guard
+            var question = try await database.read({
+                try SchedulingQuestion.load($0, server: id, operation: operation.description, newFlavor: true)
+            })
+        else { throw StepFailure("The server no longer exists.") }
+        // Local disks stay where they are.
+        question.host = server.host
+        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
+        guard answer.result == .scheduled else {
+            let texts = SchedulingFault.texts(answer)
+            throw StepFailure(texts.message, details: texts.details)
+        }
+        return .next
+    }
+
+    private func exchange(_ context: inout StepContext, _ frame: Frame) -> StepResult {
+        let id = context.subjectID
+        let operation = ServerSpec.Operation(id: context.operationUUID().description, kind: ServerChange.resize.operationKind)
+        let ambient = ambient
+        let now = context.now
+        context.commit { connection in
+            try MigrationStore.exchange(
+                connection, server: id, to: frame.newFlavor, operation: operation, keepsDisks: true, ambient: ambient)
+            try ServerResize.enter(connection, id, .resizeFinish, now: now)
+        }
+        return .nextAfter(.seconds(5))
+    }
+
+    /// Shows how far it is, unless the server is being deleted.
+    static func enter(_ connection: Connection, _ id: String, _ task: TaskState, now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE servers SET task_state = \(task.rawValue), updated_at = \(now)
+            WHERE id = \(id) AND task_state IS DISTINCT FROM 'deleting' AND NOT deleted
+            """)
+    }
+
+    private func takeBack(_ context: StepContext, _ frame: Frame) async throws {
+        let id = context.subjectID
+        let operation = ServerSpec.Operation(id: context.operationUUID(1).description, kind: ServerChange.revertResize.operationKind)
+        let ambient = ambient
+        let isExchanged = try await database.write { connection in
+            let rows = try connection.query(
+                "SELECT flavor_id, other_flavor_id FROM servers WHERE id = \(id) AND NOT deleted AND other_flavor IS NOT NULL FOR UPDATE")
+            guard let row = rows.first, try row.string("flavor_id") == frame.newFlavor else { return false }
+            try MigrationStore.exchange(
+                connection, server: id, to: try row.string("other_flavor_id"), operation: operation, keepsDisks: false, ambient: ambient)
+            return true
+        }
+        if isExchanged { throw UndoWait(.seconds(1)) }
+        guard try await isOver(id) else { throw UndoWait(.seconds(2)) }
+    }
+
+    /// Whether there is nothing to wait for: the host has done it or cannot, is down, or the server is being deleted.
+    func isOver(_ id: String) async throws -> Bool {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host else { return true }
+        if server.task == TaskState.deleting.rawValue || server.isApplied { return true }
+        if server.hostFailure(of: server.generation)?.isPermanent == true { return true }
+        return try await !steps.isUp(host: host)
+    }
+
+    func awaitHost(_ id: String) async throws -> StepResult {
+        let server = try await steps.server(id)
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
+            throw failure.failure("The host could not resize the server")
+        }
+        return server.isApplied ? .next : .wait(.seconds(5))
+    }
+
+    private func finish(_ context: inout StepContext, _ frame: Frame) -> StepResult {
+        finish(&context, frame.migration, action: .resize)
+    }
+
+    func finish(_ context: inout StepContext, _ migration: String, action: ServerChange) -> StepResult {
+        let id = context.subjectID
+        let now = context.now
+        context.commit { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET vm_state = 'resized', launched_at = \(now), updated_at = \(now),
+                    task_state = CASE WHEN task_state = 'deleting' THEN task_state END
+                WHERE id = \(id) AND NOT deleted AND vm_state IN ('active', 'stopped')
+                """)
+            try MigrationStore.set(connection, migration, status: "finished", now: now)
+            try ServerActions.finish(connection, server: id, action: action.name, now: now)
+        }
+        return .next
+    }
+
+    private func failed(_ context: StepContext, _ frame: Frame, _ failure: StepFailure) async throws {
+        try await failed(context, frame.migration, failure, action: .resize)
+    }
+
+    func failed(_ context: StepContext, _ migration: String, _ failure: StepFailure, action: ServerChange) async throws {
+        let id = context.subjectID
+        let now = ambient.now
+        compute.log.warning(
+            "a \(action == .resize ? "resize" : "migration") failed",
+            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        try await database.write { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET updated_at = \(now), task_state = CASE WHEN task_state = 'deleting' THEN task_state END
+                WHERE id = \(id) AND NOT deleted AND other_flavor IS NOT NULL
+                """)
+            let move = try MigrationStore.current(connection, server: id)
+            try MigrationStore.set(connection, migration, status: "error", now: now)
+            try ServerActions.finish(
+                connection, server: id, action: action.name, error: failure.message, details: failure.description, now: now)
+            if let move { try MigrationStore.settle(connection, server: id, move) }
+        }
+    }
+
+    // MARK: confirm
+
+    /// Returns what the server had before. The subject is the migration.
+    var confirmation: Workflow<NoFrame> {
+        Workflow(
+            service: Compute.service, kind: "server.confirm_resize",
+            steps: [
+                .init("release") { context in
+                    try await compute.clients.scheduler.release(consumer: context.subjectID)
+                    return .done
+                }
+            ], retriesForever: true, failed: { _, _ in })
+    }
+
+    // MARK: revert
+
+    struct Reversal: Codable, Sendable {
+        var migration: String
+        /// The id of the earlier flavor's row.
+        var oldFlavor: String
+        /// Why the host could not do it.
+        var failure: String?
+        var details: String?
+
+        enum CodingKeys: String, CodingKey {
+            case migration, failure, details
+            case oldFlavor = "old_flavor"
+        }
+    }
+
+    var reversal: Workflow<Reversal> {
+        Workflow(
+            service: Compute.service, kind: "server.revert_resize",
+            steps: [
+                .init("exchange", deadline: .seconds(60)) { revert(&$0, $1) },
+                .init("await", deadline: ServerResize.hostDeadline) { try await awaitReversal($0.subjectID, &$1) },
+                .init("allocation") { context, frame in
+                    try await giveBack(context.subjectID, frame.migration)
+                    return .next
+                },
+                .init("finish", deadline: .seconds(60)) { finishReversal(&$0, $1) },
+            ], retriesForever: true, failed: { _, _, _ in })
+    }
+
+    private func revert(_ context: inout StepContext, _ frame: Reversal) -> StepResult {
+        let id = context.subjectID
+        let operation = ServerSpec.Operation(id: context.operationUUID().description, kind: ServerChange.revertResize.operationKind)
+        let ambient = ambient
+        context.commit { connection in
+            try MigrationStore.exchange(
+                connection, server: id, to: frame.oldFlavor, operation: operation, keepsDisks: false, ambient: ambient)
+        }
+        return .nextAfter(.seconds(5))
+    }
+
+    private func awaitReversal(_ id: String, _ frame: inout Reversal) async throws -> StepResult {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .next }
+        if server.isApplied || server.task == TaskState.deleting.rawValue { return .next }
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
+            let words = failure.failure("The host could not revert the server's resize")
+            (frame.failure, frame.details) = (words.message, words.details)
+            return .next
+        }
+        return .wait(.seconds(5))
+    }
+
+    private func finishReversal(_ context: inout StepContext, _ frame: Reversal) -> StepResult {
+        finishReversal(&context, frame.migration, failure: frame.failure, details: frame.details)
+    }
+
+    func finishReversal(
+        _ context: inout StepContext, _ migration: String, failure: String?, details: String?
+    ) -> StepResult {
+        let id = context.subjectID
+        let now = context.now
+        let fault: JSONValue? = failure.map {
+            ["code": 500, "created": .string(now.iso8601), "message": .string($0), "details": JSONValue(details)]
+        }
+        context.commit { connection in
+            guard let move = try MigrationStore.current(connection, server: id) else { return }
+            let state = fault == nil ? move.rest : .error
+            try connection.execute(
+                """
+                UPDATE servers SET vm_state = \(state.rawValue), fault = \(fault)::jsonb, updated_at = \(now),
+                    task_state = CASE WHEN task_state = 'deleting' THEN task_state END
+                WHERE id = \(id) AND NOT deleted
+                """)
+            try MigrationStore.set(connection, migration, status: fault == nil ? "reverted" : "error", now: now)
+            try ServerActions.finish(
+                connection, server: id, action: "revertResize", error: failure, details: details, now: now)
+            try MigrationStore.settle(connection, server: id, move)
+        }
+        return .next
+    }
+}

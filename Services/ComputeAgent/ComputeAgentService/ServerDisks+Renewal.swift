@@ -1,0 +1,38 @@
+package import ComputeAgentCore
+import ImageFormat
+import Kernel
+
+/// Disks that are made anew: by a rebuild, and for a rescue.
+extension ServerDisks {
+    /// Fetches the images of a server's disks and checks that the disks can be made of them, whether or not the disks exist.
+    ///
+    /// - Throws: `PermanentFailure` if an image cannot be used or does not fit.
+    package func fetch(_ server: DesiredServer) async throws {
+        if let rescue = server.rescue {
+            _ = try await rescueImage(rescue)
+        } else if let image = server.image, server.hasLocalRoot {
+            _ = try ServerDisks.rootSize(server, try await images.ensure(image, largest: ServerDisks.largestRoot(server)))
+        }
+    }
+
+    /// The system for a rescue. Its disk is as large as the Image service has said, whatever the flavor.
+    func rescueImage(_ rescue: DesiredRescue) async throws -> CachedImage {
+        let largest = rescue.image.diskGiB.map { min(max(0, $0) << 30, ImageHeader.virtualSizeMax) } ?? ImageHeader.virtualSizeMax
+        return try await images.ensure(rescue.image, largest: largest)
+    }
+
+    /// Deletes disks of a server that is off. The firmware's variables go with the system that wrote them.
+    ///
+    /// - Throws: `FileError`.
+    package func discard(_ disks: DiskSelection, of serverID: String) async throws {
+        let files = files(serverID)
+        let paths =
+            switch disks {
+            case .rebuilt(let withEphemeral):
+                [files.root, files.rescue, files.swap, files.nvram] + (withEphemeral ? [files.ephemeral] : [])
+            case .rescue: [files.rescue]
+            case .kept: [files.root, files.ephemeral, files.swap].map(ServerFiles.kept)
+            }
+        try await threads.run { for path in paths { try Files.remove(path) } }
+    }
+}
