@@ -79,6 +79,7 @@ let package = Package(
         library("CRabbitMQ", "librabbitmq", package: "librabbitmq-dev"),
         library("CLibvirt", "libvirt", package: "libvirt-dev"),
         library("CLibcrypto", "libcrypto", package: "libssl-dev"),
+        library("CZlib", "zlib", package: "zlib1g-dev"),
         .target(name: "CLinux", path: "Shared/CLinux"),
         .target(name: "CCrypt", path: "Shared/CCrypt", linkerSettings: [.linkedLibrary("crypt")]),
 
@@ -135,7 +136,8 @@ let package = Package(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
             ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
         + service(
-            "Image", "wolke-image", core: ["GuestKeys", "ImageFormat"], ["FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
+            "Image", "wolke-image", core: ["GuestKeys", "ImageFormat"],
+            ["CZlib", "FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",

@@ -90,6 +90,7 @@ package enum Schema {
         replicasMigration, extendingVolumesMigration, userDescriptionMigration, imageMetadataDefinitionsMigration,
         guestPasswordMigration, softDeleteMigration, reclaimIndexMigration, networkPortChangesMigration,
         serverChangesMigration, computeMigrationsMigration,
+        imageImportMigration, imageImportIndexesMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

@@ -1,3 +1,4 @@
+import Client
 import Database
 import Foundation
 import ImageCore
@@ -10,6 +11,7 @@ import ServiceKit
 import Telemetry
 import TestKit
 import WebAPI
+import Workflow
 
 /// The image API with a private database and directory.
 struct ImageFixture: Sendable {
@@ -17,9 +19,11 @@ struct ImageFixture: Sendable {
     let database: Database
     let files: FileStore
     let cleanupTask: ImageCleanupTask
+    let module: ServiceModule
 
     static func with(
         limits: ImageServiceLimits = ImageServiceLimits(), policy: [String: String] = [:],
+        resolve: @escaping PublicDownload.Resolve = { _ in [] }, time: any TimeSource = SystemTime(),
         _ body: (ImageFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -28,14 +32,14 @@ struct ImageFixture: Sendable {
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try await TestDatabase.with { test in
             let files = try FileStore(directory: directory, threads: 2)
-            let ambient = Ambient(random: SeededRandom(seed: 4))
+            let ambient = Ambient(time: time, random: SeededRandom(seed: 4))
             let log = Telemetry.logger(service: "test", level: "critical")
-            let api = try ImageModule.make(
-                files: files, limits: limits,
-                .test(test.database, .image, ambient: ambient, policy: policy, publicURL: "http://images.example")
-            ).api
+            let module = try ImageModule.make(
+                files: files, limits: limits, resolve: resolve,
+                .test(test.database, .image, ambient: ambient, policy: policy, publicURL: "http://images.example"))
             let cleanupTask = ImageCleanupTask(database: test.database, files: files, ambient: ambient, log: log)
-            try await body(ImageFixture(api: api, database: test.database, files: files, cleanupTask: cleanupTask))
+            try await body(
+                ImageFixture(api: module.api, database: test.database, files: files, cleanupTask: cleanupTask, module: module))
         }
     }
 
@@ -88,6 +92,38 @@ struct ImageFixture: Sendable {
     func upload(_ id: String, _ bytes: [UInt8], token: String = "member") async throws -> Answer {
         try await call(
             "PUT", "/v2/images/\(id)/file", token: token, headers: [("Content-Type", "application/octet-stream")], bytes: bytes)
+    }
+
+    func stage(_ id: String, _ bytes: [UInt8], token: String = "member") async throws -> Answer {
+        try await call(
+            "PUT", "/v2/images/\(id)/stage", token: token,
+            headers: [("Content-Type", "application/octet-stream"), ("Accept", "application/json")], bytes: bytes)
+    }
+
+    /// Requests an import without running it.
+    func beginImport(_ id: String, _ method: String = "glance-direct", uri: String? = nil, token: String = "member") async throws -> Answer
+    {
+        var body: JSONObject = ["name": .string(method)]
+        if let uri { body["uri"] = .string(uri) }
+        return try await call(
+            "POST", "/v2/images/\(id)/import", token: token, headers: [("Accept", "application/json")], json: ["method": .object(body)])
+    }
+
+    /// Runs all workflows to their end.
+    func settle(_ engine: WorkflowEngine? = nil) async throws {
+        let engine = engine ?? module.engine()
+        for _ in 0..<2000 {
+            let open = try await database.read { try $0.query("SELECT count(*) AS n FROM workflows WHERE finished_at IS NULL")[0].int("n") }
+            if open == 0 { return }
+            // It throws when its rounds are used up, which is not a failure here.
+            try? await engine.drain(roundsMax: 4)
+        }
+        throw ResourceError.internalError("workflows do not come to an end")
+    }
+
+    /// The image's latest task.
+    func task(_ id: String) async throws -> JSONValue {
+        try await call("GET", "/v2/images/\(id)/tasks", token: "admin")["tasks"]?.arrayValue?.first ?? .null
     }
 
     func patch(_ id: String, _ operations: JSONValue, token: String = "member") async throws -> Answer {

@@ -56,8 +56,8 @@ import WebAPI
         }
     }
 
-    /// There is no import by URL; all of Glance's import methods are refused before anything is fetched.
-    @Test("S13: no request makes the cloud fetch a URL") func s13NothingIsFetched() async throws {
+    /// An import by URL refuses these addresses before anything is fetched; nothing else takes one.
+    @Test("S13: no request makes the cloud fetch a URL of its own networks") func s13NothingIsFetched() async throws {
         let canary = try StubServer { _ in .bytes(200, Array("fetched".utf8)) }
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()

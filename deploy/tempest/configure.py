@@ -125,7 +125,7 @@ settings = {
         "port_admin_state_change": True, "api_extensions": ",".join(aliases),
     },
     "image": {"build_timeout": 120, "disk_formats": "raw,qcow2", "container_formats": "bare"},
-    "image-feature-enabled": {"import_image": False, "image_format_enforcement": True},
+    "image-feature-enabled": {"import_image": True, "image_format_enforcement": True},
     "volume": {
         "build_timeout": 120, "storage_protocol": "file", "vendor_name": "Wolke", "min_microversion": volume_versions[0],
         "max_microversion": volume_versions[1], "backend_names": "file",

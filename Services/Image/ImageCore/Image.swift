@@ -34,6 +34,14 @@ package struct Image: Sendable, Hashable {
     package var properties: JSONObject
     /// Id of the stored data; nil without data.
     package var fileID: String?
+    /// Stores that have the data; empty for data of earlier releases, which is in the store `file`.
+    package var stores: [String] = []
+    package var stagingID: String?
+    package var stagingSize: Int?
+    package var stagingChecksum: String?
+    package var stagingHash: String?
+    /// The task that imports data or copies it to other stores.
+    package var importTask: String?
 
     package init(
         id: ImageID, owner: String, name: String? = nil, status: ImageStatus = .queued,
@@ -63,19 +71,50 @@ package struct Image: Sendable, Hashable {
     }
 }
 
+extension Image {
+    /// Data that was staged, or is being received while it has no size.
+    package var staging: StagedContent? {
+        stagingID.map { StagedContent(id: $0, size: stagingSize, checksum: stagingChecksum, hashValue: stagingHash) }
+    }
+
+    /// Bytes of data that count for the quota; nil without data.
+    package var storedSize: Int? { size ?? stagingSize }
+}
+
+/// Data that was sent ahead of an import.
+package struct StagedContent: Sendable, Hashable {
+    package let id: String
+    /// In bytes; nil while the data is being received.
+    package let size: Int?
+    /// MD5 and SHA-512 in hexadecimal digits.
+    package let checksum: String?
+    package let hashValue: String?
+
+    package init(id: String, size: Int?, checksum: String?, hashValue: String?) {
+        self.id = id
+        self.size = size
+        self.checksum = checksum
+        self.hashValue = hashValue
+    }
+}
+
 /// The state of an image.
 package enum ImageStatus: String, Sendable, CaseIterable {
     /// Registered, without data.
     case queued
     /// Data is being uploaded.
     case saving
+    /// Data is being staged, or is staged and waits for its import.
+    case uploading
+    /// An import writes the data.
+    case importing
     case active
     /// Has data that only administrators may read.
     case deactivated
 
     /// Events that change the state of an image.
     package enum Event: String, Sendable, CaseIterable {
-        case upload, stored, uploadFailed, deactivate, reactivate
+        case upload, stored, uploadFailed, stage, stageFailed, importStaged, download, importFailed, deactivate, reactivate
     }
 
     /// All transitions; deleting is possible in every state.
@@ -83,6 +122,12 @@ package enum ImageStatus: String, Sendable, CaseIterable {
         (.queued, .upload, .saving),
         (.saving, .stored, .active),
         (.saving, .uploadFailed, .queued),
+        (.queued, .stage, .uploading),
+        (.uploading, .stageFailed, .queued),
+        (.uploading, .importStaged, .importing),
+        (.queued, .download, .importing),
+        (.importing, .stored, .active),
+        (.importing, .importFailed, .queued),
         (.active, .deactivate, .deactivated),
         (.deactivated, .deactivate, .deactivated),
         (.deactivated, .reactivate, .active),

@@ -1,3 +1,4 @@
+package import Client
 import ImageAccess
 import ImageCore
 import Inspections
@@ -8,12 +9,19 @@ import WebAPI
 
 /// The Image service as a module.
 package enum ImageModule {
-    /// - Parameter files: the store of the images' data.
+    /// - Parameters:
+    ///   - files: the store of the images' data.
+    ///   - resolve: finds the addresses of the hosts from which images are downloaded.
     /// - Throws: 400 for a policy rule that cannot be parsed.
     package static func make(
-        files: FileStore, limits: ImageServiceLimits, _ surroundings: ServiceSurroundings
+        files: FileStore, limits: ImageServiceLimits, resolve: @escaping PublicDownload.Resolve = PublicDownload.system,
+        _ surroundings: ServiceSurroundings
     ) throws -> ServiceModule {
-        let handlers = ImageHandlers(database: surroundings.database, files: files, limits: limits)
+        let workflows = ImageWorkflows(
+            database: surroundings.database, files: files, quota: ImageQuota(limits.quotas),
+            download: PublicDownload(limits.download, ambient: surroundings.ambient, resolve: resolve), limits: limits,
+            ambient: surroundings.ambient)
+        let handlers = ImageHandlers(database: surroundings.database, files: files, limits: limits, workflows: workflows)
         let cleanup = ImageCleanupTask(
             database: surroundings.database, files: files, ambient: surroundings.ambient, log: surroundings.log)
         let definitions = DefinitionLoadTask(
@@ -29,10 +37,10 @@ package enum ImageModule {
             .image, subjectActions: ["download_image"],
             resources: [
                 handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
-                handlers.metadataNamespaceResource,
+                handlers.importResource, handlers.metadataNamespaceResource,
             ] + handlers.metadataPartResources, rules: ImageRules.defaults)
         return ServiceModule(
-            .image, surroundings, api: api,
+            .image, surroundings, api: api, workflows: workflows.definitions,
             loops: [
                 .init("cleanup") { try await cleanup.run() }, .init("quota audit") { try await quotas.run() },
                 .init("metadata definitions") { try await definitions.run() },

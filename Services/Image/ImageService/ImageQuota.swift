@@ -21,7 +21,7 @@ struct ImageQuota: Sendable {
 
     func amounts(_ image: Image) -> [(quota: QuotaDeclaration, amount: Int)] {
         var amounts = [(quota: ImageQuotas.count, amount: 1)]
-        if let size = image.size { amounts.append((quota: ImageQuotas.size, amount: ImageQuota.mebibytes(size))) }
+        if let size = image.storedSize { amounts.append((quota: ImageQuotas.size, amount: ImageQuota.mebibytes(size))) }
         return amounts
     }
 
@@ -31,6 +31,16 @@ struct ImageQuota: Sendable {
 
     func release(_ connection: Connection, _ image: Image) throws {
         try Quota.release(connection, project: image.owner, amounts(image))
+    }
+
+    /// The largest data that may be added, and the error for larger data.
+    ///
+    /// - Parameter room: what the project may still add; nil without a limit.
+    func limit(room: Int?, uploadBytesMax: Int) -> (bytes: Int, error: ResourceError) {
+        if let room, room < uploadBytesMax {
+            return (room, ResourceError(.tooLarge, "The project's quota (image_size_total) allows \(room) more bytes."))
+        }
+        return (uploadBytesMax, ResourceError(.tooLarge, "The data is larger than the maximum of \(uploadBytesMax) bytes."))
     }
 
     /// Number of bytes that the project may still add; nil without a limit.

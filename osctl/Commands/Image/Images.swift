@@ -14,8 +14,8 @@ enum Images: Creatable, Settable {
         ],
         progress: ProgressRule(field: "status", created: ["active"], failed: ["killed", "deleted"], deleted: ["deleted"]))
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Upload.self, Download.self,
-        ResourceCommand<Metadefs>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Upload.self, Download.self, Stage.self,
+        Import.self, ResourceCommand<ImageTasks>.self, ResourceCommand<Metadefs>.self,
     ]
 
     enum Visibility: String, ExpressibleByArgument, CaseIterable { case `private`, shared, community, `public` }
@@ -76,9 +76,14 @@ enum Images: Creatable, Settable {
     }
 
     static func upload(_ file: FileContent, id: String, _ api: API) async throws {
+        try await send(file, to: "file", id: id, api)
+    }
+
+    /// - Parameter place: the last part of the path: `file` or `stage`.
+    static func send(_ file: FileContent, to place: String, id: String, _ api: API) async throws {
         let progress = TransferProgress("Uploading \(file.path)", total: file.length, time: api.client.ambient.time)
         defer { progress.end() }
-        _ = try await api.client.upload(service: .image, path: kind.path(id: id) + "/file", length: Int64(file.length)) {
+        _ = try await api.client.upload(service: .image, path: kind.path(id: id) + "/\(place)", length: Int64(file.length)) {
             try file.open(progress)
         }
     }

@@ -1,7 +1,8 @@
 import Authorization
+package import Client
 package import Database
 import ImageAccess
-import ImageCore
+package import ImageCore
 import JSON
 import Kernel
 import Logging
@@ -12,15 +13,21 @@ package struct ImageHandlers: Sendable {
     let database: Database
     let files: FileStore
     let quota: ImageQuota
-    /// Largest upload, in bytes.
-    let uploadBytesMax: Int
+    let limits: ImageServiceLimits
+    let workflows: ImageWorkflows
 
-    package init(database: Database, files: FileStore, limits: ImageServiceLimits) {
+    package init(database: Database, files: FileStore, limits: ImageServiceLimits, workflows: ImageWorkflows) {
         self.database = database
         self.files = files
-        quota = ImageQuota(limits.quotas)
-        uploadBytesMax = limits.uploadBytesMax
+        self.limits = limits
+        self.workflows = workflows
+        quota = workflows.quota
     }
+
+    var download: PublicDownload { workflows.download }
+    var importMethods: [ImageImport.Method] { limits.importMethods }
+    /// The names of all stores, the default first.
+    var storeNames: [String] { ["file"] }
 
     var resource: Resource {
         Resource(
@@ -129,7 +136,10 @@ package struct ImageHandlers: Sendable {
             try ImageStore.insert(connection, decision, now: context.ambient.now)
             var response = try response(connection, context, image.id.text, status: 201)
             response.headers["location"] = "\(context.publicURL)/v2/images/\(image.id)"
-            response.headers["openstack-image-store-ids"] = "file"
+            response.headers["openstack-image-store-ids"] = storeNames.joined(separator: ",")
+            if !importMethods.isEmpty {
+                response.headers["openstack-image-import-methods"] = importMethods.map(\.rawValue).joined(separator: ",")
+            }
             return Change(answer: response, "image", image.id.text)
         }
     }
@@ -167,7 +177,7 @@ package struct ImageHandlers: Sendable {
 
     private func delete(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
-        let file = Box<String?>(nil)
+        let removed = Box<[String]>([])
         let response = try await context.write(database) { connection in
             let decision = try authorized(connection, context, id)
             let image = decision.value
@@ -176,11 +186,11 @@ package struct ImageHandlers: Sendable {
             }
             try ImageStore.delete(connection, decision)
             try quota.release(connection, image)
-            file.value = image.fileID
+            removed.value = [image.fileID, image.staging?.size == nil ? nil : image.staging?.id].compactMap { $0 }
             return Change(.empty(), "image", id)
         }
         // If this fails, the next run of the cleanup task deletes the file.
-        if let file = file.value {
+        for file in removed.value {
             do { try await files.remove(file) } catch {
                 context.log.warning("image data is left for the cleanup task", metadata: ["file": "\(file)", "error": "\(error)"])
             }
@@ -241,9 +251,18 @@ package struct ImageServiceLimits: Sendable {
     package var quotas: [String: Int]
     /// Maximum size of an upload, in bytes.
     package var uploadBytesMax: Int
+    /// How images can be imported.
+    package var importMethods: [ImageImport.Method]
+    /// From where they can be downloaded.
+    package var download: PublicDownload.Rules
 
-    package init(quotas: [String: Int] = [:], uploadBytesMax: Int = 1 << 40) {
+    package init(
+        quotas: [String: Int] = [:], uploadBytesMax: Int = 1 << 40, importMethods: [ImageImport.Method] = [.direct, .download],
+        download: PublicDownload.Rules = PublicDownload.Rules()
+    ) {
         self.quotas = quotas
         self.uploadBytesMax = uploadBytesMax
+        self.importMethods = importMethods
+        self.download = download
     }
 }

@@ -23,22 +23,6 @@ extension ImageHandlers {
                 schema("member", ImageSchemas.member), schema("members", ImageSchemas.members),
                 schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
             ] + MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
-                Route(.get, "/v2/tasks", action: "get_tasks", rule: ImageRules.rule("get_tasks"), "List tasks: there are none") { context in
-                    try context.authorize(target: .none)
-                    try EmptyPage.check(
-                        context, sortKeys: ["created_at", "expires_at", "status", "type", "updated_at"], filters: ["status", "type"])
-                    return .json(200, ["tasks": [], "schema": "/v2/schemas/tasks", "first": "/v2/tasks"])
-                },
-                Route(.get, "/v2/tasks/{task_id}", action: "get_task", rule: ImageRules.rule("get_task"), "Show a task: there is none") {
-                    context in
-                    try context.authorize(target: .none)
-                    throw ResourceError.notFound("No task found with ID \(context.parameter("task_id").prefix(64))")
-                },
-                Route(.get, "/v2/info/import", action: "get_import_info", rule: ImageRules.rule("get_import_info"), "Import methods") {
-                    context in
-                    try context.authorize(target: .none)
-                    return .json(200, ["import-methods": ["description": "Import methods available.", "type": "array", "value": []]])
-                },
                 Route(.get, "/v2/info/stores", action: "get_stores_info", rule: ImageRules.rule("get_stores_info"), "Stores") { context in
                     try context.authorize(target: .none)
                     return .json(200, ["stores": [["id": "file", "default": true]]])
@@ -53,19 +37,6 @@ extension ImageHandlers {
                         ["stores": [["id": "file", "type": "file", "default": true, "properties": ["data_dir": .string(files.directory)]]]])
                 },
                 Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage),
-                Route(
-                    .get, "/v2/images/{image_id}/tasks", action: "get_image_tasks", rule: ImageRules.rule("get_image_tasks"),
-                    "Tasks of an image", handler: tasks),
-                Route(
-                    .post, "/v2/images/{image_id}/import", action: "import_image", rule: ImageRules.rule("import_image"),
-                    body: .json(
-                        .object(
-                            [.init("method", .object([.init("name", .identifier, required: true)], additional: .allowed), required: true)],
-                            additional: .allowed)),
-                    "Import", handler: refuseImport),
-                Route(
-                    .put, "/v2/images/{image_id}/stage", action: "stage_image", rule: ImageRules.rule("stage_image"), body: .stream,
-                    "Stage", handler: refuseStage),
             ])
     }
 
@@ -95,45 +66,21 @@ extension ImageHandlers {
                 let state = try quota.quota.state(connection, project: project, declaration)
                 return ["limit": JSONValue(state.limit), "usage": JSONValue(state.used)]
             }
-            let saving = try connection.query(
-                "SELECT count(*) AS n FROM images WHERE project_id = \(project) AND status = 'saving'")[0].int("n")
+            let counts = try connection.query(
+                """
+                SELECT count(*) FILTER (WHERE status IN ('saving', 'uploading', 'importing')) AS busy,
+                    coalesce(sum((staging_size + 1048575) >> 20), 0) AS staged
+                FROM images WHERE project_id = \(project)
+                """)[0]
             return .json(
                 200,
                 [
                     "usage": [
                         "image_size_total": try entry(ImageQuotas.size), "image_count_total": try entry(ImageQuotas.count),
-                        "image_stage_total": ["limit": 0, "usage": 0],
-                        "image_count_uploading": ["limit": -1, "usage": JSONValue(saving)],
+                        "image_stage_total": ["limit": -1, "usage": JSONValue(try counts.int("staged"))],
+                        "image_count_uploading": ["limit": -1, "usage": JSONValue(try counts.int("busy"))],
                     ]
                 ])
-        }
-    }
-
-    private func tasks(_ context: RequestContext) async throws -> Response {
-        let id = try id(context)
-        return try await database.read { connection in
-            _ = try authorized(connection, context, id, locked: false)
-            try EmptyPage.check(context)
-            return .json(200, ["tasks": []])
-        }
-    }
-
-    private func refuseImport(_ context: RequestContext) async throws -> Response {
-        let id = try id(context)
-        let method = context.body["method"]?["name"]?.stringValue ?? ""
-        return try await database.read { connection in
-            _ = try authorized(connection, context, id, locked: false)
-            throw ResourceError.badRequest(
-                "The import method '\(method.prefix(64))' is not enabled; upload the data with PUT /v2/images/\(id)/file.")
-        }
-    }
-
-    private func refuseStage(_ context: RequestContext) async throws -> Response {
-        let id = try id(context)
-        return try await database.read { connection in
-            _ = try authorized(connection, context, id, locked: false)
-            throw ResourceError.notFound(
-                "Data cannot be staged here: no import method is enabled; upload with PUT /v2/images/\(id)/file.")
         }
     }
 }

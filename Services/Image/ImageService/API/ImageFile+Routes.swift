@@ -29,14 +29,19 @@ extension ImageHandlers {
         let tooLarge: ResourceError
     }
 
+    /// - Throws: 415 for another media type than `application/octet-stream`.
+    func requireOctets(_ context: RequestContext) throws {
+        let type = context.headers["content-type"]?.split(separator: ";").first.map { $0.lowercased() } ?? ""
+        guard type == "application/octet-stream" else {
+            throw ResourceError(.unsupportedMediaType, "The media type must be application/octet-stream.")
+        }
+    }
+
     private func upload(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
         let plan = try await database.read { connection -> Plan in
             let image = try authorized(connection, context, id, locked: false).value(for: "upload_image")
-            let type = context.headers["content-type"]?.split(separator: ";").first.map { $0.lowercased() } ?? ""
-            guard type == "application/octet-stream" else {
-                throw ResourceError(.unsupportedMediaType, "The media type must be application/octet-stream.")
-            }
+            try requireOctets(context)
             return try self.plan(connection, image)
         }
         let expected = try expectedSize(context)
@@ -63,9 +68,12 @@ extension ImageHandlers {
     /// The size of the data according to the client; nil if unknown.
     ///
     /// - Throws: 400 for an unknown store, and for invalid or differing sizes.
-    private func expectedSize(_ context: RequestContext) throws -> Int? {
-        if let store = context.headers["x-image-meta-store"], store != "file" {
-            throw ResourceError.badRequest("Invalid value for header x-image-meta-store: '\(store.prefix(64))'. The only store is 'file'.")
+    func expectedSize(_ context: RequestContext) throws -> Int? {
+        if let store = context.headers["x-image-meta-store"], !storeNames.contains(store) {
+            throw ResourceError.badRequest(
+                """
+                Invalid value for header x-image-meta-store: '\(store.prefix(64))'. It must be \(storeNames.joined(separator: ", ")).
+                """)
         }
         let length = context.headers["content-length"].flatMap { Int($0) }
         guard let text = context.headers["x-openstack-image-size"] else { return length }
@@ -84,16 +92,8 @@ extension ImageHandlers {
         guard let disk = image.diskFormat, let container = image.containerFormat else {
             throw ResourceError.badRequest("Properties disk_format, container_format must be set prior to saving data.")
         }
-        let room = try quota.room(connection, project: image.owner)
-        let message: String
-        if let room, room < uploadBytesMax {
-            message = "The project's quota (image_size_total) allows \(room) more bytes."
-        } else {
-            message = "The data is larger than the maximum of \(uploadBytesMax) bytes."
-        }
-        return Plan(
-            declared: container.holdsBareDisk ? disk : nil, bytesMax: min(uploadBytesMax, room ?? Int.max),
-            tooLarge: ResourceError(.tooLarge, message))
+        let limit = quota.limit(room: try quota.room(connection, project: image.owner), uploadBytesMax: limits.uploadBytesMax)
+        return Plan(declared: container.holdsBareDisk ? disk : nil, bytesMax: limit.bytes, tooLarge: limit.error)
     }
 
     private func finish(

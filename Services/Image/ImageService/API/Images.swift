@@ -18,7 +18,9 @@ extension ResourceKind {
                 Field("protected", .boolean, filter: .flag("protected", "t.protected")), Field("os_hidden", .boolean, "t.hidden"),
                 Field("checksum", filter: .equals), Field("os_hash_algo", filter: .equals), Field("os_hash_value", filter: .equals),
                 Field("owner", .text, "t.project_id", filter: .equals, sortable: true),
-                Field("size", .number, filter: .number("size"), sortedBy: "coalesce(t.size, -1)"),
+                Field(
+                    "size", .number, "coalesce(t.size, t.staging_size)", filter: .number("size", "coalesce(t.size, t.staging_size)"),
+                    sortedBy: "coalesce(t.size, -1)"),
                 Field("virtual_size", .number, filter: .number("virtual_size")),
                 Field(
                     "container_format", filter: .listed("container_format", "t.container_format"),
@@ -30,7 +32,12 @@ extension ResourceKind {
                 Field("min_disk", .number, filter: .number("min_disk"), sortable: true),
                 Field("self", .text, "'/v2/images/' || t.id"), Field("file", .text, "'/v2/images/' || t.id || '/file'"),
                 Field("schema", .text, "'/v2/schemas/image'"),
-                Field("stores", .text, "CASE WHEN t.file_id IS NOT NULL THEN 'file' END", presence: .whenSet),
+                Field(
+                    "stores", .text,
+                    "CASE WHEN t.file_id IS NULL THEN NULL WHEN t.stores = '{}' THEN 'file' ELSE array_to_string(t.stores, ',') END",
+                    presence: .whenSet),
+                Field("os_glance_importing_to_stores", .text, "array_to_string(t.importing_to, ',')", presence: .whenSet),
+                Field("os_glance_failed_import", .text, "array_to_string(t.failed_import, ',')", presence: .whenSet),
                 Field("properties", .members), .filter("tag") { "t.tags @> \([$0])::text[]" },
                 .filter("size_min", .number("size_min", "t.size", ">=")), .filter("size_max", .number("size_max", "t.size", "<=")),
             ]),

@@ -2,6 +2,7 @@ import ImageCore
 import ImageFormat
 import Kernel
 import NIOCore
+import Synchronization
 
 /// The properties of data that has arrived completely.
 struct ReceivedContent: Sendable {
@@ -49,41 +50,83 @@ final class ContentInspector: @unchecked Sendable {
     func finish() throws -> Int? { try inspect(complete: true) }
 
     private func inspect(complete: Bool) throws -> Int? {
+        try ContentInspector.inspect(prefix, tail: complete ? tail : nil, size: complete ? size : nil, declared)
+    }
+
+    private static func inspect(_ prefix: [UInt8], tail: [UInt8]?, size: Int?, _ declared: DiskFormat?) throws -> Int? {
         guard let declared else { return nil }
         do {
-            return try ImageHeader.inspect(
-                prefix: prefix, tail: complete ? tail : nil, size: complete ? size : nil, declared: declared.rawValue
-            ).virtualSize
+            return try ImageHeader.inspect(prefix: prefix, tail: tail, size: size, declared: declared.rawValue).virtualSize
         } catch {
             throw ResourceError(.unsupportedMediaType, "The data is not accepted as an image: \(error.reason).")
         }
     }
+
+    /// Inspects complete data that is stored already. Blocks.
+    ///
+    /// - Returns: the size of the disk in the data, if known.
+    /// - Throws: 415 if it has the wrong format; `FileError`.
+    static func inspect(_ stored: StoredFile, declared: DiskFormat?) throws -> Int? {
+        let head = min(stored.size, ImageHeader.prefixLength)
+        let end = min(stored.size, ImageHeader.tailLength)
+        return try inspect(
+            Array(stored.read(0, head).readableBytesView), tail: Array(stored.read(stored.size - end, end).readableBytesView),
+            size: stored.size, declared)
+    }
 }
 
-extension FileStore {
-    /// Reads a stream to its end into `file`.
-    ///
-    /// - Parameter expected: the size according to the client, if known.
-    /// - Throws: 400 if the stream ends early, 413, 415, and errors of the stream.
-    func take(
-        _ stream: any AsyncSequence<ByteBuffer, any Error> & Sendable, into file: IncomingFile,
-        _ inspector: ContentInspector, expected: Int?
-    ) async throws -> ReceivedContent {
-        var pending = ByteBuffer()
-        for try await piece in stream {
-            if pending.readableBytes == 0 { pending = piece } else { pending.writeImmutableBuffer(piece) }
-            if pending.readableBytes >= FileStore.chunkBytes {
-                let batch = pending
-                pending = ByteBuffer()
-                try await threads.run { try FileStore.store(batch, file, inspector) }
+/// Receives data piece by piece into a file of the store.
+actor ImageIntake {
+    let file: IncomingFile
+    private let files: FileStore
+    private let inspector: ContentInspector
+    private let decompresses: Bool
+    private var pending = ByteBuffer()
+    private var inflater: GzipInflater?
+    private var isStarted = false
+
+    /// - Parameter decompresses: whether data that begins like gzip is decompressed.
+    init(_ files: FileStore, _ file: IncomingFile, _ inspector: ContentInspector, decompresses: Bool = false) {
+        self.files = files
+        self.file = file
+        self.inspector = inspector
+        self.decompresses = decompresses
+    }
+
+    /// - Throws: 413, 415; `FileError`.
+    func append(_ piece: ByteBuffer) async throws {
+        if pending.readableBytes == 0 { pending = piece } else { pending.writeImmutableBuffer(piece) }
+        if pending.readableBytes >= FileStore.chunkBytes { try await store() }
+    }
+
+    private func store() async throws {
+        let batch = pending
+        pending = ByteBuffer()
+        if !isStarted {
+            isStarted = true
+            if decompresses, batch.readableBytesView.starts(with: GzipInflater.magic) { inflater = try GzipInflater() }
+        }
+        let (file, inspector, inflater) = (file, inspector, inflater)
+        try await files.threads.run {
+            if let inflater {
+                try inflater.append(batch) { try ImageIntake.store($0, file, inspector) }
+            } else {
+                try ImageIntake.store(batch, file, inspector)
             }
         }
-        let last = pending
-        return try await threads.run {
-            if last.readableBytes > 0 { try FileStore.store(last, file, inspector) }
+    }
+
+    /// Publishes the data under its name; the lock is kept.
+    ///
+    /// - Parameter expected: the size according to the client, if known.
+    /// - Throws: 400 if the data ended early; 413, 415; `FileError`.
+    func finish(expected: Int?) async throws -> ReceivedContent {
+        if pending.readableBytes > 0 { try await store() }
+        let (file, inspector, inflater) = (file, inspector, inflater)
+        return try await files.threads.run {
+            try inflater?.finish()
             if let expected, inspector.size != expected {
-                throw ResourceError.badRequest(
-                    "The upload ended after \(inspector.size) of \(expected) bytes.")
+                throw ResourceError.badRequest("The upload ended after \(inspector.size) of \(expected) bytes.")
             }
             let virtualSize = try inspector.finish()
             try file.publish()
@@ -97,6 +140,51 @@ extension FileStore {
         do { try file.append(batch) } catch let error as FileError where error.isNoSpace {
             throw ResourceError(
                 .tooLarge, "There is not enough space left in the image store.", context: error.description)
+        }
+    }
+}
+
+extension FileStore {
+    /// Reads a stream to its end into `file`.
+    ///
+    /// - Parameter expected: the size according to the client, if known.
+    /// - Throws: 400 if the stream ends early, 413, 415, and errors of the stream.
+    func take(
+        _ stream: any AsyncSequence<ByteBuffer, any Error> & Sendable, into file: IncomingFile,
+        _ inspector: ContentInspector, expected: Int?
+    ) async throws -> ReceivedContent {
+        let intake = ImageIntake(self, file, inspector)
+        for try await piece in stream { try await intake.append(piece) }
+        return try await intake.finish(expected: expected)
+    }
+}
+
+/// Counts the bytes of a long transfer, and says when its progress is to be recorded.
+final class ProgressRecord: Sendable {
+    private struct State {
+        var count = 0
+        var last: UInt64
+    }
+
+    private let state: Mutex<State>
+    private let interval: UInt64
+    private let ambient: Ambient
+
+    /// - Parameter interval: time between two records, in nanoseconds.
+    init(interval: UInt64, ambient: Ambient) {
+        self.interval = interval
+        self.ambient = ambient
+        state = Mutex(State(last: ambient.time.monotonicNanoseconds()))
+    }
+
+    /// - Returns: the number of bytes so far if it is time to record it.
+    func due(adding bytes: Int) -> Int? {
+        let now = ambient.time.monotonicNanoseconds()
+        return state.withLock { state in
+            state.count += bytes
+            guard now - state.last >= interval else { return nil }
+            state.last = now
+            return state.count
         }
     }
 }

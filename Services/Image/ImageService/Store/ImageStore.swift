@@ -22,6 +22,9 @@ extension Image: StoredRow {
         Column("virtual_size", \.virtualSize, .never), Column("checksum", \.checksum, .never),
         Column("os_hash_value", \.hashValue512, .never), Column("protected", \.isProtected), Column("hidden", \.isHidden),
         Column("tags", \.tags), Column("properties", \.properties), Column("file_id", \.fileID, .never),
+        Column("stores", \.stores, .never), Column("staging_id", \.stagingID, .never), Column("staging_size", \.stagingSize, .never),
+        Column("staging_checksum", \.stagingChecksum, .never), Column("staging_hash", \.stagingHash, .never),
+        Column("import_task", \.importTask, .never),
     ]
 }
 
@@ -129,10 +132,17 @@ enum ImageStore {
         Set(
             try connection.query(
                 """
-                SELECT coalesce(file_id, upload_id)::text AS id FROM images
-                WHERE file_id = ANY(\(ids)::uuid[]) OR upload_id = ANY(\(ids)::uuid[])
+                SELECT file_id::text AS id FROM images WHERE file_id = ANY(\(ids)::uuid[])
+                UNION SELECT upload_id::text FROM images WHERE upload_id = ANY(\(ids)::uuid[])
+                UNION SELECT staging_id::text FROM images WHERE staging_id = ANY(\(ids)::uuid[])
+                UNION SELECT import_file::text FROM images WHERE import_file = ANY(\(ids)::uuid[])
                 """
             ).map { try $0.string("id") })
+    }
+
+    /// Whether an image has this data.
+    static func hasData(_ connection: Connection, _ file: String) throws -> Bool {
+        try !connection.query("SELECT 1 FROM images WHERE file_id = \(file)::uuid").isEmpty
     }
 }
 

@@ -36,6 +36,13 @@ package struct ImageCleanupTask: Sendable {
             log.notice("an interrupted upload is abandoned", metadata: ["file": "\(upload)"])
             _ = try await database.write { try ImageStore.abandonUpload($0, upload: upload, now: now) }
         }
+        for staging in try await database.read({ try ImageImportStore.stagings($0) }) where try await !files.isHeld(staging) {
+            let now = ambient.now
+            log.notice("interrupted staging is abandoned", metadata: ["file": "\(staging)"])
+            _ = try await database.write { try ImageImportStore.abandonStaging($0, staging: staging, now: now) }
+        }
+        let now = ambient.now
+        try await database.write { try ImageImportStore.expire($0, now: now) }
         for file in try await files.ids() where try await !files.isHeld(file) {
             // Read after checking the lock, because a process writes to the database before it releases the lock.
             let known = try await database.read { try ImageStore.known($0, [file]) }

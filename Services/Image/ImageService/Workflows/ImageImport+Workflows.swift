@@ -1,0 +1,226 @@
+import Client
+import Database
+import ImageCore
+import Kernel
+import NIOCore
+import ServiceCatalog
+import WebAPI
+package import Workflow
+
+/// Imports of images. A process may die at any point: each step checks what is there, and begins again or goes on.
+package struct ImageWorkflows: Sendable {
+    static let service = CloudService.image.section
+    /// The longest time of an import: downloads and decompression of large images take long.
+    private static let timeMax: Duration = .seconds(4 * 3600)
+    /// Time between two records of a download's progress, in nanoseconds.
+    private static let progressInterval: UInt64 = 2_000_000_000
+
+    let database: Database
+    let files: FileStore
+    let quota: ImageQuota
+    let download: PublicDownload
+    let limits: ImageServiceLimits
+    let ambient: Ambient
+
+    package var definitions: [WorkflowDefinition] { [importData.definition] }
+
+    /// The parameters of an import, and the data that it found or wrote.
+    struct Frame: Codable, Sendable {
+        /// The task that clients see.
+        var task: String
+        var method: String
+        var uri: String?
+        /// The id of the data that the import may write.
+        var file: String
+        var stores: [String]
+        /// The stored data, once it is complete.
+        var content: Content?
+
+        struct Content: Codable, Sendable {
+            var file: String
+            var size: Int
+            var virtualSize: Int?
+            var checksum: String
+            var hashValue: String
+        }
+    }
+
+    var importData: Workflow<Frame> {
+        Workflow(
+            service: ImageWorkflows.service, kind: "image_import",
+            steps: [
+                .init("data", deadline: ImageWorkflows.timeMax) { context, frame in
+                    guard let image = try await image(context, frame) else { return .goto("end") }
+                    frame.content = try await data(image, frame)
+                    return .next
+                } undo: { _, frame in
+                    let file = frame.file
+                    // The process may have died after the image got the data.
+                    guard try await !database.read({ try ImageStore.hasData($0, file) }) else { return }
+                    try await files.removeLeftover(file)
+                },
+                .init("publish") { context, frame in
+                    let id = context.subjectID
+                    let (task, content, stores, now) = (try taskID(frame), try frame.content.recorded("content"), frame.stores, ambient.now)
+                    let staged = try await database.write { connection -> String? in
+                        guard let image = try ImageImportStore.importing(connection, id, task: task, locked: true) else { return nil }
+                        try publish(connection, image, content, stores, now)
+                        try ImageImportStore.end(connection, task: task, isSuccess: true, message: "", now: now)
+                        return image.staging?.id
+                    }
+                    if let staged, staged != content.file { try await files.remove(staged) }
+                    return .next
+                },
+                .init("end") { context, frame in
+                    // If the image was deleted in the meantime, its data is left for the cleanup task, and the task has failed.
+                    let (task, now) = (try taskID(frame), ambient.now)
+                    try await database.write {
+                        try ImageImportStore.end($0, task: task, isSuccess: false, message: "The image was deleted.", now: now)
+                    }
+                    return .next
+                },
+            ]
+        ) { context, frame, failure in
+            let (id, task, now) = (context.subjectID, try taskID(frame), ambient.now)
+            try await database.write { connection in
+                try ImageImportStore.end(connection, task: task, isSuccess: false, message: failure.message, now: now)
+                guard let image = try ImageImportStore.importing(connection, id, task: task, locked: true) else { return }
+                if let size = image.staging?.size {
+                    try Quota.release(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(size))])
+                }
+                try ImageImportStore.fail(connection, image, stores: frame.stores, now: now)
+            }
+        }
+    }
+
+    private func taskID(_ frame: Frame) throws -> UUID128 {
+        guard let id = UUID128(frame.task) else { throw WorkflowMismatch("'\(frame.task)' is no id of a task") }
+        return id
+    }
+
+    private func image(_ context: StepContext, _ frame: Frame) async throws -> Image? {
+        let (id, task) = (context.subjectID, try taskID(frame))
+        return try await database.read { try ImageImportStore.importing($0, id, task: task) }
+    }
+
+    /// The staged data was counted for the quota when it arrived.
+    private func publish(
+        _ connection: Connection, _ image: Image, _ content: Frame.Content, _ stores: [String], _ now: Timestamp
+    ) throws {
+        let received = ReceivedContent(
+            size: content.size, virtualSize: content.virtualSize, checksum: content.checksum, hashValue: content.hashValue)
+        if let staged = image.staging?.size {
+            try Quota.release(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(staged))])
+        }
+        do {
+            try quota.quota.reserve(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(content.size))])
+        } catch let error as ResourceError where error.code == .tooLarge {
+            throw StepFailure(error.message)
+        }
+        try ImageImportStore.finish(connection, image, file: content.file, received, stores: stores, now: now)
+    }
+
+    // MARK: data
+
+    /// Brings the data into the store.
+    private func data(_ image: Image, _ frame: Frame) async throws -> Frame.Content {
+        do {
+            // What an interrupted attempt has left.
+            try await files.removeLeftover(frame.file)
+            if let uri = frame.uri { return try await fetch(image, uri, frame) }
+            return try await adopt(image, frame)
+        } catch let error as DownloadRefusal {
+            throw StepFailure("The data could not be downloaded: \(error.reason).")
+        } catch let error as ResourceError where [.unsupportedMediaType, .tooLarge, .badRequest].contains(error.code) {
+            throw StepFailure(error.message, details: error.context)
+        }
+    }
+
+    /// The largest data that the project and the service allow.
+    private func bytesMax(_ image: Image) async throws -> (bytes: Int, error: ResourceError) {
+        let room = try await database.read { try quota.room($0, project: image.owner) }
+        let staged = image.staging?.size.map { ImageQuota.mebibytes($0) << 20 } ?? 0
+        return quota.limit(room: room.map { $0 + staged }, uploadBytesMax: limits.uploadBytesMax)
+    }
+
+    private func intake(_ image: Image, _ frame: Frame) async throws -> ImageIntake {
+        let limit = try await bytesMax(image)
+        let declared = image.containerFormat?.holdsBareDisk == true ? image.diskFormat : nil
+        return ImageIntake(
+            files, try await files.receive(frame.file),
+            ContentInspector(declared: declared, sizeMax: limit.bytes, tooLarge: limit.error), decompresses: declared != nil)
+    }
+
+    private func fetch(_ image: Image, _ uri: String, _ frame: Frame) async throws -> Frame.Content {
+        let intake = try await intake(image, frame)
+        let progress = ProgressRecord(interval: ImageWorkflows.progressInterval, ambient: ambient)
+        do {
+            let bytesMax = try await bytesMax(image).bytes
+            _ = try await download.download(uri, bytesMax: bytesMax) { piece in
+                try await intake.append(piece)
+                if let count = progress.due(adding: piece.readableBytes) { try await record(count, image, frame) }
+            }
+            let content = try await intake.finish(expected: nil)
+            intake.file.release()
+            return Frame.Content(frame.file, content)
+        } catch {
+            intake.file.release()
+            throw error
+        }
+    }
+
+    /// - Throws: `StepFailure` if the image was deleted, so that nobody waits for the rest.
+    private func record(_ count: Int, _ image: Image, _ frame: Frame) async throws {
+        let (task, now) = (try taskID(frame), ambient.now)
+        let isWanted = try await database.write { connection -> Bool in
+            try ImageImportStore.progress(connection, task: task, message: "Copied \(count >> 20) MiB", now: now)
+            return try ImageImportStore.importing(connection, image.id.text, task: task) != nil
+        }
+        guard isWanted else { throw StepFailure("The image was deleted.") }
+    }
+
+    /// Inspects staged data, which becomes the image's data as it is; compressed data is decompressed into a new file.
+    private func adopt(_ image: Image, _ frame: Frame) async throws -> Frame.Content {
+        guard let staging = image.staging, let size = staging.size, let checksum = staging.checksum, let hash = staging.hashValue else {
+            throw StepFailure("The image has no staged data.")
+        }
+        let stored = try await files.open(staging.id)
+        guard stored.size == size else {
+            throw StepFailure("The staged data is damaged.", details: "\(staging.id) has \(stored.size) bytes instead of \(size)")
+        }
+        let declared = image.containerFormat?.holdsBareDisk == true ? image.diskFormat : nil
+        let isCompressed = try await files.threads.run { () throws -> Bool in
+            try declared != nil && size >= 2 && Array(stored.read(0, 2).readableBytesView) == GzipInflater.magic
+        }
+        guard isCompressed else {
+            let virtualSize = try await files.threads.run { try ContentInspector.inspect(stored, declared: declared) }
+            return Frame.Content(
+                file: staging.id, size: size, virtualSize: virtualSize, checksum: checksum, hashValue: hash)
+        }
+        let intake = try await intake(image, frame)
+        let progress = ProgressRecord(interval: ImageWorkflows.progressInterval, ambient: ambient)
+        do {
+            var offset = 0
+            while offset < size {
+                let (start, count) = (offset, min(FileStore.chunkBytes, size - offset))
+                let piece = try await files.threads.run { try stored.read(start, count) }
+                try await intake.append(piece)
+                if let done = progress.due(adding: count) { try await record(done, image, frame) }
+                offset += count
+            }
+            let content = try await intake.finish(expected: nil)
+            intake.file.release()
+            return Frame.Content(frame.file, content)
+        } catch {
+            intake.file.release()
+            throw error
+        }
+    }
+}
+
+extension ImageWorkflows.Frame.Content {
+    init(_ file: String, _ content: ReceivedContent) {
+        self.init(
+            file: file, size: content.size, virtualSize: content.virtualSize, checksum: content.checksum, hashValue: content.hashValue)
+    }
+}

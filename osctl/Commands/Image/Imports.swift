@@ -1,0 +1,63 @@
+import ArgumentParser
+import Client
+import JSON
+import Kernel
+import ServiceCatalog
+
+/// Imports of images, as the service records them.
+enum ImageTasks: Resource {
+    static let kind = Kind(
+        command: ["image", "task"], noun: "image task", service: .image, path: "/tasks", member: nil, collection: "tasks", naming: .none,
+        columns: [
+            Column("ID", "id"), Column("Type", "type"), Column("Status", "status"), Column("Image", "image_id"),
+            Column("Created", "created_at"), Column("Updated", "updated_at"),
+        ],
+        progress: ProgressRule(
+            field: "status", created: ["success"], failed: ["failure"], detail: { $0["message"]?.stringValue ?? "" },
+            reason: { $0["message"]?.stringValue }))
+    static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self]
+}
+
+extension Images {
+    /// `osctl image stage`
+    struct Stage: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Stage the data of an image, to import it later.")
+        @Argument(help: "The image, which has no data yet.") var image: String
+        @Argument(help: "The disk image, also compressed with gzip.", completion: .file()) var file: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let content = try FileContent(file)
+            try await Images.send(content, to: "stage", id: try await api.id(kind, image), api)
+        }
+    }
+
+    /// `osctl image import`
+    struct Import: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Import the data of an image: what was staged, or from a URL.")
+        @Argument(help: "The image.") var image: String
+        @Option(help: "Download the data from here.") var uri: String?
+        @Option(help: ArgumentHelp("A store for the data (repeatable).", valueName: "store")) var store: [String] = []
+        @OptionGroup var waiting: WaitOptions
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: API) async throws {
+            let id = try await api.id(kind, image)
+            var method: JSONObject = ["name": uri == nil ? "glance-direct" : "web-download"]
+            method.put("uri", uri)
+            var body: JSONObject = ["method": .object(method)]
+            if !store.isEmpty { body["stores"] = JSONValue(store) }
+            _ = try await api.client.request(service: .image, method: .post, path: kind.path(id: id) + "/import", body: .object(body))
+            let tasks = try await api.client.get(.image, kind.path(id: id) + "/tasks")["tasks"]?.arrayValue ?? []
+            guard let task = tasks.first, let taskID = task["id"]?.stringValue else {
+                throw CommandFailure("The service has no task for the import of \(image).")
+            }
+            guard waiting.wait, let rule = ImageTasks.kind.progress else {
+                print("Importing \(image). See: osctl image task show \(taskID)")
+                return
+            }
+            _ = try await Waiter(api, limit: waiting.timeout).reach(rule.created, ImageTasks.kind, id: taskID, rule: rule)
+            print("Imported \(image).")
+        }
+    }
+}
