@@ -64,8 +64,7 @@ struct ExternalEventRoutes: Sendable {
         let ids = events.compactMap { $0["server_uuid"]?.stringValue.flatMap { UUID128($0)?.description } }.uniqued
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
-            let hosts = try connection.query("SELECT id, host FROM servers WHERE id = ANY(\(ids)::uuid[]) AND NOT deleted")
-                .reduce(into: [String: String?]()) { $0[try $1.string("id")] = try $1.optionalString("host") }
+            let hosts = try ServerStore.hosts(connection, of: ids)
             var affected: Set<String> = []
             let answers = events.map { event -> JSONValue in
                 let id = event["server_uuid"]?.stringValue.flatMap { UUID128($0)?.description } ?? ""

@@ -36,9 +36,7 @@ struct GuestActionRoutes: Sendable {
                     answer: .form(.wrapped("password", .anyText)), "Show the password that the guest left"
                 ) { context in
                     let id = try await compute.authorizedServer(context).value.id
-                    let password = try await compute.database.read {
-                        try $0.query("SELECT guest_password FROM servers WHERE id = \(id)").first?.optionalString("guest_password")
-                    }
+                    let password = try await compute.database.read { try GuestStore.password($0, of: id) }
                     return .json(200, ["password": .string(password ?? "")])
                 },
                 Route(
@@ -61,10 +59,7 @@ struct GuestActionRoutes: Sendable {
     private func changePassword(_ context: RequestContext) async throws -> Response {
         let server = try await compute.authorizedServer(context)
         let id = server.value.id
-        let properties = try await compute.database.read { connection in
-            try connection.query("SELECT \(ServerProperties.ofImage) AS properties FROM servers s WHERE s.id = \(id)")
-                .first?.object("properties") ?? [:]
-        }
+        let properties = try await compute.database.read { try GuestStore.imageProperties($0, of: id) }
         // As Nova's driver for libvirt.
         let usual = properties["os_type"]?.stringValue == "windows" ? "Administrator" : "root"
         let password = context.body["changePassword"]?["adminPass"]?.stringValue ?? ""
@@ -117,12 +112,13 @@ struct GuestActionRoutes: Sendable {
     // MARK: the guest's password
 
     private func clearPassword(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-server-password:clear")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-server-password:clear")
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
-            let changed = try connection.execute(
-                "UPDATE servers SET guest_password = NULL WHERE id = \(server.id) AND guest_password IS NOT NULL")
-            if changed > 0 { try DesiredState.refresh(connection, server: server.id, ambient: ambient) }
+            if try GuestStore.clearPassword(connection, of: decision) {
+                try DesiredState.refresh(connection, server: server.id, ambient: ambient)
+            }
             return Change(.empty(204), "server", server.id, content: ["password": nil])
         }
     }

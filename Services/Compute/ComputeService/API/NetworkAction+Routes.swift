@@ -55,17 +55,10 @@ struct NetworkActionRoutes: Sendable {
     private func addAddress(_ context: RequestContext) async throws -> Response {
         let network = context.body["addFixedIp"]?["networkId"]?.stringValue.flatMap { UUID128($0)?.description } ?? ""
         return try await readdress(context) { connection, server in
-            let ports = try connection.query(
-                """
-                SELECT i.port_id FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
-                WHERE i.server_id = \(server.id) AND p.network_id = \(network) AND i.state = 'attached' ORDER BY i.position LIMIT 1
-                """)
-            guard let port = try ports.first?.string("port_id") else {
+            guard let port = try InterfaceStore.port(connection, of: server.id, network: network) else {
                 throw ResourceError.notFound("Instance \(server.id) has no port in network \(network).")
             }
-            let subnets = try connection.query(
-                "SELECT id FROM published_subnets WHERE network_id = \(network) ORDER BY ip_version, id"
-            ).map { try $0.string("id") }
+            let subnets = try InterfaceStore.subnets(connection, of: network)
             return Wanted(port: port, fixedIPs: try NetworkActionRoutes.addresses(connection, of: port), subnets: subnets)
         } send: { wanted, subject in
             for subnet in wanted.subnets {
@@ -85,12 +78,7 @@ struct NetworkActionRoutes: Sendable {
         let text = context.body["removeFixedIp"]?["address"]?.stringValue ?? ""
         let address = IPAddress(text)?.description ?? text
         return try await readdress(context) { connection, server in
-            let ports = try connection.query(
-                """
-                SELECT i.port_id FROM server_interfaces i JOIN published_fixed_ips f ON f.port_id = i.port_id
-                WHERE i.server_id = \(server.id) AND f.ip_address = \(address) AND i.state = 'attached' LIMIT 1
-                """)
-            guard let port = try ports.first?.string("port_id") else {
+            guard let port = try InterfaceStore.port(connection, of: server.id, address: address) else {
                 throw ResourceError.badRequest("Fixed IP '\(address)' not found for server '\(server.id)'.")
             }
             let rest = try NetworkActionRoutes.addresses(connection, of: port).filter { $0["ip_address"]?.stringValue != address }
@@ -101,9 +89,7 @@ struct NetworkActionRoutes: Sendable {
     }
 
     private static func addresses(_ connection: Connection, of port: String) throws -> [JSONValue] {
-        try connection.query("SELECT subnet_id, ip_address FROM published_fixed_ips WHERE port_id = \(port) ORDER BY position").map {
-            ["subnet_id": .string(try $0.string("subnet_id")), "ip_address": .string(try $0.string("ip_address"))]
-        }
+        try InterfaceStore.fixedIPs(connection, of: port).map { ["subnet_id": .string($0.subnet), "ip_address": .string($0.address)] }
     }
 
     /// Changes the addresses of a port through Network, which tells the server's host.

@@ -45,6 +45,40 @@ enum InterfaceStore {
         ).map { try $0.string("id") }
     }
 
+    /// The server's first attached port in a network.
+    static func port(_ connection: Connection, of server: String, network: String) throws -> String? {
+        try connection.query(
+            """
+            SELECT i.port_id FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
+            WHERE i.server_id = \(server) AND p.network_id = \(network) AND i.state = 'attached' ORDER BY i.position LIMIT 1
+            """
+        ).first?.string("port_id")
+    }
+
+    /// The server's attached port with an address.
+    static func port(_ connection: Connection, of server: String, address: String) throws -> String? {
+        try connection.query(
+            """
+            SELECT i.port_id FROM server_interfaces i JOIN published_fixed_ips f ON f.port_id = i.port_id
+            WHERE i.server_id = \(server) AND f.ip_address = \(address) AND i.state = 'attached' LIMIT 1
+            """
+        ).first?.string("port_id")
+    }
+
+    /// A port's addresses in order.
+    static func fixedIPs(_ connection: Connection, of port: String) throws -> [(subnet: String, address: String)] {
+        try connection.query("SELECT subnet_id, ip_address FROM published_fixed_ips WHERE port_id = \(port) ORDER BY position").map {
+            (subnet: try $0.string("subnet_id"), address: try $0.string("ip_address"))
+        }
+    }
+
+    /// The ids of a network's subnets, those of IPv4 first.
+    static func subnets(_ connection: Connection, of network: String) throws -> [String] {
+        try connection.query("SELECT id FROM published_subnets WHERE network_id = \(network) ORDER BY ip_version, id").map {
+            try $0.string("id")
+        }
+    }
+
     /// Locks the row of an interface.
     ///
     /// - Returns: whether its port was created for the server, and whether the interface is being detached already; nil if the server

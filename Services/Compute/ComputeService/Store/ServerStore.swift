@@ -12,6 +12,12 @@ enum ServerStore {
         try connection.query("SELECT project_id FROM servers WHERE id = \(id)").first?.string("project_id")
     }
 
+    /// The hosts of servers by id. Servers without a host have nil, and unknown ones are missing.
+    static func hosts(_ connection: Connection, of ids: [String]) throws -> [String: String?] {
+        try connection.query("SELECT id, host FROM servers WHERE id = ANY(\(ids)::uuid[]) AND NOT deleted")
+            .reduce(into: [:]) { $0[try $1.string("id")] = try $1.optionalString("host") }
+    }
+
     /// The id that servers from one request have in common.
     static func reservation(_ connection: Connection, of id: String) throws -> String {
         try connection.query("SELECT reservation_id FROM servers WHERE id = \(id)")[0].string("reservation_id")
