@@ -17,6 +17,7 @@ let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "
 let nio: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioWebSocket: Target.Dependency = .product(name: "NIOWebSocket", package: "swift-nio")
 let httpTypes: Target.Dependency = .product(name: "HTTPTypes", package: "swift-http-types")
 let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -131,6 +132,7 @@ let package = Package(
         + service(
             "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
+        + service("Console", "wolke-console", ["Cryptography", nio, nioPosix, nioHTTP, nioWebSocket])
         + service("Network", "wolke-network", ["OVSDB"])
         + service(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
@@ -145,7 +147,7 @@ let package = Package(
                     "Kernel", "JSON", "Contracts", "ServiceCatalog", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry",
                     "OVSDB", "ImageCore", "Authorization", "Inspections", "PlacementCore", "NetworkCore", "BlockStorageCore", "ComputeCore",
                     arguments,
-                    yaml, log, nio,
+                    yaml, log, nio, nioPosix, nioHTTP, nioWebSocket,
                 ],
                 path: "osctl", swiftSettings: swift),
             .executableTarget(

@@ -49,6 +49,48 @@ package struct ConsoleLogQuestion: MessageQuestion, Hashable {
     }
 }
 
+/// Requests the agent to connect a server's console to a session of `wolke-console`. The agent connects to the console
+/// service, so that no console listens on the host's network.
+package struct ConsoleConnection: MessageQuestion, Hashable {
+    package static let type = "connect_console"
+
+    package struct Answer: Codable, Sendable, Hashable {
+        package init() {}
+    }
+
+    package var serverID: String
+    package var kind: ConsoleKind
+    /// `host:port` of the process of the console service that has the session; nil for the address in the agent's settings.
+    package var address: String?
+    /// Identifies the session; valid for one connection.
+    package var secret: String
+
+    private enum CodingKeys: String, CodingKey {
+        case kind, address, secret
+        case serverID = "server_id"
+    }
+
+    package init(serverID: String, kind: ConsoleKind, address: String?, secret: String) {
+        self.serverID = serverID
+        self.kind = kind
+        self.address = address
+        self.secret = secret
+    }
+}
+
+/// The consoles of a server, under the protocol names of Compute's API.
+package enum ConsoleKind: String, Codable, Sendable, Hashable, CaseIterable {
+    /// The display, by RFB (RFC 6143).
+    case vnc
+    /// The first serial port.
+    case serial
+}
+
+/// The protocol that an agent requests in `Upgrade` when it connects to a console session.
+package enum ConsoleUpgrade {
+    package static let name = "wolke-console"
+}
+
 /// Requests diagnostics of a running server; the answer has the form of Compute's API.
 package struct DiagnosticsQuestion: MessageQuestion, Hashable {
     package typealias Answer = JSONValue

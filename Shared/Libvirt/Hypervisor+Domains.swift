@@ -112,6 +112,18 @@ extension Hypervisor {
         }
     }
 
+    /// A new connection to the domain's display, by the protocol of the display (VNC). Requires a running domain and libvirtd on
+    /// this machine.
+    ///
+    /// - Returns: a connected socket, which the caller owns.
+    package func openDisplay(_ uuid: String) async throws -> Int32 {
+        try await withDomain(uuid, "virDomainOpenGraphicsFD") { domain in
+            let descriptor = virDomainOpenGraphicsFD(domain, 0, 0)
+            guard descriptor >= 0 else { throw LibvirtError.last("virDomainOpenGraphicsFD") }
+            return descriptor
+        }
+    }
+
     /// Requests the guest to shut down; does not wait.
     package func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {
         let flags =

@@ -91,6 +91,7 @@ package enum Schema {
         guestPasswordMigration, softDeleteMigration, reclaimIndexMigration, networkPortChangesMigration,
         serverChangesMigration, computeMigrationsMigration,
         imageImportMigration, imageImportIndexesMigration,
+        consoleTokensMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

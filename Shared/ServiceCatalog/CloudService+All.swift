@@ -5,6 +5,16 @@ extension CloudService {
     /// The order in which services are started and shown.
     package static let all: [CloudService] = [identity, placement, compute, network, blockStorage, image]
 
+    /// Control-plane processes that serve no OpenStack API: they have no entry in the catalog and no tokens of their own.
+    package static let gateways: [CloudService] = [console]
+
+    /// Every service with a process in the control plane.
+    package static let processes: [CloudService] = all + gateways
+
+    package static let console = CloudService(
+        "console", title: "Console", project: "nova", catalog: [CatalogEntry(type: "console", path: "")],
+        port: 6080, versionPath: "", faults: .compute)
+
     package static let identity = CloudService(
         "identity", title: "Identity v3", project: "keystone", catalog: [CatalogEntry(type: "identity", path: "/v3")],
         port: 5000, versionPath: "/v3", faults: .identity)

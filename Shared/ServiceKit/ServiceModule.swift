@@ -5,6 +5,7 @@ package import Kernel
 package import Logging
 package import Messaging
 package import ServiceCatalog
+package import ServiceLifecycle
 package import Telemetry
 package import WebAPI
 package import Workflow
@@ -90,13 +91,15 @@ package struct ServiceModule: Sendable {
     package let inspections: [Inspection]
     /// The default quotas of projects; nil if the service has no quotas.
     package let quota: Quota?
+    /// Serves the service's port instead of the API; nil for the API.
+    package let listener: (any Service)?
     /// Throws an error for the operator while the service cannot work; `/readyz` calls it after checking the database.
     package let ready: @Sendable () async throws -> Void
 
     package init(
         _ service: CloudService, _ surroundings: ServiceSurroundings, api: API, workflows: [WorkflowDefinition] = [],
         intents: [String: String] = [:], consumers: [Loop] = [], loops: [Loop] = [], inspections: [Inspection] = [],
-        quota: Quota? = nil, ready: @escaping @Sendable () async throws -> Void = {}
+        quota: Quota? = nil, listener: (any Service)? = nil, ready: @escaping @Sendable () async throws -> Void = {}
     ) {
         self.service = service
         self.surroundings = surroundings
@@ -107,6 +110,7 @@ package struct ServiceModule: Sendable {
         self.loops = loops
         self.inspections = inspections
         self.quota = quota
+        self.listener = listener
         self.ready = ready
     }
 

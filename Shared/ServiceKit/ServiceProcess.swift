@@ -162,17 +162,19 @@ package struct ServiceProcess: Sendable {
         let module = try make(try surroundings(authenticator, bus))
         let engine: [any Service] = module.workflows.isEmpty ? [] : [module.engine()]
         try await run(
-            module.api, services: [authenticator] + engine + module.allLoops.map { BackgroundLoop($0.run) }, ready: module.ready)
+            module.api, listener: module.listener,
+            services: [authenticator] + engine + module.allLoops.map { BackgroundLoop($0.run) }, ready: module.ready)
     }
 
     /// Registers the process, serves `api` and runs `services` until SIGTERM or SIGINT, then completes the requests in progress.
     ///
     /// - Parameters:
+    ///   - listener: serves the service's port instead of the API.
     ///   - services: the authenticator, workers, consumers; stopped after the HTTP server.
     ///   - ready: called by `/readyz` after checking the database; throws an error for the operator.
     /// - Throws: an error if this build cannot work on the database's schema, or if a part fails.
     private func run(
-        _ api: API, services: [any Service], ready: @escaping @Sendable () async throws -> Void
+        _ api: API, listener: (any Service)?, services: [any Service], ready: @escaping @Sendable () async throws -> Void
     ) async throws {
         let database = database
         let replica = Replicas.Replica(
@@ -184,9 +186,11 @@ package struct ServiceProcess: Sendable {
         }
         var served = api
         served.bodies = BodyBudget(bytesMax: settings.integer("web.body_memory") << 20)
-        let server = HTTPServer(
-            api: served, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(service.section)_port"),
-            metrics: metrics, log: log, limits: try settings.connectionLimits(), readiness: readiness)
+        let server =
+            try listener
+            ?? HTTPServer(
+                api: served, host: settings.string("endpoints.bind"), port: settings.integer("endpoints.\(service.section)_port"),
+                metrics: metrics, log: log, limits: try settings.connectionLimits(), readiness: readiness)
         var servers: [any Service] = [server]
         let operatorPort = settings.integer("endpoints.\(service.section)_operator_port")
         if operatorPort > 0 {

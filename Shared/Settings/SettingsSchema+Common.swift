@@ -3,7 +3,7 @@ import ServiceCatalog
 extension SettingsSchema {
     /// All sections of the file. One file serves all executables; each of them checks its own sections.
     package static let sectionNames =
-        ["database", "messaging", "tokens", "service_user", "endpoints", "web", "log"] + CloudService.all.map(\.section)
+        ["database", "messaging", "tokens", "service_user", "endpoints", "web", "log"] + CloudService.processes.map(\.section)
         + HostAgent.all.map(\.section)
 
     /// The settings of commands that only need the database.
@@ -131,7 +131,7 @@ extension SettingsSchema {
             .string("public_host", default: "127.0.0.1", "Host name or address of the APIs in the catalog."),
             .string("region", default: "RegionOne", "Name of the region in the catalog."),
         ]
-        for service in CloudService.all {
+        for service in CloudService.processes {
             keys.append(.integer("\(service.section)_port", default: service.port, in: 1...65_535, "Port of the API."))
             keys.append(
                 .integer(

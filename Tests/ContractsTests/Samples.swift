@@ -37,6 +37,7 @@ enum Samples {
             "ensure@1": EnsureServer(server: try Enclosed(try server())),
             "sync@1": SyncServers(host: "host-1", servers: [try Enclosed(try server())]),
             "console_log@1": ConsoleLogQuestion(serverID: id, lines: 20),
+            "connect_console@1": ConsoleConnection(serverID: id, kind: .vnc, address: "192.0.2.1:6080", secret: "c2VjcmV0"),
             "diagnostics@1": DiagnosticsQuestion(serverID: id),
             "crash_dump@1": CrashDumpQuestion(serverID: id),
             "set_password@1": SetPasswordQuestion(serverID: id, user: "root", password: "secret"),

@@ -56,6 +56,10 @@ struct SimulatedLibvirt: HypervisorDriver {
         }
     }
 
+    func openDisplay(_ uuid: String) async throws -> Int32 {
+        throw LibvirtError.noDomain(uuid, call: "openDisplay")
+    }
+
     func undefine(_ uuid: String) async throws { try await change(uuid, "undefine") { [machine] in try machine.undefine(uuid) } }
 
     // MARK: power

@@ -48,5 +48,5 @@ def prefix(name, project=None):
 
 
 def executables():
-    """Of all services and agents."""
-    return [service["executable"] for service in services().values()] + [agent["executable"] for agent in document()["agents"]]
+    """Of all services, gateways and agents."""
+    return [part["executable"] for kind in ("services", "gateways", "agents") for part in document()[kind]]

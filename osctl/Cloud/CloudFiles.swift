@@ -38,7 +38,7 @@ struct CloudFiles: Sendable {
             ("region", .text(CloudFiles.region)),
         ]
         endpoints.append(("operator_bind", .text(host.address.description)))
-        for service in CloudService.all {
+        for service in CloudService.processes {
             endpoints.append(("\(service.section)_port", .number(layout.port(service.port))))
             endpoints.append(("\(service.section)_operator_port", .number(layout.port(service.operatorPort))))
         }

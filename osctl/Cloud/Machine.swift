@@ -93,6 +93,7 @@ enum Machine {
     }
 
     static func write(to descriptor: Int32, _ text: String) { _ = writeAll(descriptor, Array(text.utf8)) }
+    static func write(to descriptor: Int32, _ bytes: [UInt8]) { _ = writeAll(descriptor, bytes) }
 
     private static func writeAll(_ descriptor: Int32, _ bytes: [UInt8]) -> Bool {
         var rest = bytes[...]

@@ -39,6 +39,13 @@ struct ServicesCommand: AsyncParsableCommand {
     static func json(_ layout: CloudLayout) -> JSONValue {
         [
             "services": .array(CloudService.all.map { json($0, layout) }),
+            "gateways": .array(
+                CloudService.gateways.map { gateway in
+                    [
+                        "executable": .string(gateway.executable), "section": .string(gateway.section),
+                        "port": JSONValue(layout.port(gateway.port)),
+                    ]
+                }),
             "agents": .array(
                 HostAgent.all.map { agent in
                     [

@@ -115,7 +115,7 @@ enum StatusReport {
 
     /// Where a part gives the reasons for not being ready: APIs do so only on the operators' port.
     private static func operatorPort(_ part: RecordedPart, _ port: Int) -> Int {
-        CloudService.all.contains { $0.executable == part.name } ? port + CloudService.operatorPortDistance : port
+        CloudService.processes.contains { $0.executable == part.name } ? port + CloudService.operatorPortDistance : port
     }
 
     /// Host and port of `http://HOST:PORT`.

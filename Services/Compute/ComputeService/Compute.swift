@@ -57,6 +57,11 @@ package struct ComputeSettings: Sendable {
     package var quota: Quota
     /// How long deleted servers can be restored.
     package var reclaim: ReclaimIntervals
+    /// The base URL of the console service, without a trailing slash.
+    package var consoleURL = "http://127.0.0.1:\(CloudService.console.port)"
+    package var consolePort = CloudService.console.port
+    /// How long the URL of a console can be opened.
+    package var consoleTokenLifetime: Duration = .seconds(600)
 
     package init(
         hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova",

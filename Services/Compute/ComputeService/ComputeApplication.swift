@@ -2,6 +2,7 @@ import ComputeCore
 import Contracts
 import ImageAccess
 import Kernel
+import ServiceCatalog
 package import ServiceKit
 package import Settings
 
@@ -29,6 +30,7 @@ package struct ComputeApplication {
             .list(
                 "reclaim_instance_intervals", default: [],
                 "Projects with an interval of their own, each as PROJECT_ID=DURATION."),
+            .duration("console_token_lifetime", default: "10m", "How long the URL of a console can be opened; once, in this time."),
         ] + QuotaDeclaration.settingsKeys(ComputeQuotas.all)
 
     /// The settings of other sections that the service reads.
@@ -39,19 +41,23 @@ package struct ComputeApplication {
         let settings = process.settings
         let client = process.makeClient()
         try await process.run { surroundings in
+            var own = ComputeSettings(
+                hostDownAfter: settings.duration("compute.host_down_after"),
+                spawnDeadline: settings.duration("compute.spawn_deadline"),
+                defaultZone: settings.string("compute.default_zone"),
+                resizesOnSameHost: settings.boolean("compute.allow_resize_to_same_host"),
+                resizeConfirmWindow: settings.duration("compute.resize_confirm_window") > .zero
+                    ? settings.duration("compute.resize_confirm_window") : nil,
+                keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings),
+                reclaim: try ReclaimIntervals(
+                    settings.duration("compute.reclaim_instance_interval"),
+                    projects: settings.list("compute.reclaim_instance_intervals")))
+            own.consoleURL = settings.endpoint(.console)
+            own.consolePort = settings.integer("endpoints.console_port")
+            own.consoleTokenLifetime = settings.duration("compute.console_token_lifetime")
             let compute = Compute(
                 surroundings, clients: ServiceClients(client: client, bus: surroundings.bus), images: try ImageAccess(settings),
-                settings: ComputeSettings(
-                    hostDownAfter: settings.duration("compute.host_down_after"),
-                    spawnDeadline: settings.duration("compute.spawn_deadline"),
-                    defaultZone: settings.string("compute.default_zone"),
-                    resizesOnSameHost: settings.boolean("compute.allow_resize_to_same_host"),
-                    resizeConfirmWindow: settings.duration("compute.resize_confirm_window") > .zero
-                        ? settings.duration("compute.resize_confirm_window") : nil,
-                    keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings),
-                    reclaim: try ReclaimIntervals(
-                        settings.duration("compute.reclaim_instance_interval"),
-                        projects: settings.list("compute.reclaim_instance_intervals"))))
+                settings: own)
             return try ComputeModule.make(compute, surroundings)
         }
     }

@@ -11,6 +11,7 @@ package enum PlaneMessage: Sendable, Hashable {
     case diagnostics(serverID: String)
     case crashDump(serverID: String)
     case setPassword(SetPasswordQuestion)
+    case connectConsole(ConsoleConnection)
 
     /// - Throws: `FormError`.
     package static func decode(_ body: JSONValue) throws(FormError) -> PlaneMessage {
@@ -38,6 +39,10 @@ package enum PlaneMessage: Sendable, Hashable {
             var question = try read(body, SetPasswordQuestion.self)
             question.serverID = try FormRules("message").uuid("server_id", question.serverID)
             return .setPassword(question)
+        case ConsoleConnection.type:
+            let order = try read(body, ConsoleConnection.self)
+            _ = try FormRules("message").uuid("server_id", order.serverID)
+            return .connectConsole(order)
         case let other?: throw FormRules("message").wrong("type", "\"\(other)\" is not known to this agent")
         case nil: throw FormRules("message").wrong("type", "is missing")
         }

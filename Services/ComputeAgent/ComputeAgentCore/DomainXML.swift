@@ -25,7 +25,7 @@ package struct DomainOptions: Sendable, Hashable {
     package var emulator: String?
     /// Free PCIe slots for later devices on q35.
     package var hotplugSlots: Int
-    /// Where VNC displays listen; nil: the guests have none.
+    /// Address on which VNC displays listen, for operators' tools; nil: nowhere. Consoles do not need it.
     package var vncListen: String?
 
     package init(
@@ -58,6 +58,7 @@ package struct ServerFiles: Sendable, Hashable {
     package var swap: String { directory + "/swap.qcow2" }
     package var configDrive: String { directory + "/config.iso" }
     package var consoleLog: String { directory + "/console.log" }
+    package var serialSocket: String { directory + "/serial.sock" }
     package var nvram: String { directory + "/nvram.fd" }
 }
 
@@ -194,11 +195,13 @@ package struct DomainXML: Sendable {
         for disk in disks { devices.append(disk) }
         for controller in rescueControllers { devices.append(controller) }
         for port in server.ports { devices.append(interface(port)) }
-        // Appended to and never truncated, so that console output from before a crash survives the restart.
-        let source = XMLTree("source", ["path": files.consoleLog, "append": "on"])
-        devices.append(XMLTree("serial", ["type": "file"], [source, XMLTree("target", ["port": "0"])]))
-        devices.append(
-            XMLTree("console", ["type": "file"], [source, XMLTree("target", ["type": "serial", "port": "0"])]))
+        // The log is appended to and never truncated, so that console output from before a crash survives the restart.
+        let serial = [
+            XMLTree("source", ["mode": "bind", "path": files.serialSocket]),
+            XMLTree("log", ["file": files.consoleLog, "append": "on"]),
+        ]
+        devices.append(XMLTree("serial", ["type": "unix"], serial + [XMLTree("target", ["port": "0"])]))
+        devices.append(XMLTree("console", ["type": "unix"], serial + [XMLTree("target", ["type": "serial", "port": "0"])]))
         // The spellings of true in image properties.
         if ["1", "t", "true", "on", "y", "yes"].contains((property("hw_qemu_guest_agent") ?? "").lowercased()) {
             devices.append(
@@ -206,13 +209,15 @@ package struct DomainXML: Sendable {
                     "channel", ["type": "unix"],
                     [XMLTree("target", ["type": "virtio", "name": "org.qemu.guest_agent.0"])]))
         }
-        if let address = options.vncListen {
-            devices.append(
-                XMLTree(
-                    "graphics", ["type": "vnc", "autoport": "yes"],
-                    [XMLTree("listen", ["type": "address", "address": address])]))
-            devices.append(XMLTree("video", [:], [XMLTree("model", ["type": "virtio"])]))
-        }
+        // The display has no listener: libvirt hands out connections to it.
+        let listen: XMLTree =
+            if let address = options.vncListen {
+                XMLTree("listen", ["type": "address", "address": address])
+            } else {
+                XMLTree("listen", ["type": "none"])
+            }
+        devices.append(XMLTree("graphics", ["type": "vnc", "autoport": "yes"], [listen]))
+        devices.append(XMLTree("video", [:], [XMLTree("model", ["type": "virtio"])]))
         devices.append(XMLTree("memballoon", ["model": "virtio"], [XMLTree("stats", ["period": "10"])]))
         devices.append(
             XMLTree("rng", ["model": "virtio"], [XMLTree("backend", ["model": "random"], text: "/dev/urandom")]))

@@ -66,6 +66,8 @@ package struct AgentOptions: Sendable {
     /// How long an image is kept after its last use.
     package var imageLifetime: Duration = .seconds(86_400)
     package var parallelStarts = 4
+    /// `host:port` of the console service.
+    package var consoleAddress = ""
 
     package init(stateDirectory: String, domains: DomainOptions) {
         self.stateDirectory = stateDirectory
@@ -110,7 +112,8 @@ package struct AgentModule: Sendable {
             store: try StateStore(directory: state + "/records", threads: threads), directory: surroundings.directory,
             reports: reports, heavyWork: Gate(width: options.parallelStarts), ambient: ambient, metrics: surroundings.metrics, log: log)
         let fleet = ServerFleet(
-            tools: tools, hypervisor: surroundings.hypervisor, images: images, imageLifetime: options.imageLifetime)
+            tools: tools, hypervisor: surroundings.hypervisor, images: images, consoles: ConsoleLinks(address: options.consoleAddress),
+            imageLifetime: options.imageLifetime)
         let plane = PlaneLink(
             host: surroundings.host, bus: surroundings.bus, fleet: fleet, inspector: surroundings.facts,
             heartbeatInterval: options.heartbeatInterval, ambient: ambient, log: log)

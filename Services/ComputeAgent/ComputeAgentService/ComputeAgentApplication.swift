@@ -160,6 +160,9 @@ package struct ComputeAgentApplication: Sendable {
         options.shutdownTimeout = settings.shutdownTimeout
         options.imageLifetime = settings.imageLifetime
         options.parallelStarts = settings.parallelStarts
+        let publicHost = all.string("endpoints.public_host")
+        options.consoleAddress =
+            "\(publicHost.contains(":") ? "[\(publicHost)]" : publicHost):\(all.integer("endpoints.console_port"))"
         let module = try AgentModule.make(
             options,
             AgentSurroundings(

@@ -28,6 +28,8 @@ package protocol HypervisorDriver: Sendable {
     func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws
     /// Requests the removal of a device. For a running guest it returns before the guest has released the device.
     func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws
+    /// A new connection to the display of a running domain; the caller owns the descriptor.
+    func openDisplay(_ uuid: String) async throws -> Int32
     /// Statistics of a running domain under libvirt's names.
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic]
     /// Sends a non-maskable interrupt to the guest.

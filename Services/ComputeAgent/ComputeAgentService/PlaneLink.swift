@@ -57,6 +57,7 @@ package struct PlaneLink: Sendable {
         case .diagnostics(let id): return try await fleet.diagnostics(id)
         case .crashDump(let id): try await fleet.crashDump(id)
         case .setPassword(let order): try await fleet.setPassword(order)
+        case .connectConsole(let order): return try JSONValue(encoding: try await fleet.connectConsole(order))
         }
         return [:]
     }

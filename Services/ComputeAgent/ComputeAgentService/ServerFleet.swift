@@ -12,6 +12,7 @@ package actor ServerFleet {
     private let tools: ServerTools
     private let hypervisor: any HypervisorDriver
     private let images: ImageCache
+    private let consoles: ConsoleLinks
     private let imageLifetime: Duration
     private var workers: [String: ServerWorker] = [:]
     /// libvirt domains without a desired state, with the power that was last reported.
@@ -24,8 +25,11 @@ package actor ServerFleet {
     private static let goneRetention = Duration.seconds(86_400)
 
     /// - Parameter imageLifetime: how long an image is kept after its last use.
-    package init(tools: ServerTools, hypervisor: any HypervisorDriver, images: ImageCache, imageLifetime: Duration) {
+    package init(
+        tools: ServerTools, hypervisor: any HypervisorDriver, images: ImageCache, consoles: ConsoleLinks, imageLifetime: Duration
+    ) {
         self.tools = tools
+        self.consoles = consoles
         self.imageLifetime = imageLifetime
         self.hypervisor = hypervisor
         self.images = images
@@ -242,6 +246,26 @@ package actor ServerFleet {
             throw ResourceError.notFound("Server \(serverID) is not on this host.")
         }
         return try await tools.disks.consoleLog(serverID, lines: lines)
+    }
+
+    /// Connects a console of the server with a session of the console service.
+    ///
+    /// - Throws: 404 when the server is not on this host, 409 when it does not run, 503 when an end cannot be reached.
+    package func connectConsole(_ order: ConsoleConnection) async throws -> ConsoleConnection.Answer {
+        guard await workers[order.serverID]?.current.desired != nil, let observed = try await tools.domains.observe(order.serverID) else {
+            throw ResourceError.notFound("Server \(order.serverID) is not on this host.")
+        }
+        guard observed.power != .shutoff else { throw ResourceError.conflict("Server \(order.serverID) is not running.") }
+        let source: ConsoleLinks.Source
+        switch order.kind {
+        case .vnc:
+            do { source = .descriptor(try await hypervisor.openDisplay(order.serverID)) } catch let error as LibvirtError {
+                throw ResourceError.unavailable("The display of server \(order.serverID) cannot be opened: \(error)")
+            }
+        case .serial: source = .socket(tools.disks.files(order.serverID).serialSocket)
+        }
+        try await consoles.connect(order, source)
+        return ConsoleConnection.Answer()
     }
 
     /// The guest's figures in the form of Compute's API.

@@ -5,10 +5,10 @@ import Kernel
 import ServiceCatalog
 
 extension Servers {
-    /// `osctl server console NAME` shows the log; `console url` shows the URL of a graphical console.
+    /// `osctl server console NAME` shows the log; `console url` shows the URL of a console; `console connect` attaches the terminal.
     struct Console: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Show a server's console.", subcommands: [Log.self, URL.self], defaultSubcommand: Log.self)
+            abstract: "Show a server's console.", subcommands: [Log.self, URL.self, Connect.self], defaultSubcommand: Log.self)
     }
 
     struct Log: APICommand {
@@ -46,10 +46,10 @@ extension Servers {
 
     struct URL: APICommand {
         static let configuration = CommandConfiguration(commandName: "url", abstract: "Show the URL of a server's console.")
-        enum Form: String, ExpressibleByArgument, CaseIterable { case novnc, serial, spice }
+        enum Form: String, ExpressibleByArgument, CaseIterable { case novnc, serial }
 
         @Argument(help: "The server.") var server: String
-        @Option(help: "novnc, serial or spice.") var form: Form = .novnc
+        @Option(help: "novnc or serial.") var form: Form = .novnc
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {
@@ -57,7 +57,6 @@ extension Servers {
                 switch form {
                 case .novnc: ("vnc", "novnc")
                 case .serial: ("serial", "serial")
-                case .spice: ("spice", "spice-html5")
                 }
             let answer = try await api.client.post(
                 .compute, kind.path(id: try await api.id(kind, server)) + "/remote-consoles",

@@ -32,6 +32,7 @@ package enum ComputeAPI {
             ExternalEventRoutes(compute: compute).resource, ServerRebuildRoutes(compute: compute).resource,
             ServerRescueRoutes(compute: compute).resource, ServerResizeRoutes(compute: compute).resource,
             MigrationRoutes(compute: compute).resource, ServerMigrateRoutes(compute: compute).resource,
+            RemoteConsoleRoutes(compute: compute).resource,
         ]
     }
 }

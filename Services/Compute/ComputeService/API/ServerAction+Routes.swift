@@ -85,7 +85,6 @@ struct ServerActionRoutes: Sendable {
         ("createImage", "servers:create_image"), ("createBackup", "os-create-backup"),
         ("shelve", "os-shelve:shelve"), ("shelveOffload", "os-shelve:shelve_offload"), ("unshelve", "os-shelve:unshelve"),
         ("os-migrateLive", "os-migrate-server:migrate_live"), ("evacuate", "os-evacuate"),
-        ("os-getVNCConsole", "os-remote-consoles"),
     ]
 
     private var missingRoutes: [Route] {

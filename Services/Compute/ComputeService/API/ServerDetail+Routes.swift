@@ -7,7 +7,7 @@ import Messaging
 import Telemetry
 import WebAPI
 
-/// Other information about a server: diagnostics, security groups, topology; and routes that this cloud does not have.
+/// Other information about a server: diagnostics, security groups, topology.
 struct ServerDetailRoutes: Sendable {
     let compute: Compute
 
@@ -53,11 +53,6 @@ struct ServerDetailRoutes: Sendable {
                     // No server has a NUMA topology here: flavors and images that require one are refused (`hw:numa_nodes`).
                     return .json(200, ["nodes": [], "pagesize_kb": nil])
                 },
-                .unavailable(
-                    .post, one + "/remote-consoles", action: "os_compute_api:os-remote-consoles", rule: Rule.member, versions: .from(6),
-                    body: .json(.wrapped("remote_console", .any)),
-                    "Graphical and serial consoles are not available in this cloud; the console's output is."
-                ) { _ = try await compute.authorizedServer($0) },
             ])
     }
 

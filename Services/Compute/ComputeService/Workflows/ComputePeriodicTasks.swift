@@ -38,7 +38,8 @@ package struct ComputePeriodicTasks: Sendable {
     @discardableResult
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
-            resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, confirmResizes, forget, reclaim,
+            resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, confirmResizes, forget,
+            forgetConsoleTokens, reclaim,
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
@@ -97,6 +98,13 @@ package struct ComputePeriodicTasks: Sendable {
             ).map { try $0.string("id") }
             for id in ids { try MigrationStore.confirmUnasked(connection, server: id, compute) }
             return ids.count
+        }
+    }
+
+    private func forgetConsoleTokens() async throws -> Int {
+        let now = compute.ambient.now
+        return try await compute.database.write {
+            try ConsoleTokenStore.forget($0, before: now, limit: ComputePeriodicTasks.batchMax)
         }
     }
 

@@ -1,0 +1,7 @@
+import ConsoleService
+import ServiceCatalog
+import ServiceKit
+
+await ServiceProcess.main(.console, keys: ConsoleApplication.settingsKeys) {
+    try await ConsoleApplication($0).run()
+}
