@@ -113,7 +113,7 @@ let package = Package(
                 "Messaging", "Workflow", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
-        shared("FileTransfer", ["Kernel", "Client", "Cryptography", nio]),
+        shared("FileTransfer", ["Kernel", "Client", "Cryptography", "JSON", "ServiceCatalog", nio]),
         shared("Inspections", ["Kernel", "Contracts", "ServiceCatalog", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),

@@ -118,9 +118,11 @@ package struct ObservedReport: MessageBody, Hashable {
     package var operationID: String?
     /// Whether this is a domain on the host that the control plane did not request.
     package var unknown: Bool
+    /// The jobs of the desired state that have begun. Nil from agents that do none.
+    package var jobs: [ServerJobReport]?
 
     private enum CodingKeys: String, CodingKey {
-        case host, generation, epoch, state, error, reason, permanent, unknown
+        case host, generation, epoch, state, error, reason, permanent, unknown, jobs
         case serverID = "server_id"
         case power = "power_state"
         case metadataReady = "metadata_ready"
@@ -130,8 +132,9 @@ package struct ObservedReport: MessageBody, Hashable {
     package init(
         host: String, serverID: String, generation: Int, epoch: Int, power: String, state: State = .applied,
         error: String? = nil, reason: String? = nil, permanent: Bool = false, metadataReady: Bool = false, operationID: String? = nil,
-        unknown: Bool = false
+        unknown: Bool = false, jobs: [ServerJobReport]? = nil
     ) {
+        self.jobs = jobs
         self.host = host
         self.serverID = serverID
         self.generation = generation

@@ -22,6 +22,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var epoch: Int
     package var power: DesiredPower
     package var operation: Operation?
+    /// Long-running work beside this state. Nil, as release 0.1.0 has it, means none.
+    package var jobs: [ServerJob]?
     package var vcpus: Int
     package var memoryMiB: Int
     package var rootGiB: Int
@@ -51,7 +53,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var guestPassword: String?
 
     private enum CodingKeys: String, CodingKey {
-        case id, name, generation, epoch, power, operation, vcpus, image, rescue, volumes, ports, metadata, hostname
+        case id, name, generation, epoch, power, operation, jobs, vcpus, image, rescue, volumes, ports, metadata, hostname
         case projectID = "project_id"
         case userID = "user_id"
         case memoryMiB = "memory_mb"
@@ -74,7 +76,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int, swapMiB: Int, extraSpecs: TextMap, image: Image?,
         imageProperties: TextMap?, rescue: Rescue? = nil, keepsDisks: Bool? = nil,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
-        configDrive: Bool, hostname: String, guestPassword: String? = nil
+        configDrive: Bool, hostname: String, guestPassword: String? = nil, jobs: [ServerJob]? = nil
     ) {
         self.id = id
         self.name = name
@@ -84,6 +86,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         self.epoch = epoch
         self.power = power
         self.operation = operation
+        self.jobs = jobs
         self.vcpus = vcpus
         self.memoryMiB = memoryMiB
         self.rootGiB = rootGiB
@@ -168,6 +171,8 @@ extension ServerSpec {
         package var properties: TextMap
         /// Nil where the server's project may have the image. Release 0.1.0 does not say.
         package var administrator: RecordedSubject?
+        /// Whether the root disk is a copy of the image and not based on it, because the image will be deleted. Nil means no.
+        package var isCopied: Bool?
 
         private enum CodingKeys: String, CodingKey {
             case id, checksum, size, properties, administrator
@@ -176,11 +181,12 @@ extension ServerSpec {
             case diskFormat = "disk_format"
             case minDiskGiB = "min_disk"
             case diskGiB = "disk_gb"
+            case isCopied = "copied"
         }
 
         package init(
             id: String, checksum: String?, hashAlgorithm: String?, contentHash: String?, diskFormat: String, size: Int?,
-            minDiskGiB: Int?, diskGiB: Int?, properties: TextMap, administrator: RecordedSubject? = nil
+            minDiskGiB: Int?, diskGiB: Int?, properties: TextMap, administrator: RecordedSubject? = nil, isCopied: Bool? = nil
         ) {
             self.id = id
             self.checksum = checksum
@@ -192,6 +198,7 @@ extension ServerSpec {
             self.diskGiB = diskGiB
             self.properties = properties
             self.administrator = administrator
+            self.isCopied = isCopied
         }
     }
 

@@ -84,19 +84,29 @@ package final class DiskTool: Sendable {
 
     /// Copies the content of one of our own disks to a new disk of exactly `size` bytes; see `convert`.
     package func copy(_ source: DiskSource, to target: String, _ format: DiskDriver, size: Int) throws {
+        try flatten([source], to: target, format, size: size)
+    }
+
+    /// Copies the content of one of our own disks with those below it to a new disk of exactly `size` bytes without a backing file;
+    /// see `convert`.
+    ///
+    /// - Parameter layers: the disk and its backing files, from the top.
+    package func flatten(_ layers: [DiskSource], to target: String, _ format: DiskDriver, size: Int) throws {
         try create(target, format, size: size)
         let seconds = size >> 24
         var limits = Sandbox.Limits(
             fileSize: DiskTool.fileSizeMax(format, size: size), cpuSeconds: 300 + seconds,
             time: .seconds(600 + 4 * seconds))
         limits.memory = 4 << 30
+        let nodes = layers.enumerated().map { DiskNode(driver: $1.driver, path: Sandbox.name($0)) }
+        guard let top = nodes.first else { return }
         try run(
             [
                 "convert", "-q", "-n", "--target-is-zero", "--target-image-opts",
-                DiskNode(driver: source.driver, path: Sandbox.name(0)).filename,
-                DiskNode(driver: format, path: Sandbox.name(1)).targetOptions,
+                DiskNode(driver: top.driver, path: top.path, below: Array(nodes.dropFirst())).filename,
+                DiskNode(driver: format, path: Sandbox.name(layers.count)).targetOptions,
             ],
-            files: [.reading(source.path), .writing(target)], limits: limits)
+            files: layers.map { .reading($0.path) } + [.writing(target)], limits: limits)
     }
 
     /// Creates an empty disk of `size` bytes.

@@ -178,7 +178,7 @@ extension GuestKey {
         image("os_type", .words(["linux", "windows"]), .metadata("every guest has a UTC clock and no Hyper-V enlightenments")),
         image("os_distro", .text, .metadata("it only describes the image")),
         image("os_admin_user", .text, .implemented),
-        image("os_require_quiesce", .flag, .metadata("running servers cannot be snapshotted")),
+        image("os_require_quiesce", .flag, .implemented),
         image("os_skip_agent_inject_files_at_boot", .flag, .metadata("it is for XenServer")),
         image("os_skip_agent_inject_ssh", .flag, .metadata("it is for XenServer")),
         image("hw_auto_disk_config", .text, .metadata("guests enlarge their root file system themselves")),

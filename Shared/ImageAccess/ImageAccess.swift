@@ -71,6 +71,21 @@ package struct ImageAccess: Sendable {
         return (image, ActingSubject(project: project, user: user, grounds: image.needsUser ? .user : .accepted))
     }
 
+    /// The status of an image that work accepted earlier has created; nil if it was deleted.
+    package func status(_ connection: Connection, of id: String) throws -> String? {
+        try connection.query("SELECT status FROM images WHERE id = \(id)::uuid").first?.string("status")
+    }
+
+    /// Ids of a project's images with these properties, newest first.
+    package func ids(_ connection: Connection, project: String, with properties: JSONObject) throws -> [String] {
+        try connection.query(
+            """
+            SELECT id FROM images WHERE project_id = \(project) AND properties @> \(properties)::jsonb
+            ORDER BY created_at DESC, id DESC
+            """
+        ).map { try $0.string("id") }
+    }
+
     private func find(
         _ connection: Connection, _ id: String, project: String?
     ) throws -> (image: UsableImage, target: PolicyTarget)? {

@@ -75,6 +75,16 @@ package struct DomainSummary: Sendable, Hashable {
     }
 }
 
+/// A copy of a running domain's disks.
+package enum DomainBackupState: Sendable, Hashable {
+    /// None is in progress, and none has ended since the last look.
+    case none
+    /// Bytes copied, of all.
+    case running(done: Int, total: Int)
+    case completed
+    case failed(String)
+}
+
 /// The machine's resources according to libvirt.
 package struct NodeInfo: Sendable, Hashable {
     package let architecture: String

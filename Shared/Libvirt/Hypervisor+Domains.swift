@@ -227,17 +227,21 @@ extension Hypervisor {
             let count = virDomainListGetStats(&list, 0, &records, 0)
             guard count >= 0, let records else { throw LibvirtError.last("virDomainListGetStats") }
             defer { virDomainStatsRecordListFree(records) }
-            var figures: [String: DomainStatistic] = [:]
-            guard count > 0, let record = records[0]?.pointee else { return figures }
-            for index in 0..<Int(record.nparams) {
-                let parameter = record.params[index]
-                let name = withUnsafeBytes(of: parameter.field) { raw in
-                    String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
-                }
-                figures[name] = Hypervisor.value(parameter)
-            }
-            return figures
+            guard count > 0, let record = records[0]?.pointee else { return [:] }
+            return Hypervisor.figures(record.params, count: Int(record.nparams))
         }
+    }
+
+    static func figures(_ parameters: UnsafeMutablePointer<virTypedParameter>, count: Int) -> [String: DomainStatistic] {
+        var figures: [String: DomainStatistic] = [:]
+        for index in 0..<count {
+            let parameter = parameters[index]
+            let name = withUnsafeBytes(of: parameter.field) { raw in
+                String(decoding: raw.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            figures[name] = Hypervisor.value(parameter)
+        }
+        return figures
     }
 
     private static func value(_ parameter: virTypedParameter) -> DomainStatistic? {

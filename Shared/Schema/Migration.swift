@@ -92,6 +92,7 @@ package enum Schema {
         serverChangesMigration, computeMigrationsMigration,
         imageImportMigration, imageImportIndexesMigration,
         consoleTokensMigration,
+        serverJobsMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

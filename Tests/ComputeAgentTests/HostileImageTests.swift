@@ -35,7 +35,7 @@ import Testing
             directory: directory + "/images", source: TestImages([HostileImageTests.imageID: image]), sandbox: Sandbox(),
             threads: threads, ambient: Ambient(), log: log)
         let disks = try ServerDisks(
-            directory: directory + "/servers", images: cache, maker: SandboxedDiskMaker(Sandbox()), threads: threads)
+            directory: directory + "/servers", images: cache, maker: SandboxedDiskMaker(Sandbox()), threads: threads, copyThreads: threads)
         try await body(Host(directory: directory, cache: cache, disks: disks))
     }
 
@@ -94,7 +94,7 @@ import Testing
             for broken in [Sandbox(bubblewrap: "/no/such/bwrap"), Sandbox(filter: nil)] {
                 let disks = try ServerDisks(
                     directory: host.directory + "/servers", images: host.cache, maker: SandboxedDiskMaker(broken),
-                    threads: WorkerThreads(name: "test", count: 1))
+                    threads: WorkerThreads(name: "test", count: 1), copyThreads: WorkerThreads(name: "test", count: 1))
                 let failure = await #expect(throws: PermanentFailure.self) {
                     try await disks.provision(server, refreshConfigDrive: true)
                 }

@@ -65,8 +65,9 @@ import WebAPI
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: SystemRandom(), metrics: Metrics(), limits: .small,
                     log: log),
-                directory: directory, disks: SandboxedDiskMaker(Sandbox()), images: TestImages([:]), facts: TestFacts(), threads: threads,
-                bus: bus, ambient: ambient, metrics: Metrics(), log: log))
+                directory: directory, disks: SandboxedDiskMaker(Sandbox()), images: TestImages([:]),
+                uploads: TestUploads(), facts: TestFacts(), threads: threads, copyThreads: threads, bus: bus, ambient: ambient,
+                metrics: Metrics(), log: log))
         defer { threads.close() }
         let heard = Mutex<[String]>([])
         time.eachPause { second in

@@ -214,6 +214,46 @@ final class TestImages: ImageSource {
     }
 }
 
+/// The Image service as the agent uploads to it: data by image id.
+final class TestUploads: ImageTarget {
+    private struct State {
+        var data: [String: [UInt8]] = [:]
+        var subjects: [ActingSubject] = []
+        /// Errors of the next uploads, in order; nil is a success.
+        var answers: [ResourceError?] = []
+        var statuses: [String: String] = [:]
+        var isHeld = false
+        var begun = 0
+    }
+
+    private let state = Mutex(State())
+
+    var begun: Int { state.withLock { $0.begun } }
+    var subjects: [ActingSubject] { state.withLock { $0.subjects } }
+    func data(_ id: String) -> [UInt8]? { state.withLock { $0.data[id] } }
+    func answer(_ errors: [ResourceError?]) { state.withLock { $0.answers = errors } }
+    /// Uploads do not end until this is false.
+    func hold(_ isHeld: Bool) { state.withLock { $0.isHeld = isHeld } }
+
+    func upload(_ imageID: String, from path: String, as subject: ActingSubject, _ progress: @escaping @Sendable (Int) -> Void)
+        async throws
+    {
+        state.withLock { state in
+            state.begun += 1
+            state.subjects.append(subject)
+        }
+        while state.withLock({ $0.isHeld }) { try await SystemTime().sleep(for: .milliseconds(20)) }
+        if let error = state.withLock({ $0.answers.isEmpty ? nil : $0.answers.removeFirst() }) { throw error }
+        let bytes = try Files.read(path) ?? []
+        progress(bytes.count)
+        state.withLock { $0.data[imageID] = bytes }
+    }
+
+    func look(_ imageID: String, as subject: ActingSubject) async throws -> UploadedImage {
+        state.withLock { UploadedImage(status: $0.data[imageID] == nil ? "queued" : "active", size: $0.data[imageID]?.count) }
+    }
+}
+
 /// A host of fixed size.
 struct TestFacts: HostFacts {
     func inventory() async throws -> HostInventory {
@@ -242,7 +282,7 @@ final class TestAgent: Sendable {
         var server: String? { body["server_id"]?.stringValue }
     }
 
-    init(_ host: PrivateHost, state: String, images: TestImages = .all) async throws {
+    init(_ host: PrivateHost, state: String, images: TestImages = .all, uploads: TestUploads = TestUploads()) async throws {
         var log = Logger(label: "agent")
         log.logLevel = ProcessInfo.processInfo.environment["WOLKE_TEST_LOG"] == nil ? .critical : .debug
         let ambient = Ambient()
@@ -270,8 +310,9 @@ final class TestAgent: Sendable {
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: SystemRandom(), metrics: Metrics(),
                     limits: .small, log: log),
-                directory: directory, disks: SandboxedDiskMaker(Sandbox()), images: images, facts: TestFacts(), threads: threads,
-                bus: bus, ambient: ambient, metrics: Metrics(), log: log))
+                directory: directory, disks: SandboxedDiskMaker(Sandbox()), images: images,
+                uploads: uploads, facts: TestFacts(), threads: threads, copyThreads: threads, bus: bus, ambient: ambient,
+                metrics: Metrics(), log: log))
         (fleet, disks, self.images) = (module.fleet, module.disks, module.images)
         try await module.restore()
         // The plane is the test itself.

@@ -138,7 +138,8 @@ import Workflow
                 "POST /v2.1/os-keypairs": [
                     "keypair": ["name": "new", "type": "ssh", "public_key": .string(AuthorizationSweepTests.publicKey)]
                 ], "POST /v2.1/servers": TestCloud.body(),
-                action + "reboot": ["reboot": ["type": "HARD"]], action + "os-resetState": ["os-resetState": ["state": "error"]],
+                action + "reboot": ["reboot": ["type": "HARD"]], action + "unshelve": ["unshelve": nil],
+                action + "os-resetState": ["os-resetState": ["state": "error"]],
                 action + "addSecurityGroup": ["addSecurityGroup": ["name": "extra"]],
                 action + "addFixedIp": ["addFixedIp": ["networkId": .string(Fixtures.network)]],
                 action + "removeFixedIp": ["removeFixedIp": ["address": .string(address)]],
@@ -154,6 +155,7 @@ import Workflow
                 action + "os-start": "stopped", action + "unpause": "paused", action + "resume": "suspended",
                 action + "restore": "soft-delete",
                 action + "unrescue": "rescued", action + "confirmResize": "resized", action + "revertResize": "resized",
+                action + "shelveOffload": "shelved", action + "unshelve": "shelved",
             ]
             let findings = try await sweep.with(bodies: bodies).repeated(
                 "admin", except: AuthorizationSweepTests.effectless,

@@ -12,7 +12,7 @@ import Workflow
 
 /// The services around Compute, in the test's database, and the agents of its hosts. Every effect goes through the probe, so that
 /// a test can let the process die at any of them.
-final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
+final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient, Sendable {
     struct Domain: Hashable, Sendable {
         var power: String
         var generation: Int
@@ -25,6 +25,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
         var addresses = 10
         var rejection: JSONValue?
         var trial: @Sendable (JSONValue) -> JSONValue = { _ in ["result": "scheduled", "host": "host-2", "fits": 4] }
+        var imageRefusal: ResourceError?
+        var jobFailure: String?
+        var holdsJobs = false
         var failsOnHost: (error: String, reason: String?, permanent: Bool)?
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
@@ -45,7 +48,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
         self.probe = probe
     }
 
-    var clients: ServiceClients { ServiceClients(scheduler: self, network: self, volumes: self) }
+    var clients: ServiceClients { ServiceClients(scheduler: self, network: self, volumes: self, images: self) }
 
     // MARK: settings
 
@@ -247,10 +250,12 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
     func connect(attachment: String, host: String, device: String, as subject: ActingSubject) async throws -> JSONValue {
         state.withLock { $0.subjects.append(subject) }
         return try await probe.effect("connect") {
-            let row = try await database.read {
-                try $0.query("SELECT volume_id FROM volume_attachments WHERE id = \(attachment)").first?.string("volume_id")
+            let volume = try await database.write { connection in
+                try connection.query("UPDATE volume_attachments SET host = \(host) WHERE id = \(attachment) RETURNING volume_id").first?
+                    .string("volume_id")
             }
-            return ["driver": "file", "path": .string("/volumes/\(row ?? "")"), "format": "raw", "read_only": false]
+            guard let volume else { throw ResourceError.notFound("Attachment \(attachment)") }
+            return ["driver": "file", "path": .string("/volumes/\(volume)"), "format": "raw", "read_only": false]
         }
     }
 
@@ -269,6 +274,71 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
                 }
             }
         }
+    }
+
+    // MARK: images
+
+    /// Image refuses the next images with this error.
+    func refuseImages(_ error: ResourceError?) { state.withLock { $0.imageRefusal = error } }
+    /// Hosts end the jobs that they get with this error; without one they do them.
+    func failJobs(_ reason: String?) { state.withLock { $0.jobFailure = reason } }
+    /// Hosts begin jobs and do not end them.
+    func holdJobs(_ isHeld: Bool) { state.withLock { $0.holdsJobs = isHeld } }
+
+    func createImage(_ image: JSONObject, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("createImage") {
+            if let error = state.withLock({ $0.imageRefusal }) { throw error }
+            let core = ["id", "name", "visibility", "disk_format", "container_format", "min_disk", "min_ram"]
+            let properties = JSONObject(image.members.filter { !core.contains($0.name) })
+            let now = ambient.now
+            _ = try await database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO images (id, project_id, name, status, visibility, disk_format, container_format, min_disk, min_ram,
+                        properties, created_at, updated_at)
+                    VALUES (\(image["id"]?.stringValue), \(subject.project), \(image["name"]?.stringValue), 'queued',
+                        \(image["visibility"]?.stringValue), 'qcow2', 'bare', \(image["min_disk"]?.intValue ?? 0),
+                        \(image["min_ram"]?.intValue ?? 0), \(properties)::jsonb, \(now), \(now)) ON CONFLICT DO NOTHING
+                    """)
+            }
+        }
+    }
+
+    func deleteImage(_ id: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("deleteImage") {
+            _ = try await database.write {
+                try $0.execute("DELETE FROM images WHERE id = \(id)::uuid AND project_id = \(subject.project)")
+            }
+        }
+    }
+
+    func address(of id: String) async throws -> String { "http://image.test/v2/images/\(id)" }
+
+    /// Does what a host does with a job: the image gets its data.
+    private func jobReports(_ server: JSONValue) async throws -> JSONValue {
+        let (failure, isHeld) = state.withLock { ($0.jobFailure, $0.holdsJobs) }
+        var reports: [JSONValue] = []
+        for job in server["jobs"]?.arrayValue ?? [] {
+            let id = job["id"] ?? .null
+            if let failure {
+                reports.append(["id": id, "state": "failed", "progress": 0, "error": .string(failure), "reason": .string(failure)])
+            } else if isHeld {
+                reports.append(["id": id, "state": "running", "phase": "uploading", "progress": 40])
+            } else {
+                let image = job["upload"]?["image_id"]?.stringValue
+                _ = try await database.write {
+                    try $0.execute(
+                        """
+                        UPDATE images SET status = 'active', file_id = id, size = 10, virtual_size = 1073741824, checksum = 'c',
+                            os_hash_algo = 'sha512', os_hash_value = 'h' WHERE id = \(image)::uuid AND status = 'queued'
+                        """)
+                }
+                reports.append(["id": id, "state": "done", "phase": "uploading", "progress": 100])
+            }
+        }
+        return reports.isEmpty ? .null : .array(reports)
     }
 
     // MARK: hosts
@@ -326,13 +396,14 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
         }
         try await report(
             id, host: host, power: failure == nil ? power : "absent", generation: generation, epoch: epoch,
-            error: failure?.error, reason: failure?.reason, permanent: failure?.permanent, operation: server["operation"]?["id"], consumer)
+            error: failure?.error, reason: failure?.reason, permanent: failure?.permanent, operation: server["operation"]?["id"],
+            jobs: try await jobReports(server), consumer)
     }
 
     /// An agent's report about a server.
     func report(
         _ id: String, host: String, power: String, generation: Int, epoch: Int, error: String? = nil,
-        reason: String? = nil, permanent: Bool? = nil, operation: JSONValue? = nil, _ consumer: AgentConsumer
+        reason: String? = nil, permanent: Bool? = nil, operation: JSONValue? = nil, jobs: JSONValue = .null, _ consumer: AgentConsumer
     ) async throws {
         try await send(
             [
@@ -340,7 +411,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, Sendable {
                 "epoch": JSONValue(epoch), "power_state": .string(power), "state": error == nil ? "applied" : "failed",
                 "error": JSONValue(error), "reason": JSONValue(reason), "permanent": .bool(permanent ?? (error != nil)),
                 "metadata_ready": true,
-                "operation_id": operation ?? .null, "unknown": false,
+                "operation_id": operation ?? .null, "unknown": false, "jobs": jobs,
             ], consumer)
     }
 

@@ -164,7 +164,8 @@ struct TestCloud: Sendable {
             try expectNone(
                 "wrong allocations",
                 """
-                SELECT count(*) AS count FROM servers s WHERE NOT deleted AND vm_state <> 'error' AND (s.flavor->>'ram')::bigint IS DISTINCT FROM
+                SELECT count(*) AS count FROM servers s WHERE NOT deleted AND vm_state <> 'error'
+                    AND s.host IS NOT NULL AND (s.flavor->>'ram')::bigint IS DISTINCT FROM
                     (SELECT a.used FROM fake_allocations a WHERE a.consumer_id = s.id AND a.resource_class = 'MEMORY_MB')
                 """)
             let memory = try connection.query(

@@ -78,6 +78,7 @@ import Workflow
                     "server.create", "server.delete", "interface.attach", "interface.detach", "volume.attach", "volume.detach",
                     "server.resize", "server.confirm_resize", "server.revert_resize",
                     "server.migrate", "server.revert_migration",
+                    "server.snapshot", "server.shelve", "server.offload", "server.unshelve", "image.remove",
                 ])
         }
     }

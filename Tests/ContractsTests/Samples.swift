@@ -77,12 +77,12 @@ enum Samples {
             extraSpecs: ["flavor_name": "m1.tiny"],
             image: .init(
                 id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "qcow2", size: 1000, minDiskGiB: 1,
-                diskGiB: 2, properties: ["hw_disk_bus": "virtio"], administrator: .init(project: "admins", user: "root")),
+                diskGiB: 2, properties: ["hw_disk_bus": "virtio"], administrator: .init(project: "admins", user: "root"), isCopied: true),
             imageProperties: ["hw_disk_bus": "virtio"],
             rescue: .init(
                 image: .init(
                     id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "raw", size: 1000, minDiskGiB: 1,
-                    diskGiB: 2, properties: ["hw_rescue_bus": "usb"], administrator: .init(project: "admins", user: "root")),
+                    diskGiB: 2, properties: ["hw_rescue_bus": "usb"], administrator: .init(project: "admins", user: "root"), isCopied: true),
                 isStable: true, device: "cdrom", bus: "usb"),
             keepsDisks: true,
             volumes: [
@@ -97,12 +97,16 @@ enum Samples {
             ],
             metadata: ["uuid": .string(id), "launch_index": 0], networkData: ["links": []], userData: "IyEvYmluL3NoCg==",
             files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web",
-            guestPassword: "c2VjcmV0")
+            guestPassword: "c2VjcmV0",
+            jobs: [.init(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible))])
     }
 
     static let observed = ObservedReport(
         host: "host-1", serverID: id, generation: 3, epoch: 2, power: "running", state: .failed, error: "no such machine type",
-        reason: "the machine type is not available", permanent: true, metadataReady: true, operationID: other, unknown: false)
+        reason: "the machine type is not available", permanent: true, metadataReady: true, operationID: other, unknown: false,
+        jobs: [
+            .init(id: other, state: .failed, phase: "uploading", progress: 40, error: "connection refused", reason: "Image does not answer")
+        ])
 
     static let capabilities = HostCapabilities(
         cpus: 4, memoryMiB: 8192, diskGiB: 100, virtType: "kvm", hypervisorType: "QEMU", hypervisorVersion: 7_002_000,

@@ -1,5 +1,6 @@
 import BlockStorageCore
 import ComputeAgentCore
+import ComputeAgentService
 import ComputeCore
 import Contracts
 import Database
@@ -40,6 +41,7 @@ struct Auditor {
             UNION ALL SELECT 'message ' || type || ' for ' || queue FROM outbox
             UNION ALL SELECT 'server ' || id || ' is ' || vm_state || ' and ' || task_state FROM servers
                 WHERE NOT deleted AND task_state IS NOT NULL
+            UNION ALL SELECT 'job ' || id || ' of server ' || server_id || ' is ' || state FROM server_jobs
             UNION ALL SELECT 'server ' || server_id || ' is ordered away from ' || host FROM server_absences
             UNION ALL SELECT 'server ' || id || ' at ' || observed_generation || ' of ' || generation FROM servers
                 WHERE NOT deleted AND published_at IS NOT NULL AND observed_generation < generation
@@ -80,6 +82,7 @@ struct Auditor {
         try quota()
         try addresses()
         try volumes()
+        try images()
         try hosts()
         try audit()
         for message in world.broker.poisoned { world.violation("a message was set aside: \(message.body)") }
@@ -172,6 +175,28 @@ struct Auditor {
         }
         for server in servers where server.held != server.needs.resources {
             world.violation("I3: server \(server.id) on \(server.host) holds \(server.held) instead of \(server.needs.resources)")
+        }
+    }
+
+    /// I2: images of servers have data; those of shelved servers exist as long as their servers are shelved; hosts keep no copies.
+    private func images() throws {
+        violate(
+            "I2",
+            try words(
+                """
+                SELECT 'image ' || i.id || ' (' || coalesce(i.name, '') || ') is ' || i.status AS words FROM images i WHERE i.status <> 'active'
+                UNION ALL SELECT 'image ' || i.id || ' (' || i.name || ') is of no shelved server' FROM images i
+                WHERE i.name LIKE '%-shelved' AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.shelved_image_id = i.id AND NOT s.deleted)
+                UNION ALL SELECT 'server ' || s.id || ' is ' || s.vm_state || ' and its image ' || s.shelved_image_id || ' is gone'
+                FROM servers s WHERE NOT s.deleted AND s.shelved_image_id IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM images i WHERE i.id = s.shelved_image_id)
+                """))
+        for machine in world.hosts.values {
+            for server in try Files.list(machine.directory + "/servers") {
+                for name in try Files.list("\(machine.directory)/servers/\(server)") where name.hasPrefix("copy-") {
+                    world.violation("I2: \(machine.name) has the copy \(name) of server \(server)")
+                }
+            }
         }
     }
 

@@ -1,4 +1,3 @@
-import Cryptography
 import Database
 import JSON
 import Kernel
@@ -41,8 +40,7 @@ struct Scene {
 
     private func rows() throws {
         let now = world.now
-        let content = SimulatedImages.content
-        let hash = Hexadecimal.encode(HashAlgorithm.sha512.hash(content))
+        let (content, hash) = (SimulatedImages.content, SimulatedImages.hash)
         try world.store.look { connection in
             for (id, name, vcpus, memory, disk) in [("1", "tiny", 1, 512, 1), ("2", "small", 2, 1024, 4), ("3", "huge", 8, 8192, 40)] {
                 try connection.execute(

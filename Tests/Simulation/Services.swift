@@ -91,8 +91,10 @@ struct Plane {
             let placement = Placement(database: process.database, ambient: process.ambient, metrics: surroundings.metrics)
             return try PlacementModule.make(placement, surroundings)
         case .compute:
-            let compute = Compute(
-                surroundings, clients: ServiceClients(client: client(process), bus: surroundings.bus), images: try ImageAccess())
+            let remote = ServiceClients(client: client(process), bus: surroundings.bus)
+            let clients = ServiceClients(
+                scheduler: remote.scheduler, network: remote.network, volumes: remote.volumes, images: SimulatedImages(process: process))
+            let compute = Compute(surroundings, clients: clients, images: try ImageAccess())
             return try ComputeModule.make(compute, surroundings)
         case .blockStorage:
             return try BlockStorageModule.make(

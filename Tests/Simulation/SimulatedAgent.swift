@@ -24,8 +24,9 @@ enum SimulatedAgent {
                 events: machine.events(for: process), links: SimulatedLinks(process: process, machine: machine),
                 bridge: SimulatedBridge(process: process, machine: machine),
                 metadata: SimulatedMetadata(process, directory), directory: directory, disks: SimulatedDiskMaker(process: process),
-                images: SimulatedImages(process: process), facts: SimulatedFacts(process: process),
-                threads: WorkerThreads(inline: { try await process.reach("disk") }), bus: process.bus, ambient: process.ambient,
+                images: SimulatedImages(process: process), uploads: SimulatedImages(process: process),
+                facts: SimulatedFacts(process: process), threads: WorkerThreads(inline: { try await process.reach("disk") }),
+                copyThreads: WorkerThreads(inline: { try await process.reach("copy") }), bus: process.bus, ambient: process.ambient,
                 metrics: Metrics(), log: process.world.log))
         process.loop("agent") { try await module.run() }
     }
@@ -151,28 +152,12 @@ struct SimulatedDiskMaker: DiskMaker {
 
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws { try Files.replace(file, with: Array("CD001".utf8)) }
 
+    func copy(_ layers: [DiskSource], to path: String, size: Int, _ cancellation: CopyCancellation) throws {
+        try create(path, size: size, backing: nil)
+    }
+
     func hasVolume(_ path: String) -> Bool {
         process.world.storage.disks["volume-" + path.dropFirst("/volumes/".count)] != nil
-    }
-}
-
-/// The data of the Image service.
-struct SimulatedImages: ImageSource {
-    let process: SimulatedProcess
-
-    /// The raw disk of `Scene.image`.
-    static let content = [UInt8](repeating: 0, count: 510) + [0x55, 0xaa]
-
-    func download(
-        _ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void
-    ) async throws {
-        let world = process.world
-        try await process.reach("image")
-        guard imageID == Scene.image else { throw ResourceError.notFound("Image \(imageID) could not be found.") }
-        try await process.ambient.time.sleep(for: world.between(.milliseconds(10), .seconds(2)))
-        // A download may end early.
-        let isCut = world.happens(world.faults.storageTrouble, "image cut")
-        try await receive(ByteBuffer(bytes: isCut ? Array(SimulatedImages.content.prefix(100)) : SimulatedImages.content))
     }
 }
 

@@ -136,6 +136,44 @@ struct SimulatedLibvirt: HypervisorDriver {
         }
     }
 
+    // MARK: copies
+
+    func beginBackup(_ uuid: String, xml: String) async throws {
+        let path = try XMLTree.parse(xml).child("disks")?.child("disk")?.child("target")?["file"] ?? ""
+        let end = world.executor.now + UInt64(world.between(.milliseconds(100), .seconds(15)).microseconds) * 1000
+        try await change(uuid, "backup") { [machine] in
+            try machine.change(uuid, "backup") { domain in
+                guard domain.live != nil, domain.backup == nil else { throw LibvirtError.invalidState(call: "backup") }
+                domain.backup = .init(path: path, endsAt: end)
+            }
+        }
+    }
+
+    func backupState(_ uuid: String) async throws -> DomainBackupState {
+        try await look {
+            guard let domain = machine.domains[uuid] else { throw LibvirtError.noDomain(uuid, call: "backup state") }
+            guard let backup = domain.backup else { return .none }
+            guard let end = backup.endsAt else {
+                try machine.change(uuid, "backup state") { $0.backup = nil }
+                return .failed("cancelled")
+            }
+            guard end <= world.executor.now else { return .running(done: 1, total: 2) }
+            try Files.replace(backup.path, with: SimulatedImages.content)
+            try machine.change(uuid, "backup state") { $0.backup = nil }
+            return .completed
+        }
+    }
+
+    func abortBackup(_ uuid: String) async throws {
+        try await change(uuid, "abort backup") { [machine] in
+            try machine.change(uuid, "abort backup") { $0.backup?.endsAt = nil }
+        }
+    }
+
+    func freeze(_ uuid: String, seconds: Int) async throws { try await running(uuid, "freeze") { _ in } }
+
+    func thaw(_ uuid: String, seconds: Int) async throws { try await running(uuid, "thaw") { _ in } }
+
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic] { try await look { [:] } }
 
     func injectNMI(_ uuid: String) async throws { try await running(uuid, "nmi") { _ in } }

@@ -16,6 +16,14 @@ final class SimulatedMachine: @unchecked Sendable {
         var hasManagedSave = false
         /// Number of starts.
         var boots = 0
+        /// The copy of its disks under way, or one whose end was not asked for yet.
+        var backup: Backup?
+
+        struct Backup {
+            let path: String
+            /// Nil when it was cancelled.
+            var endsAt: UInt64?
+        }
 
         var power: String {
             switch state {
@@ -99,7 +107,7 @@ final class SimulatedMachine: @unchecked Sendable {
     /// Stops the guest for `reason`.
     func stop(_ uuid: String, _ reason: ShutoffReason) {
         guard var domain = domains[uuid], domain.live != nil else { return }
-        (domain.live, domain.state, domain.reason) = (nil, .shutoff, reason)
+        (domain.live, domain.state, domain.reason, domain.backup) = (nil, .shutoff, reason, nil)
         domains[uuid] = domain
         tell(uuid)
     }

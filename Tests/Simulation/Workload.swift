@@ -175,8 +175,8 @@ final class Workload: @unchecked Sendable {
         // Servers on volumes are not rebuilt but moved.
         let seen = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
         let isOnVolume = seen.json["server"]?["image"]?.objectValue == nil
-        let choice = random.below(16)
-        if choice >= 14, isOnVolume { return try await migrate(id) }
+        let choice = random.below(20)
+        if choice >= 18, isOnVolume { return try await migrate(id) }
         let (body, action): (JSONValue, String) =
             switch choice {
             case 0, 1: (["os-stop": .null], "os_compute_api:servers:stop")
@@ -187,6 +187,14 @@ final class Workload: @unchecked Sendable {
             case 7, 8: (["resize": ["flavorRef": .string(["1", "2", "3"][random.below(3)])]], "os_compute_api:servers:resize")
             case 9, 10: (["confirmResize": .null], "os_compute_api:servers:confirm_resize")
             case 11: (["revertResize": .null], "os_compute_api:servers:revert_resize")
+            case 12: (["createImage": ["name": .string(name())]], "os_compute_api:servers:create_image")
+            case 13:
+                (
+                    ["createBackup": ["name": .string(name()), "backup_type": "daily", "rotation": JSONValue(random.below(3))]],
+                    "os_compute_api:os-create-backup"
+                )
+            case 14, 15: (["shelve": .null], "os_compute_api:os-shelve:shelve")
+            case 16, 17: (["unshelve": .null], "os_compute_api:os-shelve:unshelve")
             default: (["reboot": ["type": "HARD"]], "os_compute_api:servers:reboot")
             }
         _ = try await change("compute", "POST", "/v2.1/servers/\(id)/action", body, action: action, resource: id)

@@ -219,6 +219,8 @@ import Testing
             "Services/Identity/IdentityService/API/Credential+Routes.swift",
             // Changes the attachment, but cannot swap its volume.
             "Services/Compute/ComputeService/API/VolumeAttachment+Routes.swift",
+            // Images of servers whose disk is on their host, not of those that boot from volumes.
+            "Services/Compute/ComputeService/API/ServerImage+Routes.swift",
             // One path for all changes of a service.
             "Services/BlockStorage/BlockStorageService/API/Operator+Routes.swift",
         ]

@@ -20,6 +20,13 @@ package enum ComputeInspections {
             AND s.id NOT IN (SELECT subject_id FROM intents) AND s.updated_at < {now} - interval '60 seconds'
             """),
         Inspection(
+            "I1", "no host works on a job without a workflow in progress",
+            """
+            SELECT j.server_id::text AS subject, 'host ' || j.host || ' has the job ' || j.id || ' of server ' || j.server_id ||
+                ', and no workflow is in progress for it' AS words
+            FROM server_jobs j WHERE j.server_id NOT IN (\(Inspection.busy)) AND j.created_at < {now} - interval '60 seconds'
+            """),
+        Inspection(
             "I5", "each network interface of a server is an existing port",
             """
             SELECT i.port_id::text AS subject, 'server ' || i.server_id || ' has the port ' || i.port_id ||

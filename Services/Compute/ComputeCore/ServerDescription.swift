@@ -108,6 +108,8 @@ package struct ServerDescription: Sendable {
     package var launchIndex: Int
     package var ports: [PortDescription]
     package var volumes: [VolumeDescription]
+    /// Long-running work beside the desired state.
+    package var jobs: [ServerJob]
 
     package init(
         id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
@@ -115,8 +117,9 @@ package struct ServerDescription: Sendable {
         imageProperties: TextMap = [:], rescue: ServerSpec.Rescue? = nil, keepsDisks: Bool = false,
         metadata: JSONObject, userData: String?, files: [ServerSpec.File] = [], configDrive: Bool,
         keyName: String?, keyData: String?, availabilityZone: String?,
-        launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription]
+        launchIndex: Int, ports: [PortDescription], volumes: [VolumeDescription], jobs: [ServerJob] = []
     ) {
+        self.jobs = jobs
         self.id = id
         self.name = name
         self.hostname = hostname
@@ -156,7 +159,9 @@ extension ServerDescription {
             imageProperties: imageProperties, rescue: rescue, keepsDisks: keepsDisks ? true : nil,
             volumes: presentVolumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
             networkData: networkData, userData: userData,
-            files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword)
+            files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,
+            // What is to be absent has no jobs.
+            jobs: jobs.isEmpty || power == .absent ? nil : jobs)
     }
 
     /// A server that is rescued by another system in its first disk's place has no volumes meanwhile.

@@ -6,6 +6,8 @@ package enum VMState: String, Sendable, CaseIterable {
     case building, active, stopped, paused, suspended, rescued, resized, error, deleted
     /// Deleted by its owner, but kept off until it is restored or reclaimed.
     case softDeleted = "soft-delete"
+    case shelved
+    case shelvedOffloaded = "shelved_offloaded"
 }
 
 /// The task in progress on a server (`task_state`).
@@ -24,6 +26,29 @@ package enum TaskState: String, Sendable, CaseIterable {
     case resizeMigrating = "resize_migrating"
     case resizeFinish = "resize_finish"
     case resizeReverting = "resize_reverting"
+    case imageSnapshotPending = "image_snapshot_pending"
+    case imageSnapshot = "image_snapshot"
+    case imageBackup = "image_backup"
+    case imagePendingUpload = "image_pending_upload"
+    case imageUploading = "image_uploading"
+    case shelving
+    case shelvingImagePendingUpload = "shelving_image_pending_upload"
+    case shelvingImageUploading = "shelving_image_uploading"
+    case shelvingOffloading = "shelving_offloading"
+    case unshelving
+}
+
+extension TaskState {
+    /// The tasks of `createImage` and `createBackup`.
+    package static let snapshot: [TaskState] = [
+        .imageSnapshotPending, .imageSnapshot, .imageBackup, .imagePendingUpload, .imageUploading,
+    ]
+    /// The tasks whose workflows wait until the host has applied something.
+    package static let waitsForHost: Set<TaskState> = [
+        .deleting, .shelving, .shelvingOffloading, .unshelving, .spawning, .resizeMigrating, .resizeFinish, .resizeReverting,
+    ]
+    /// The tasks of `shelve`, up to the shelved server.
+    package static let shelve: [TaskState] = [.shelving, .shelvingImagePendingUpload, .shelvingImageUploading]
 }
 
 /// Power as Compute's API numbers it.
@@ -58,22 +83,26 @@ package enum ServerStates {
             [
                 .poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting, .softDeleting, .rebuilding, .rescuing,
                 .resizePrep, .resizeMigrating, .resizeFinish,
-            ]
+            ] + copying
         ),
         (
             .stopped,
             [
                 .poweringOn, .rebootingHard, .deleting, .softDeleting, .rebuilding, .rescuing, .resizePrep, .resizeMigrating, .resizeFinish,
-            ]
+            ] + copying
         ),
-        (.paused, [.unpausing, .rebootingHard, .deleting, .softDeleting]),
-        (.suspended, [.resuming, .rebootingHard, .deleting, .softDeleting]),
+        (.paused, [.unpausing, .rebootingHard, .deleting, .softDeleting] + copying),
+        (.suspended, [.resuming, .rebootingHard, .deleting, .softDeleting] + copying),
         (.rescued, [.unrescuing, .deleting]),
         (.resized, [.resizeReverting, .deleting]),
         (.error, [.poweringOff, .rebootingHard, .deleting, .softDeleting, .rebuilding, .rescuing]),
         (.softDeleted, [.restoring, .deleting]),
+        (.shelved, [.shelvingOffloading, .unshelving, .deleting]),
+        (.shelvedOffloaded, [.unshelving, .spawning, .deleting]),
         (.deleted, []),
     ]
+
+    private static let copying = TaskState.snapshot + TaskState.shelve + [.shelvingOffloading]
 
     /// The condition on `vm_state` and `task_state` that `tasks` stands for.
     package static var check: String {
@@ -103,6 +132,8 @@ package enum ServerStates {
         case (.suspended, _): "SUSPENDED"
         case (.rescued, _): "RESCUE"
         case (.resized, _): "VERIFY_RESIZE"
+        case (.shelved, _): "SHELVED"
+        case (.shelvedOffloaded, _): "SHELVED_OFFLOADED"
         case (.error, _): "ERROR"
         case (.softDeleted, _): "SOFT_DELETED"
         case (.deleted, _): "DELETED"
@@ -218,14 +249,17 @@ extension TaskState {
 }
 
 extension VMState {
+    /// The states in which a server's disk can be copied: for `createImage`, `createBackup` and `shelve`.
+    package static let copied: [VMState] = [.active, .stopped, .paused, .suspended]
+
     /// The desired power of a server in this state.
     package var restingPower: DesiredPower {
         switch self {
         case .building, .active, .rescued, .resized, .error: .running
-        case .stopped, .softDeleted: .shutoff
+        case .stopped, .softDeleted, .shelved: .shutoff
         case .paused: .paused
         case .suspended: .suspended
-        case .deleted: .absent
+        case .deleted, .shelvedOffloaded: .absent
         }
     }
 }
@@ -250,6 +284,13 @@ extension ServerStates {
             }
         }
         lines.append("    active --> stopped: the guest stops by itself")
+        for state in VMState.copied {
+            lines.append("    \(state.rawValue) --> \(state.rawValue): createImage (\(TaskState.imageSnapshotPending.rawValue))")
+        }
+        for state in VMState.copied { lines.append("    \(state.rawValue) --> shelved: shelve (\(TaskState.shelving.rawValue))") }
+        lines.append("    shelved --> shelved_offloaded: shelveOffload (\(TaskState.shelvingOffloading.rawValue))")
+        lines.append("    shelved --> active: unshelve (\(TaskState.unshelving.rawValue))")
+        lines.append("    shelved_offloaded --> active: unshelve (\(TaskState.unshelving.rawValue))")
         for state in VMState.allCases where state != .deleted {
             lines.append("    \(state.rawValue) --> deleted: delete (\(TaskState.deleting.rawValue))")
         }

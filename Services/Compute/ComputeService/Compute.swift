@@ -53,6 +53,8 @@ package struct ComputeSettings: Sendable {
     package var resizeConfirmWindow: Duration?
     /// How long deleted servers can still be read.
     package var keepDeleted: Duration
+    /// Seconds after which a shelved server is removed from its host: 0 at once, −1 never.
+    package var shelvedOffloadTime: Int
     /// Limits of projects that have none of their own.
     package var quota: Quota
     /// How long deleted servers can be restored.
@@ -66,8 +68,9 @@ package struct ComputeSettings: Sendable {
     package init(
         hostDownAfter: Duration = .seconds(60), spawnDeadline: Duration = .seconds(900), defaultZone: String = "nova",
         resizesOnSameHost: Bool = true, resizeConfirmWindow: Duration? = nil, keepDeleted: Duration = .seconds(90 * 86_400),
-        quota: Quota = ComputeQuota.make(), reclaim: ReclaimIntervals = ReclaimIntervals()
+        shelvedOffloadTime: Int = 0, quota: Quota = ComputeQuota.make(), reclaim: ReclaimIntervals = ReclaimIntervals()
     ) {
+        self.shelvedOffloadTime = shelvedOffloadTime
         self.hostDownAfter = hostDownAfter
         self.spawnDeadline = spawnDeadline
         self.defaultZone = defaultZone

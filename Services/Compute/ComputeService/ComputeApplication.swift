@@ -31,6 +31,9 @@ package struct ComputeApplication {
                 "reclaim_instance_intervals", default: [],
                 "Projects with an interval of their own, each as PROJECT_ID=DURATION."),
             .duration("console_token_lifetime", default: "10m", "How long the URL of a console can be opened; once, in this time."),
+            .integer(
+                "shelved_offload_time", default: 0, in: -1...31_536_000,
+                "Seconds after which a shelved server is removed from its host; 0: at once, -1: never."),
         ] + QuotaDeclaration.settingsKeys(ComputeQuotas.all)
 
     /// The settings of other sections that the service reads.
@@ -48,7 +51,8 @@ package struct ComputeApplication {
                 resizesOnSameHost: settings.boolean("compute.allow_resize_to_same_host"),
                 resizeConfirmWindow: settings.duration("compute.resize_confirm_window") > .zero
                     ? settings.duration("compute.resize_confirm_window") : nil,
-                keepDeleted: settings.duration("compute.keep_deleted"), quota: ComputeQuota.make(settings),
+                keepDeleted: settings.duration("compute.keep_deleted"),
+                shelvedOffloadTime: settings.integer("compute.shelved_offload_time"), quota: ComputeQuota.make(settings),
                 reclaim: try ReclaimIntervals(
                     settings.duration("compute.reclaim_instance_interval"),
                     projects: settings.list("compute.reclaim_instance_intervals")))

@@ -11,6 +11,7 @@ extension DesiredServer {
         static let swapMiB = 0...(1024 * 1024 * 1024)
         static let ports = 64
         static let volumes = 64
+        static let jobs = 16
     }
 
     /// Reads the plane's form of a server.
@@ -41,6 +42,10 @@ extension DesiredServer {
         epoch = try form.integer("epoch", spec.epoch, in: 0...Int.max)
         power = spec.power
         operation = try spec.operation.map { (operation) throws(FormError) in try ServerOperation(operation, form.inner("operation")) }
+        jobs = try form.list("jobs", spec.jobs ?? []) { (job, form) throws(FormError) in try job.checked(form) }
+        guard jobs.count <= Bounds.jobs, Set(jobs.map(\.id)).count == jobs.count else {
+            throw form.wrong("jobs", "must be at most \(Bounds.jobs) different jobs")
+        }
         vcpus = try form.integer("vcpus", spec.vcpus, in: Bounds.vcpus)
         memoryMiB = try form.integer("memory_mb", spec.memoryMiB, in: Bounds.memoryMiB)
         rootGiB = try form.integer("root_gb", spec.rootGiB, in: Bounds.diskGiB)
@@ -86,6 +91,16 @@ extension DesiredRescue {
     }
 }
 
+extension ServerJob {
+    /// - Throws: `FormError` for ids that are none: they become parts of paths.
+    fileprivate func checked(_ form: FormRules) throws(FormError) -> ServerJob {
+        var job = self
+        job.id = try form.uuid("id", id)
+        if let upload { job.upload?.imageID = try form.inner("upload").uuid("image_id", upload.imageID) }
+        return job
+    }
+}
+
 extension DesiredImage {
     fileprivate init(_ image: ServerSpec.Image, of server: ServerSpec, _ form: FormRules) throws(FormError) {
         let administrator = image.administrator?.subject
@@ -93,7 +108,7 @@ extension DesiredImage {
             id: try form.uuid("id", image.id), checksum: image.checksum, hashAlgorithm: image.hashAlgorithm,
             contentHash: image.contentHash, diskFormat: image.diskFormat, size: image.size,
             minDiskGiB: try DesiredServer.disk(form, "min_disk", image.minDiskGiB ?? 0), diskGiB: image.diskGiB,
-            properties: image.properties.texts,
+            properties: image.properties.texts, isCopied: image.isCopied ?? false,
             subject: .accepted(project: server.projectID, user: server.userID, administrator: administrator))
     }
 }

@@ -37,6 +37,8 @@ package struct DesiredImage: Sendable, Hashable {
     package let diskGiB: Int?
     /// Text properties of the image (`hw_machine_type`, …).
     package let properties: [String: String]
+    /// Whether the root disk is a copy of the image and not based on it.
+    package let isCopied: Bool
     /// The subject of the image download: the server's project, or the administrator who requested another project's image.
     package let subject: ActingSubject
 }
@@ -121,6 +123,8 @@ package struct DesiredServer: Sendable, Hashable {
     package let epoch: Int
     package let power: DesiredPower
     package let operation: ServerOperation?
+    /// Long-running work beside the desired state.
+    package let jobs: [ServerJob]
     package let vcpus: Int
     package let memoryMiB: Int
     package let rootGiB: Int

@@ -60,6 +60,8 @@ package struct ServerFiles: Sendable, Hashable {
     package var consoleLog: String { directory + "/console.log" }
     package var serialSocket: String { directory + "/serial.sock" }
     package var nvram: String { directory + "/nvram.fd" }
+    /// The copy of the root disk that a job makes.
+    package func copy(_ jobID: String) -> String { directory + "/copy-\(jobID).qcow2" }
 }
 
 /// Compiles a server to libvirt's domain XML: a pure function over typed values.

@@ -31,6 +31,8 @@ package struct LocalServerRecord: Sendable, Hashable {
     package var desired: DesiredServer?
     package var goneSince: Timestamp?
     package var pluggedPorts: [PluggedPort] = []
+    /// Jobs that have begun, until the desired state no longer has them.
+    package var jobs: [LocalJob] = []
 
     package init(serverID: String) { self.serverID = serverID }
 
@@ -50,7 +52,7 @@ package struct LocalServerRecord: Sendable, Hashable {
                 pluggedPorts.map {
                     ["id": .string($0.id), "tap": .string($0.tap), "network_id": .string($0.networkID)]
                 }),
-            "desired": desired?.source ?? .null,
+            "jobs": .array(jobs.map(\.document)), "desired": desired?.source ?? .null,
         ])
     }
 
@@ -71,6 +73,7 @@ package struct LocalServerRecord: Sendable, Hashable {
         pluggedPorts = try fields.list("plugged_ports") { (port) throws(FormError) in
             PluggedPort(id: try port.text("id"), tap: try port.text("tap"), networkID: try port.text("network_id"))
         }
+        jobs = try fields.list("jobs") { (job) throws(FormError) in try LocalJob(job) }
         if let value = fields.object["desired"], !value.isNull { desired = try DesiredServer.decode(value) }
     }
 }

@@ -11,12 +11,18 @@ package enum OwnDisk {
 
     /// A disk's backing file; nil if it has none or is not a qcow2 disk.
     package static func backingFile(prefix: [UInt8]) -> String? {
-        func number(_ offset: Int, _ bytes: Int) -> UInt64 {
-            prefix[offset..<offset + bytes].reduce(0) { $0 << 8 | UInt64($1) }
-        }
-        guard prefix.count >= 72, prefix.starts(with: [0x51, 0x46, 0x49, 0xfb]) else { return nil }
-        let (offset, length) = (number(8, 8), number(16, 4))
+        guard isQcow2(prefix) else { return nil }
+        let (offset, length) = (number(prefix, 8, 8), number(prefix, 16, 4))
         guard offset > 0, offset < UInt64(prefix.count), length <= UInt64(prefix.count) - offset else { return nil }
         return String(decoding: prefix[Int(offset)..<Int(offset + length)], as: UTF8.self)
+    }
+
+    /// Bytes of the disk; nil if it is not a qcow2 disk.
+    package static func virtualSize(prefix: [UInt8]) -> Int? { isQcow2(prefix) ? Int(clamping: number(prefix, 24, 8)) : nil }
+
+    private static func isQcow2(_ prefix: [UInt8]) -> Bool { prefix.count >= 72 && prefix.starts(with: [0x51, 0x46, 0x49, 0xfb]) }
+
+    private static func number(_ prefix: [UInt8], _ offset: Int, _ bytes: Int) -> UInt64 {
+        prefix[offset..<offset + bytes].reduce(0) { $0 << 8 | UInt64($1) }
     }
 }

@@ -21,9 +21,13 @@ package struct AgentSurroundings: Sendable {
     package var directory: MetadataDirectory
     package var disks: any DiskMaker
     package var images: any ImageSource
+    /// Where copies of disks are uploaded.
+    package var uploads: any ImageTarget
     package var facts: any HostFacts
     /// The threads for blocking calls.
     package var threads: WorkerThreads
+    /// The threads for copies of disks, which block for long.
+    package var copyThreads: WorkerThreads
     package var bus: any MessageBus
     package var ambient: Ambient
     package var metrics: Metrics
@@ -32,9 +36,11 @@ package struct AgentSurroundings: Sendable {
     package init(
         host: String, hypervisor: any HypervisorDriver, events: AsyncStream<LibvirtEvent>, links: any HostLinks,
         bridge: any SwitchBridge, metadata: any MetadataService, directory: MetadataDirectory, disks: any DiskMaker,
-        images: any ImageSource, facts: any HostFacts, threads: WorkerThreads, bus: any MessageBus, ambient: Ambient,
-        metrics: Metrics, log: Logger
+        images: any ImageSource, uploads: any ImageTarget, facts: any HostFacts, threads: WorkerThreads,
+        copyThreads: WorkerThreads, bus: any MessageBus, ambient: Ambient, metrics: Metrics, log: Logger
     ) {
+        self.uploads = uploads
+        self.copyThreads = copyThreads
         self.host = host
         self.hypervisor = hypervisor
         self.events = events
@@ -68,6 +74,8 @@ package struct AgentOptions: Sendable {
     package var parallelStarts = 4
     /// `host:port` of the console service.
     package var consoleAddress = ""
+    /// Number of disks that are copied at the same time.
+    package static let parallelCopies = 2
 
     package init(stateDirectory: String, domains: DomainOptions) {
         self.stateDirectory = stateDirectory
@@ -94,7 +102,9 @@ package struct AgentModule: Sendable {
         let images = try ImageCache(
             directory: state + "/images", source: surroundings.images, sandbox: options.sandbox, threads: threads, ambient: ambient,
             log: log)
-        let disks = try ServerDisks(directory: state + "/servers", images: images, maker: surroundings.disks, threads: threads)
+        let disks = try ServerDisks(
+            directory: state + "/servers", images: images, maker: surroundings.disks, threads: threads,
+            copyThreads: surroundings.copyThreads)
         let (bus, host) = (surroundings.bus, surroundings.host)
         surroundings.directory.sendPasswords { serverID, password in
             let message = GuestPassword(host: host, serverID: serverID, password: password)
@@ -110,7 +120,8 @@ package struct AgentModule: Sendable {
             network: HostNetwork(
                 links: surroundings.links, ports: surroundings.bridge, metadata: surroundings.metadata, time: ambient.time),
             store: try StateStore(directory: state + "/records", threads: threads), directory: surroundings.directory,
-            reports: reports, heavyWork: Gate(width: options.parallelStarts), ambient: ambient, metrics: surroundings.metrics, log: log)
+            reports: reports, heavyWork: Gate(width: options.parallelStarts), copies: Gate(width: AgentOptions.parallelCopies),
+            images: surroundings.uploads, ambient: ambient, metrics: surroundings.metrics, log: log)
         let fleet = ServerFleet(
             tools: tools, hypervisor: surroundings.hypervisor, images: images, consoles: ConsoleLinks(address: options.consoleAddress),
             imageLifetime: options.imageLifetime)

@@ -86,17 +86,16 @@ package struct ComputeAgentApplication: Sendable {
             ambient: ambient, logger: log, metrics: metrics)
     }
 
-    private func makeImageSource() throws -> RESTImageSource {
+    private func makeImageClient() throws -> RESTClient {
         guard let password = all.secret("service_user.password") else {
             throw ResourceError.badRequest("the setting service_user.password is missing")
         }
-        return RESTImageSource(
-            client: RESTClient(
-                .serviceUser(
-                    endpoints: all.endpoints,
-                    user: all.string("service_user.name"), password: password,
-                    domain: all.string("service_user.domain"), project: all.string("service_user.project")),
-                ambient: ambient))
+        return RESTClient(
+            .serviceUser(
+                endpoints: all.endpoints,
+                user: all.string("service_user.name"), password: password,
+                domain: all.string("service_user.domain"), project: all.string("service_user.project")),
+            ambient: ambient)
     }
 
     private func domainOptions(_ virtType: VirtType, _ threads: WorkerThreads) async throws -> DomainOptions {
@@ -126,6 +125,8 @@ package struct ComputeAgentApplication: Sendable {
         let lock = try lockState()
         defer { close(lock) }
         let threads = WorkerThreads(name: "agent", count: 8)
+        let copyThreads = WorkerThreads(name: "copies", count: AgentOptions.parallelCopies)
+        let client = try makeImageClient()
         let runner = CommandRunner(threads: threads)
         let virtType: VirtType
         if let given = settings.virtType {
@@ -170,11 +171,12 @@ package struct ComputeAgentApplication: Sendable {
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: ambient.random, metrics: metrics,
                     limits: settings.metadataLimits, log: log),
-                directory: directory, disks: SandboxedDiskMaker(sandbox), images: try makeImageSource(),
+                directory: directory, disks: SandboxedDiskMaker(sandbox), images: RESTImageSource(client: client),
+                uploads: RESTImageTarget(client: client, threads: threads),
                 facts: HostInspector(
                     hypervisor: hypervisor, threads: threads, settings: settings, virtType: virtType, sandbox: sandboxWatch,
                     keeper: keeper),
-                threads: threads, bus: bus, ambient: ambient, metrics: metrics, log: log))
+                threads: threads, copyThreads: copyThreads, bus: bus, ambient: ambient, metrics: metrics, log: log))
         let health = AgentHealth(
             hypervisor: hypervisor, switchDatabase: switchDatabase, bus: bus, metrics: metrics)
         try await module.restore()

@@ -1,6 +1,7 @@
 package import Commands
 package import DiskTool
 import Kernel
+import Synchronization
 
 /// Creates the contents of servers' disks. Calls block; they must be made on a thread of a `WorkerThreads`.
 package protocol DiskMaker: Sendable {
@@ -17,8 +18,46 @@ package protocol DiskMaker: Sendable {
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws
+    /// Copies a disk with the disks below it to a new qcow2 disk without backing file.
+    ///
+    /// - Parameters:
+    ///   - layers: the disk and its backing files, from the top. No QEMU may have the disk open for writing.
+    ///   - size: the size of the new disk in bytes.
+    ///   - cancellation: ends it from another thread.
+    /// - Throws: `SandboxError`, `CommandError`, `FileError`, `CancellationError`.
+    func copy(_ layers: [DiskSource], to path: String, size: Int, _ cancellation: CopyCancellation) throws
     /// Whether the file of a volume exists.
     func hasVolume(_ path: String) -> Bool
+}
+
+/// Ends a copy that runs on another thread.
+package final class CopyCancellation: Sendable {
+    private struct State {
+        var isCancelled = false
+        var tool: DiskTool?
+    }
+
+    private let state = Mutex(State())
+
+    package init() {}
+
+    /// Ends the copy, also one that begins later.
+    package func cancel() {
+        let tool = state.withLock { state in
+            state.isCancelled = true
+            return state.tool
+        }
+        tool?.cancel()
+    }
+
+    /// Cancels this tool from now on.
+    func hold(_ tool: DiskTool) {
+        let isCancelled = state.withLock { state in
+            state.tool = tool
+            return state.isCancelled
+        }
+        if isCancelled { tool.cancel() }
+    }
 }
 
 /// Makes disks with tools in the sandbox.
@@ -29,6 +68,12 @@ package struct SandboxedDiskMaker: DiskMaker {
 
     package func create(_ path: String, size: Int, backing: DiskSource?) throws {
         try DiskTool(sandbox).create(path, .qcow2, size: size, backing: backing)
+    }
+
+    package func copy(_ layers: [DiskSource], to path: String, size: Int, _ cancellation: CopyCancellation) throws {
+        let tool = DiskTool(sandbox)
+        cancellation.hold(tool)
+        try tool.flatten(layers, to: path, .qcow2, size: size)
     }
 
     package func grow(_ path: String, to size: Int) throws {

@@ -5,12 +5,12 @@ package import Logging
 
 /// Carries out actions on a server's domain.
 package struct DomainDriver: Sendable {
-    private let hypervisor: any HypervisorDriver
+    let hypervisor: any HypervisorDriver
     private let options: DomainOptions
     private let disks: ServerDisks
-    private let ambient: Ambient
+    let ambient: Ambient
     private let shutdownTimeout: Duration
-    private let log: Logger
+    let log: Logger
 
     private static let poll = Duration.milliseconds(200)
     /// How long a guest may take to release a device, and how often it is asked.

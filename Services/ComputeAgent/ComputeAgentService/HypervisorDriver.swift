@@ -30,6 +30,16 @@ package protocol HypervisorDriver: Sendable {
     func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws
     /// A new connection to the display of a running domain; the caller owns the descriptor.
     func openDisplay(_ uuid: String) async throws -> Int32
+    /// Begins to copy disks of the running domain, as they are at this moment, to new files; does not wait for the end.
+    func beginBackup(_ uuid: String, xml: String) async throws
+    /// How far the copy is. The end is said once.
+    func backupState(_ uuid: String) async throws -> DomainBackupState
+    /// Cancels the copy; does not wait until it has ended. Succeeds if there is none.
+    func abortBackup(_ uuid: String) async throws
+    /// Has the guest agent write out and freeze the guest's file systems; waits `seconds` for it at most.
+    func freeze(_ uuid: String, seconds: Int) async throws
+    /// Lets a frozen guest write again.
+    func thaw(_ uuid: String, seconds: Int) async throws
     /// Statistics of a running domain under libvirt's names.
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic]
     /// Sends a non-maskable interrupt to the guest.

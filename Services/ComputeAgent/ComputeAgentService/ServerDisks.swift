@@ -12,11 +12,16 @@ package struct ServerDisks: Sendable {
     let images: ImageCache
     let maker: any DiskMaker
     let threads: WorkerThreads
+    /// For copies of disks, which take long.
+    let copyThreads: WorkerThreads
 
     static let gib = 1 << 30
 
     /// - Throws: `FileError`.
-    package init(directory: String, images: ImageCache, maker: any DiskMaker, threads: WorkerThreads) throws {
+    package init(
+        directory: String, images: ImageCache, maker: any DiskMaker, threads: WorkerThreads, copyThreads: WorkerThreads
+    ) throws {
+        self.copyThreads = copyThreads
         self.directory = directory
         self.images = images
         self.maker = maker
@@ -47,7 +52,11 @@ package struct ServerDisks: Sendable {
         if let image = server.image, server.hasLocalRoot, !Files.exists(files.root) {
             let cached = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
             let size = try ServerDisks.rootSize(server, cached)
-            try await create(files.root, size: size, backing: cached)
+            if image.isCopied {
+                try await copy(cached, to: files.root, size: size)
+            } else {
+                try await create(files.root, size: size, backing: cached)
+            }
         }
         if let rescue = server.rescue {
             if !Files.exists(files.rescue) {

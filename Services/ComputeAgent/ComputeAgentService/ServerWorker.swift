@@ -1,5 +1,6 @@
 package import ComputeAgentCore
 package import Contracts
+package import FileTransfer
 package import Kernel
 import Libvirt
 package import Logging
@@ -16,15 +17,20 @@ package struct ServerTools: Sendable {
     package let reports: ReportQueue
     /// Disk building and starting, which cost the host most.
     package let heavyWork: Gate
+    /// Copies of disks.
+    package let copies: Gate
+    package let images: any ImageTarget
     package let ambient: Ambient
     package let metrics: Metrics
     package let log: Logger
 
     package init(
         host: String, domains: DomainDriver, disks: ServerDisks, network: HostNetwork, store: StateStore,
-        directory: MetadataDirectory, reports: ReportQueue, heavyWork: Gate, ambient: Ambient, metrics: Metrics,
-        log: Logger
+        directory: MetadataDirectory, reports: ReportQueue, heavyWork: Gate, copies: Gate, images: any ImageTarget,
+        ambient: Ambient, metrics: Metrics, log: Logger
     ) {
+        self.copies = copies
+        self.images = images
         self.host = host
         self.domains = domains
         self.disks = disks
@@ -42,13 +48,14 @@ package struct ServerTools: Sendable {
 /// Reconciles one server, one attempt at a time, until the desired state is reached.
 package actor ServerWorker {
     package nonisolated let serverID: String
-    private let tools: ServerTools
-    private var record: LocalServerRecord
+    let tools: ServerTools
+    var record: LocalServerRecord
     private let saving = Gate(width: 1)
 
     private var loop: Task<Void, Never>?
     private var attempt: Task<Void, any Error>?
     private var pause: Task<Void, any Error>?
+    var runningJobs: [String: RunningJob] = [:]
     private var again = false
     private var isStopped = false
     private var waitsForGuest = false
@@ -115,9 +122,10 @@ package actor ServerWorker {
         isStopped = true
         attempt?.cancel()
         pause?.cancel()
+        stopJobs()
     }
 
-    private func save() async throws { try await saving.run { try await self.tools.store.save(self.current) } }
+    func save() async throws { try await saving.run { try await self.tools.store.save(self.current) } }
 
     // MARK: attempts
 
@@ -184,6 +192,7 @@ package actor ServerWorker {
         guard let desired = record.desired else { return }
         attempted = desired.generation
         activity = nil
+        try await dropJobs(desired)
         let observed = try await tools.domains.observe(serverID)
         try await tools.network.requireSwitch()
         if hopelessGeneration == desired.generation {
@@ -210,6 +219,7 @@ package actor ServerWorker {
                 Double(tools.ambient.time.monotonicNanoseconds() - started) / 1e9,
                 help: "Time from a plan to its end.")
         }
+        try await beginJobs(desired)
         try await conclude(desired, observed: plan.isEmpty ? observed : try await tools.domains.observe(serverID))
     }
 
@@ -275,11 +285,20 @@ package actor ServerWorker {
         let report = ObservedReport(
             host: tools.host, serverID: serverID, generation: generation ?? record.generation,
             epoch: record.highestEpoch, power: power, state: error == nil ? .applied : .failed, error: error,
-            reason: reason, permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID)
+            reason: reason, permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID,
+            jobs: jobReports)
         if let error, permanent {
             hopelessFailure = PermanentFailure(reason ?? error, details: reason == nil || error == reason ? nil : error)
         }
         guard report != lastReport else { return }
+        lastReport = report
+        await tools.reports.put(report)
+    }
+
+    /// Repeats the last report with the jobs as they are now. Where there is none, an attempt is about to report.
+    func reportJobs() async {
+        guard var report = lastReport, report.jobs != jobReports else { return }
+        report.jobs = jobReports
         lastReport = report
         await tools.reports.put(report)
     }

@@ -49,6 +49,11 @@ def test_a_tenants_story(osctl, unchanged):
         osctl(f"server remove volume {name} {name} --wait")
         osctl(f"server stop {name} --wait")
         osctl(f"server start {name} --wait")
+        image = osctl(f"server image create {name} --name {name}-copy --property purpose=test --wait")
+        assert "active" in image.stdout and "image_" in image.stderr
+        osctl(f"image delete {name}-copy")
+        osctl(f"server shelve {name} --wait")
+        osctl(f"server unshelve {name} --wait")
         assert f"Server {name} is ACTIVE" in osctl(f"server why {name}").stdout
         used = {row["resource"]: row["used"] for row in json.loads(osctl("quota usage -o json").stdout)}
         assert used["servers"] == 1 and used["floating-ips"] == 1 and used["volumes"] == 1

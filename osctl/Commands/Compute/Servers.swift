@@ -28,12 +28,12 @@ enum Servers: Creatable, Settable {
         ],
         progress: ProgressRule(
             field: "status", created: ["ACTIVE"], failed: ["ERROR", "DELETED"], deleted: ["DELETED"],
-            detail: { $0["OS-EXT-STS:task_state"]?.stringValue ?? "" }, reason: { $0["fault"]?["message"]?.stringValue }, explainedBy: "why"
+            detail: ServerText.task, reason: { $0["fault"]?["message"]?.stringValue }, explainedBy: "why"
         ))
 
     static let verbs: [any ParsableCommand.Type] =
         [List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self]
-        + actions + guestVerbs + [Console.self, Add.self, Remove.self, Events.self, Why.self]
+        + actions + guestVerbs + [ServerImage.self, ServerBackup.self, Console.self, Add.self, Remove.self, Events.self, Why.self]
 
     struct Filters: FilterArguments {
         @Option(help: "Only with this name; Compute reads it as a pattern.") var name: String?
@@ -103,6 +103,13 @@ enum ServerText {
             let list = (network.value.arrayValue ?? []).compactMap { $0["addr"]?.stringValue }
             return network.name + "=" + list.joined(separator: ", ")
         }.joined(separator: "; ")
+    }
+
+    /// `image_uploading, 45 %`
+    @Sendable static func task(_ server: JSONValue) -> String {
+        guard let task = server["OS-EXT-STS:task_state"]?.stringValue else { return "" }
+        guard task.contains("image_"), let percent = server["progress"]?.intValue else { return task }
+        return "\(task), \(percent) %"
     }
 
     @Sendable static func flavor(_ server: JSONValue) -> String {

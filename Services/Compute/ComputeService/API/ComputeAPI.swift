@@ -33,6 +33,7 @@ package enum ComputeAPI {
             ServerRescueRoutes(compute: compute).resource, ServerResizeRoutes(compute: compute).resource,
             MigrationRoutes(compute: compute).resource, ServerMigrateRoutes(compute: compute).resource,
             RemoteConsoleRoutes(compute: compute).resource,
+            ServerImageRoutes(compute: compute).resource, ServerShelveRoutes(compute: compute).resource,
         ]
     }
 }
@@ -51,6 +52,7 @@ enum Rule {
         "os_compute_api:servers:allow_all_filters": admin,
         "os_compute_api:servers:create:forced_host": admin,
         ServerOwner.zeroDiskAction: admin,
+        ServerShelveRoutes.toHost: admin,
         "os_compute_api:servers:show:host_status": admin,
         "os_compute_api:os-extended-server-attributes": admin,
         "os_compute_api:servers:show:flavor-extra-specs": reader,

@@ -82,8 +82,6 @@ struct ServerActionRoutes: Sendable {
 
     /// Actions of Compute that this cloud does not have, and their policy names.
     private static let missing: [(key: String, action: String)] = [
-        ("createImage", "servers:create_image"), ("createBackup", "os-create-backup"),
-        ("shelve", "os-shelve:shelve"), ("shelveOffload", "os-shelve:shelve_offload"), ("unshelve", "os-shelve:unshelve"),
         ("os-migrateLive", "os-migrate-server:migrate_live"), ("evacuate", "os-evacuate"),
     ]
 
@@ -149,6 +147,10 @@ struct ServerActionRoutes: Sendable {
             }
             if current.vmState == VMState.softDeleted.rawValue || current.taskState == TaskState.softDeleting.rawValue {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id), which was deleted: restore it instead")
+            }
+            // On no host, or with a disk that is about to leave it, a server cannot be active.
+            guard ![VMState.shelved, .shelvedOffloaded].map(\.rawValue).contains(current.vmState) else {
+                throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is in vm_state \(current.vmState)")
             }
             try connection.execute(
                 "UPDATE servers SET vm_state = \(state), task_state = NULL, updated_at = \(now) WHERE id = \(server.id)")

@@ -18,6 +18,10 @@ enum Observations {
         guard let row = rows.first else { return report.power != "absent" }
         let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
         guard isHere else { return try elsewhere(connection, report, ambient: ambient) }
+        // Whatever its generation, a report says the truth about jobs that have ended.
+        let hasJobNews = try HostJobs.record(
+            connection, report.jobs ?? [], server: report.serverID, host: report.host, ambient: ambient)
+        if hasJobNews { Workflows.wake(connection, service: Compute.service, subject: report.serverID) }
         // Ignore late reports of an earlier generation.
         if try row.optionalString("observed_host") == report.host,
             try report.generation < row.int("observed_generation")
@@ -46,11 +50,8 @@ enum Observations {
             generation: report.generation, power: report.power, applied: report.state == .applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
         try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
-        // Only builds, deletes and resizes wait for their host; notify for these only, because a commit with `NOTIFY` delays
-        // other commits.
-        if vmState == .building
-            || task.map({ [TaskState.deleting, .resizeMigrating, .resizeFinish, .resizeReverting].contains($0) }) == true
-        {
+        // Notify only for tasks that wait for their host, because a commit with `NOTIFY` delays other commits.
+        if vmState == .building || task.map(TaskState.waitsForHost.contains) == true {
             Workflows.wake(connection, service: Compute.service, subject: report.serverID)
         }
         return false
@@ -183,7 +184,8 @@ extension TaskState {
         case .rescuing: "rescue"
         case .unrescuing: "unrescue"
         case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting, .resizePrep, .resizeMigrating, .resizeFinish,
-            .resizeReverting:
+            .resizeReverting, .imageSnapshotPending, .imageSnapshot, .imageBackup, .imagePendingUpload, .imageUploading, .shelving,
+            .shelvingImagePendingUpload, .shelvingImageUploading, .shelvingOffloading, .unshelving:
             nil
         }
     }

@@ -71,6 +71,16 @@ package protocol VolumeClient: Sendable {
     func detach(attachment: String, as subject: ActingSubject) async throws
 }
 
+/// Images, as Image manages them, for the subject that its policy decides about.
+package protocol ImageClient: Sendable {
+    /// Creates an image without data under the id in `image`. Repeating it with the same id is a success.
+    func createImage(_ image: JSONObject, as subject: ActingSubject) async throws
+    /// Deletes an image; succeeds if it does not exist.
+    func deleteImage(_ id: String, as subject: ActingSubject) async throws
+    /// The public address of an image.
+    func address(of id: String) async throws -> String
+}
+
 /// A request to attach a volume to a server. Repeating an `operation` has no further effect.
 package struct VolumeAttachRequest: Sendable {
     package var volumeID: String
@@ -98,8 +108,12 @@ package struct ServiceClients: Sendable {
     package let scheduler: any SchedulerClient
     package let network: any NetworkClient
     package let volumes: any VolumeClient
+    package let images: any ImageClient
 
-    package init(scheduler: any SchedulerClient, network: any NetworkClient, volumes: any VolumeClient) {
+    package init(
+        scheduler: any SchedulerClient, network: any NetworkClient, volumes: any VolumeClient, images: any ImageClient
+    ) {
+        self.images = images
         self.scheduler = scheduler
         self.network = network
         self.volumes = volumes
@@ -109,7 +123,7 @@ package struct ServiceClients: Sendable {
     package init(client: RESTClient, bus: any MessageBus) {
         self.init(
             scheduler: RemoteScheduler(client: client, bus: bus), network: RemoteNetwork(client: client),
-            volumes: RemoteVolumes(client: client))
+            volumes: RemoteVolumes(client: client), images: RemoteImages(client: client))
     }
 }
 
@@ -229,4 +243,22 @@ struct RemoteVolumes: VolumeClient {
     func detach(attachment: String, as subject: ActingSubject) async throws {
         try await client.acting(for: subject).delete(.blockStorage, "/v3/\(subject.project)/attachments/\(attachment)", missingIsFine: true)
     }
+}
+
+struct RemoteImages: ImageClient {
+    let client: RESTClient
+
+    func createImage(_ image: JSONObject, as subject: ActingSubject) async throws {
+        let client = client.acting(for: subject)
+        do { try await client.post(.image, "/images", .object(image)) } catch let error as ResourceError where error.code == .conflict {
+            // The id is the workflow's own: an earlier attempt has created the image.
+            _ = try await client.get(.image, "/images/\(image["id"]?.stringValue ?? "")")
+        }
+    }
+
+    func deleteImage(_ id: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.image, "/images/\(id)", missingIsFine: true)
+    }
+
+    func address(of id: String) async throws -> String { try await client.endpoint(.image) + "/images/\(id)" }
 }

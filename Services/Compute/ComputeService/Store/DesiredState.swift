@@ -107,21 +107,24 @@ enum DesiredState {
 
     // MARK: loading
 
-    /// At most three statements for any number of servers.
+    /// At most four statements for any number of servers.
     static func load(_ connection: Connection, where condition: SQL) throws -> [ServerDescription] {
         let rows = try connection.query(
             """
             SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation, s.rescue, s.keeps_disks,
-                s.flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.metadata, s.user_data, s.personality,
-                s.config_drive, s.guest_password, s.key_name, s.key_data, s.key_type, s.availability_zone, s.launch_index,
+                s.flavor, coalesce(s.root_image, s.image) AS image, \(ServerProperties.ofImage) AS image_properties, s.metadata,
+                s.user_data, s.personality, s.config_drive, s.guest_password, s.key_name, s.key_data, s.key_type, s.availability_zone,
+                s.launch_index,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
-                EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes
+                EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes,
+                EXISTS (SELECT 1 FROM server_jobs j WHERE j.server_id = s.id) AS has_jobs
             FROM servers s WHERE \(condition) ORDER BY s.id
             """)
         guard !rows.isEmpty else { return [] }
         let ids = { (column: String) in try rows.filter { try $0.bool(column) }.map { try $0.string("id") } }
         let ports = try self.ports(connection, servers: ids("has_ports"))
         let volumes = try self.volumes(connection, servers: ids("has_volumes"))
+        let jobs = try HostJobs.load(connection, servers: ids("has_jobs"))
         return try rows.map { row in
             let id = try row.string("id")
             var description = ServerDescription(
@@ -136,7 +139,8 @@ enum DesiredState {
                 configDrive: try row.bool("config_drive"),
                 keyName: try row.optionalString("key_name"), keyData: try row.optionalString("key_data"),
                 availabilityZone: try row.optionalString("availability_zone"),
-                launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [])
+                launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [],
+                jobs: jobs[id] ?? [])
             description.keyType = try row.string("key_type")
             description.guestPassword = try row.optionalString("guest_password")
             return description

@@ -282,7 +282,12 @@ struct ServerCreation {
             let known = try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(target)")
             if known.isEmpty { throw ResourceError.badRequest("Compute host \(target) could not be found.") }
         }
-        guard let zone = request.zone.zone, zone != settings.defaultZone else { return }
+        if let zone = request.zone.zone { try ServerCreation.requireZone(connection, zone, settings) }
+    }
+
+    /// - Throws: 400 for a zone that no host has.
+    static func requireZone(_ connection: Connection, _ zone: String, _ settings: ComputeSettings) throws {
+        guard zone != settings.defaultZone else { return }
         let known = try connection.query(
             """
             SELECT 1 AS one FROM aggregates WHERE availability_zone = \(zone)

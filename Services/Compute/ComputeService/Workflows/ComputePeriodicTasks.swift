@@ -39,7 +39,7 @@ package struct ComputePeriodicTasks: Sendable {
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
             resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, confirmResizes, forget,
-            forgetConsoleTokens, reclaim,
+            forgetConsoleTokens, reclaim, offload,
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
@@ -126,6 +126,29 @@ package struct ComputePeriodicTasks: Sendable {
                     error: "The host did not do it within \(ComputePeriodicTasks.taskDeadline.components.seconds) s.", ambient: ambient)
             }
             return rows.count
+        }
+    }
+
+    /// Removes servers from their hosts that have been shelved for the time that the operator allows.
+    private func offload() async throws -> Int {
+        let seconds = compute.settings.shelvedOffloadTime
+        guard seconds >= 0 else { return 0 }
+        let ambient = compute.ambient
+        let workflow = ServerOffload(compute).workflow
+        let before: SQL = "\(ambient.databaseNow) - \(Duration.seconds(seconds))::interval"
+        return try await compute.database.write { connection in
+            let ids = try connection.query(
+                """
+                SELECT s.id FROM servers s WHERE s.vm_state = 'shelved' AND s.task_state IS NULL AND s.shelved_at < \(before)
+                AND \(Workflows.isIdle("s.id")) LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
+                """
+            ).map { try $0.string("id") }
+            for id in ids {
+                try connection.execute(
+                    "UPDATE servers SET task_state = 'shelving_offloading', updated_at = \(ambient.now) WHERE id = \(id)")
+                try Workflows.start(connection, workflow, subject: id, requestID: nil, ambient: ambient)
+            }
+            return ids.count
         }
     }
 

@@ -62,7 +62,7 @@ struct ServerCreate: Sendable {
 
     // MARK: schedule
 
-    private func schedule(_ context: inout StepContext) async throws -> StepResult {
+    func schedule(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
         let operation = context.operationUUID()
         guard
@@ -88,7 +88,7 @@ struct ServerCreate: Sendable {
         return .next
     }
 
-    private func unschedule(_ context: inout StepContext) async throws {
+    func unschedule(_ context: inout StepContext) async throws {
         let id = context.subjectID
         try await compute.clients.scheduler.release(consumer: id)
         try await database.write { connection in
@@ -169,20 +169,7 @@ struct ServerCreate: Sendable {
         }
         if server.hasStopped { return .skip }
         guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
-        if server.networks.isEmpty { return .skip }
-        let network = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT count(*) FILTER (WHERE p.status <> 'ACTIVE' AND p.admin_state_up AND n.admin_state_up) AS down,
-                    count(*) FILTER (WHERE EXISTS (SELECT 1 FROM published_ports m WHERE m.network_id = p.network_id
-                        AND m.device_owner = 'network:distributed')) AS served
-                FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
-                WHERE i.server_id = \(server.id)
-                """
-            ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }
-        }
-        guard network?.down ?? 0 == 0, server.metadataReady || network?.served ?? 0 == 0 else { return .wait(.seconds(2)) }
-        return .skip
+        return try await steps.hasNetworks(server) ? .skip : .wait(.seconds(2))
     }
 
     private func finish(_ context: inout StepContext) async throws -> StepResult {

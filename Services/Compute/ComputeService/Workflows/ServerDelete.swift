@@ -65,7 +65,8 @@ struct ServerDelete: Sendable {
 
     private func finish(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
-        let now = context.now
+        let (now, ambient) = (context.now, steps.ambient)
+        let (removal, requestID) = (ImageRemoval(steps.compute).workflow, context.requestID)
         context.commit { connection in
             let rows = try connection.query(
                 """
@@ -73,7 +74,7 @@ struct ServerDelete: Sendable {
                     terminated_at = \(now), updated_at = \(now), user_data = NULL,
                     guest_password = NULL
                 FROM (SELECT id, vm_state FROM servers WHERE id = \(id) AND NOT deleted FOR UPDATE) o WHERE s.id = o.id
-                RETURNING o.vm_state
+                RETURNING o.vm_state, s.project_id, s.user_id, s.shelved_image_id
                 """)
             guard let row = rows.first else { return }
             try connection.execute(
@@ -81,6 +82,11 @@ struct ServerDelete: Sendable {
                 UPDATE server_migrations SET status = 'error', updated_at = \(now)
                 WHERE server_id = \(id) AND status = ANY(\(MigrationStore.open)::text[])
                 """)
+            try connection.execute("DELETE FROM server_jobs WHERE server_id = \(id)")
+            if let image = try row.optionalString("shelved_image_id") {
+                let old = ImageRemoval.Images(project: try row.string("project_id"), user: try row.string("user_id"), image: image)
+                try Workflows.start(connection, removal, subject: image, frame: old, requestID: requestID, ambient: ambient)
+            }
             try ServerActions.finish(connection, server: id, action: "delete", now: now)
             // Last, because the quota's usage row serializes the requests of the project.
             if try row.string("vm_state") != VMState.softDeleted.rawValue { try ServerQuota.release(connection, server: id) }

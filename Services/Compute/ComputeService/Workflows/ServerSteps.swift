@@ -234,6 +234,22 @@ struct ServerSteps: Sendable {
         }
     }
 
+    /// Whether the ports of a server that runs are up, and its metadata answers.
+    func hasNetworks(_ server: WorkflowServer) async throws -> Bool {
+        let network = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT count(*) FILTER (WHERE p.status <> 'ACTIVE' AND p.admin_state_up AND n.admin_state_up) AS down,
+                    count(*) FILTER (WHERE EXISTS (SELECT 1 FROM published_ports m WHERE m.network_id = p.network_id
+                        AND m.device_owner = 'network:distributed')) AS served
+                FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
+                WHERE i.server_id = \(server.id)
+                """
+            ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }
+        }
+        return network?.down ?? 0 == 0 && (server.metadataReady || network?.served ?? 0 == 0)
+    }
+
     // MARK: volumes
 
     /// The subject of a row with a server's `project_id` and `user_id`.

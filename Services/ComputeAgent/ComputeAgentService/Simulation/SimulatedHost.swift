@@ -10,6 +10,7 @@ package actor SimulatedHost {
         var epoch: Int
         var power: String
         var operationID: String?
+        var jobs: [ServerJobReport]?
     }
 
     private let name: String
@@ -82,8 +83,11 @@ package actor SimulatedHost {
                 return
             }
         }
+        // There is no disk that could be copied.
+        let jobs = desired.jobs.map { ServerJobReport(id: $0.id, state: .failed, error: "simulated", reason: "its host is simulated") }
         let server = Server(
-            generation: desired.generation, epoch: desired.epoch, power: power, operationID: desired.operation?.id)
+            generation: desired.generation, epoch: desired.epoch, power: power, operationID: desired.operation?.id,
+            jobs: jobs.isEmpty ? nil : jobs)
         servers[desired.id] = server
         if starts { await chassis?.bind(ports: desired.ports.map(\.id), to: name) }
         await report(desired.id, server)
@@ -99,6 +103,6 @@ package actor SimulatedHost {
         await reports.put(
             ObservedReport(
                 host: name, serverID: id, generation: server.generation, epoch: server.epoch, power: server.power,
-                metadataReady: true, operationID: server.operationID, unknown: unknown))
+                metadataReady: true, operationID: server.operationID, unknown: unknown, jobs: server.jobs))
     }
 }

@@ -1,0 +1,160 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// `shelve`, `shelveOffload` and `unshelve`.
+struct ServerShelveRoutes: Sendable {
+    let compute: Compute
+
+    private static let path = "/v2.1/servers/{server_id}/action"
+    private static let shelve = "os_compute_api:os-shelve:shelve"
+    private static let offload = "os_compute_api:os-shelve:shelve_offload"
+    private static let unshelve = "os_compute_api:os-shelve:unshelve"
+    /// Who may name the host of an unshelved server.
+    static let toHost = "os_compute_api:os-shelve:unshelve_to_host"
+
+    private func route(
+        _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all, body: BodySchema = .any,
+        _ summary: String, handler: @escaping @Sendable (RequestContext) async throws -> Response
+    ) -> Route {
+        Route(
+            .post, ServerShelveRoutes.path, key: key, action: action, rule: rule, versions: versions,
+            body: .json(.wrapped(key, body)), status: 202, summary, handler: handler)
+    }
+
+    var resource: Resource {
+        let zone = BodySchema.object([.init("availability_zone", .identifier, required: true)])
+        let place = BodySchema.object([.init("availability_zone", .nullable(.identifier)), .init("host", .identifier)])
+        return Resource(
+            "server-shelve",
+            routes: [
+                route("shelve", ServerShelveRoutes.shelve, "Shelve a server") { try await shelve($0) },
+                route("shelveOffload", ServerShelveRoutes.offload, rule: Rule.admin, "Remove a shelved server from its host") {
+                    try await offload($0)
+                },
+                route("unshelve", ServerShelveRoutes.unshelve, versions: .through(76), "Restore a shelved server") {
+                    try await unshelve($0)
+                },
+                route(
+                    "unshelve", ServerShelveRoutes.unshelve, versions: .between(77, 90), body: .nullable(zone),
+                    "Restore a shelved server"
+                ) { try await unshelve($0) },
+                route(
+                    "unshelve", ServerShelveRoutes.unshelve, versions: .from(91), body: .nullable(place), "Restore a shelved server"
+                ) { try await unshelve($0) },
+            ])
+    }
+
+    /// The server's row, locked, if the action is possible in its state.
+    private static func current(
+        _ connection: Connection, _ context: RequestContext, _ id: String, states: [VMState], for action: String
+    ) throws -> ServerRecord {
+        let current = try ServerRecord.find(connection, id, lock: true)
+        try current.requireUnlocked(context)
+        try current.require(states: states.map(\.rawValue), for: action)
+        guard try !Workflows.isActive(connection, subject: id) else {
+            throw ResourceError.conflict("Cannot '\(action)' instance \(id) while an earlier operation on it is ending")
+        }
+        return current
+    }
+
+    private static let events = [
+        "shelve": "compute_shelve_instance", "shelveOffload": "compute_shelve_offload_instance", "unshelve": "compute_unshelve_instance",
+    ]
+
+    private static func enter(
+        _ connection: Connection, _ caller: Caller, requestID: String, _ id: String, _ task: TaskState, action: String, _ ambient: Ambient
+    ) throws {
+        try ServerTasks.enter(connection, id, task, ambient: ambient)
+        try ServerActions.begin(
+            connection, server: id, action: action, event: events[action] ?? "", requestID: requestID, user: caller.userID,
+            project: caller.projectID, now: ambient.now)
+    }
+
+    // MARK: actions
+
+    private func shelve(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context).value(for: ServerShelveRoutes.shelve)
+        let compute = compute
+        let ambient = compute.ambient
+        let caller = try context.caller
+        return try await context.write(compute.database) { connection in
+            let current = try ServerShelveRoutes.current(connection, context, server.id, states: VMState.copied, for: "shelve")
+            guard current.host != nil else {
+                throw ResourceError.conflict("Instance \(server.id) is not on a host: 'shelve' is not possible.")
+            }
+            let source = try ServerImages.source(connection, server.id, images: compute.images)
+            let isRunning = current.vmState == VMState.active.rawValue
+            let frame = ServerShelve.Shelving(
+                copy: source.isLocal ? ServerShelveRoutes.copy(of: source, ambient) : nil, wasRunning: isRunning)
+            try ServerShelveRoutes.enter(
+                connection, caller, requestID: context.requestID, server.id, .shelving, action: "shelve", ambient)
+            try Workflows.start(
+                connection, ServerShelve(compute).workflow, subject: server.id, frame: frame, requestID: context.requestID,
+                ambient: ambient)
+            return Change(.empty(202), "server", server.id, content: ["action": "shelve"])
+        }
+    }
+
+    /// The image of a shelved server belongs to the server's project, whoever shelves it. Its guest is off, so nothing is frozen.
+    private static func copy(of source: ServerImages.Source, _ ambient: Ambient) -> DiskCopy {
+        let id = ambient.newUUID().description
+        let owner = ActingSubject.accepted(project: source.project, user: source.user)
+        let name = String("\(source.name)-shelved".suffix(255))
+        return DiskCopy(
+            image: id, body: ServerImages.body(id, name: name, of: source, requester: owner, type: "snapshot"),
+            project: source.project, user: source.user, job: ambient.newUUID().description, quiesce: .never)
+    }
+
+    private func offload(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context).value(for: ServerShelveRoutes.offload)
+        let compute = compute
+        let ambient = compute.ambient
+        let caller = try context.caller
+        return try await context.write(compute.database) { connection in
+            _ = try ServerShelveRoutes.current(connection, context, server.id, states: [.shelved], for: "shelveOffload")
+            try ServerShelveRoutes.enter(
+                connection, caller, requestID: context.requestID, server.id, .shelvingOffloading, action: "shelveOffload", ambient)
+            try Workflows.start(
+                connection, ServerOffload(compute).workflow, subject: server.id, requestID: context.requestID, ambient: ambient)
+            return Change(.empty(202), "server", server.id, content: ["action": "shelveOffload"])
+        }
+    }
+
+    private func unshelve(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context).value(for: ServerShelveRoutes.unshelve)
+        let place = context.body["unshelve"]?.objectValue
+        if let place, place.isEmpty {
+            throw ResourceError.badRequest("Invalid input for field/attribute unshelve. It must name availability_zone or host.")
+        }
+        if place?["host"] != nil, !context.allows(ServerShelveRoutes.toHost, target: server.target) {
+            throw ResourceError.forbidden("Policy doesn't allow \(ServerShelveRoutes.toHost) to be performed.")
+        }
+        let compute = compute
+        let ambient = compute.ambient
+        let caller = try context.caller
+        return try await context.write(compute.database) { connection in
+            let current = try ServerShelveRoutes.current(
+                connection, context, server.id, states: [.shelved, .shelvedOffloaded], for: "unshelve")
+            let isOffloaded = current.vmState == VMState.shelvedOffloaded.rawValue
+            if let place {
+                guard isOffloaded else {
+                    throw ResourceError.conflict(
+                        "Cannot unshelve instance \(server.id) to another place: it is \(current.vmState), not shelved_offloaded.")
+                }
+                try ServerTasks.place(connection, server.id, place, compute.settings)
+            }
+            try ServerShelveRoutes.enter(
+                connection, caller, requestID: context.requestID, server.id, .unshelving, action: "unshelve", ambient)
+            try Workflows.start(
+                connection, ServerUnshelve(compute).workflow, subject: server.id,
+                frame: ServerUnshelve.Unshelving(isOffloaded: isOffloaded), requestID: context.requestID, ambient: ambient)
+            return Change(.empty(202), "server", server.id, content: context.body["unshelve"] ?? .null)
+        }
+    }
+}

@@ -1,0 +1,95 @@
+import Contracts
+import Database
+import JSON
+import Kernel
+
+/// Long-running jobs of hosts on servers (`ServerJob`).
+///
+/// A workflow orders a job, waits for its end with `HostJobs.state`, and ends it in every case, also when it unwinds: then the host
+/// cancels it. While the host does not answer, the desired state with the job is sent again.
+enum HostJobs {
+    /// What a host says about a job.
+    struct State: Sendable {
+        /// `ordered` until the host says something.
+        let state: String
+        let phase: String?
+        /// Percent of the phase.
+        let progress: Int
+        let error: String?
+        let reason: String?
+
+        var isDone: Bool { state == ServerJobReport.State.done.rawValue }
+
+        /// Why the host gave up; nil if it has not.
+        ///
+        /// - Parameter message: a sentence for the tenant, without its full stop, to which the reason is added.
+        func failure(_ message: String, host: String?) -> HostFailure? {
+            guard state == ServerJobReport.State.failed.rawValue else { return nil }
+            return HostFailure(reason: reason, details: error.map { "host \(host ?? "?"): \($0)" }, isPermanent: true)
+        }
+    }
+
+    /// Orders a job of the host that has the server; repeating it changes nothing.
+    static func order(_ connection: Connection, _ job: ServerJob, server: String, host: String, ambient: Ambient) throws {
+        let added = try connection.execute(
+            """
+            INSERT INTO server_jobs (id, server_id, host, job, created_at)
+            VALUES (\(job.id), \(server), \(host), \(try JSONValue(encoding: job))::jsonb, \(ambient.databaseNow))
+            ON CONFLICT (id) DO NOTHING
+            """)
+        guard added > 0 else { return }
+        try DesiredState.change(connection, server: server)
+        try DesiredState.publish(connection, server: server, ambient: ambient)
+    }
+
+    /// Takes a job out of the desired state: a host that still does it cancels it. None is fine.
+    static func end(_ connection: Connection, _ id: String, server: String, ambient: Ambient) throws {
+        guard try connection.execute("DELETE FROM server_jobs WHERE id = \(id)") > 0 else { return }
+        try DesiredState.change(connection, server: server)
+        try DesiredState.publish(connection, server: server, ambient: ambient)
+    }
+
+    /// Nil if there is no such job.
+    static func state(_ connection: Connection, _ id: String) throws -> State? {
+        try connection.query("SELECT state, phase, progress, error, reason FROM server_jobs WHERE id = \(id)").first.map { row in
+            State(
+                state: try row.string("state"), phase: try row.optionalString("phase"), progress: try row.int("progress"),
+                error: try row.optionalString("error"), reason: try row.optionalString("reason"))
+        }
+    }
+
+    /// Records what a host reports.
+    ///
+    /// - Returns: whether a job began, came to another phase or ended, so that its workflow has something to do.
+    static func record(_ connection: Connection, _ reports: [ServerJobReport], server: String, host: String, ambient: Ambient) throws
+        -> Bool
+    {
+        var isNews = false
+        for report in reports where UUID128(report.id) != nil {
+            let rows = try connection.query(
+                """
+                UPDATE server_jobs j SET state = \(report.state.rawValue), phase = coalesce(\(report.phase), j.phase),
+                    progress = \(report.progress), error = \(report.error), reason = \(report.reason),
+                    reported_at = \(ambient.databaseNow)
+                FROM server_jobs old WHERE old.id = j.id AND j.id = \(report.id)::uuid AND j.server_id = \(server) AND j.host = \(host)
+                    AND j.state NOT IN ('done', 'failed')
+                RETURNING old.state <> j.state OR old.phase IS DISTINCT FROM j.phase AS news
+                """)
+            if let row = rows.first, try row.bool("news") { isNews = true }
+        }
+        return isNews
+    }
+
+    /// The jobs of servers, for their desired states.
+    static func load(_ connection: Connection, servers: [String]) throws -> [String: [ServerJob]] {
+        if servers.isEmpty { return [:] }
+        let rows = try connection.query(
+            """
+            SELECT j.server_id, j.job FROM server_jobs j JOIN servers s ON s.id = j.server_id AND s.host = j.host
+            WHERE j.server_id = ANY(\(servers)::uuid[]) ORDER BY j.server_id, j.id
+            """)
+        var result: [String: [ServerJob]] = [:]
+        for row in rows { result[try row.string("server_id"), default: []].append(try row.value("job")) }
+        return result
+    }
+}

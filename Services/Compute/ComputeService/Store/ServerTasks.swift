@@ -1,0 +1,27 @@
+import ComputeCore
+import Database
+import JSON
+import Kernel
+
+/// The statements with which long actions on servers are accepted.
+enum ServerTasks {
+    /// Gives a server, whose row is locked, a task that a workflow ends.
+    static func enter(_ connection: Connection, _ id: String, _ task: TaskState, ambient: Ambient) throws {
+        try connection.execute(
+            "UPDATE servers SET task_state = \(task.rawValue), progress = 0, updated_at = \(ambient.databaseNow) WHERE id = \(id)")
+    }
+
+    /// Records where a shelved server is to be placed. A zone of null ends that the server is bound to one.
+    ///
+    /// - Throws: 400 for a host or a zone that does not exist.
+    static func place(_ connection: Connection, _ id: String, _ place: JSONObject, _ settings: ComputeSettings) throws {
+        if let host = place["host"]?.stringValue {
+            let known = try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)")
+            if known.isEmpty { throw ResourceError.badRequest("Compute host \(host.prefix(255)) could not be found.") }
+            try connection.execute("UPDATE servers SET requested_host = \(host) WHERE id = \(id)")
+        }
+        guard let zone = place["availability_zone"] else { return }
+        if let name = zone.stringValue { try ServerCreation.requireZone(connection, name, settings) }
+        try connection.execute("UPDATE servers SET pinned_zone = \(zone.stringValue) WHERE id = \(id)")
+    }
+}

@@ -1,0 +1,154 @@
+import ComputeCore
+import Contracts
+import Database
+import ImageAccess
+import JSON
+import Kernel
+import Workflow
+
+/// An image that is made of a server's root disk: part of the frames of `server.snapshot` and `server.shelve`.
+struct DiskCopy: Codable, Sendable {
+    /// The image's id, and what it is created with.
+    var image: String
+    var body: JSONObject
+    /// Whose image it is.
+    var project: String
+    var user: String
+    /// The id of the host's job.
+    var job: String
+    var quiesce: ServerJob.DiskUpload.Quiesce
+    /// Whether the image was created.
+    var isCreated: Bool?
+    /// The status with which Image refused to create the image.
+    var refusal: Int?
+
+    enum CodingKeys: String, CodingKey {
+        case image, body, project, user, job, quiesce, refusal
+        case isCreated = "created"
+    }
+
+    var subject: ActingSubject { .accepted(project: project, user: user) }
+}
+
+/// Steps that make an image of a server's root disk. Each has an undo, so that a failure leaves neither an image nor a job.
+struct DiskCopySteps: Sendable {
+    let steps: ServerSteps
+
+    /// A host's transfer may take as long as it needs; one that makes no progress is ended by the host.
+    static let deadline = Duration.seconds(7 * 86_400)
+    private static let interval = Duration.seconds(2)
+    /// After so long without a report the desired state is sent again; the host answers with one.
+    private static let patience = Duration.seconds(60)
+
+    private var compute: Compute { steps.compute }
+    private var database: Database { steps.database }
+    private var ambient: Ambient { steps.ambient }
+
+    func createImage(_ copy: inout DiskCopy) async throws -> StepResult {
+        do { try await compute.clients.images.createImage(copy.body, as: copy.subject) } catch let error as ResourceError
+            where !error.isRetryable
+        {
+            copy.refusal = error.code.rawValue
+            throw StepFailure(error.message, details: error.context)
+        }
+        copy.isCreated = true
+        return .next
+    }
+
+    func deleteImage(_ copy: DiskCopy) async throws {
+        try await compute.clients.images.deleteImage(copy.image, as: copy.subject)
+    }
+
+    /// Has the host copy and upload the disk.
+    func order(_ context: inout StepContext, _ copy: DiskCopy, task: TaskState, from tasks: [TaskState]) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        guard let host = server.host else { throw StepFailure("The server is not on a host.") }
+        let job = ServerJob(
+            id: copy.job,
+            upload: .init(imageID: copy.image, projectID: copy.project, userID: copy.user, quiesce: copy.quiesce))
+        let ambient = ambient
+        context.commit { connection in
+            try HostJobs.order(connection, job, server: server.id, host: host, ambient: ambient)
+            try DiskCopySteps.enter(connection, server.id, task, from: tasks, progress: 0, now: ambient.now)
+        }
+        return .next
+    }
+
+    func endJob(_ copy: DiskCopy, server: String) async throws {
+        let ambient = ambient
+        try await database.write { try HostJobs.end($0, copy.job, server: server, ambient: ambient) }
+    }
+
+    /// Waits until the image has its data.
+    ///
+    /// - Parameters:
+    ///   - copying: the task while the host copies the disk, and while it uploads the copy.
+    ///   - tasks: the tasks that these may replace.
+    /// - Throws: `StepFailure` if the host gives up or is down, and if the image was deleted.
+    func awaitUpload(
+        _ context: StepContext, _ copy: DiskCopy, copying: TaskState, uploading: TaskState, from tasks: [TaskState]
+    ) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        let images = compute.images
+        let (status, state) = try await database.read { connection in
+            (try images.status(connection, of: copy.image), try HostJobs.state(connection, copy.job))
+        }
+        guard let status else { throw StepFailure("Image \(copy.image) was deleted.") }
+        guard let state else { throw StepFailure("The server's host no longer makes the image.") }
+        if let failure = state.failure("The host could not make the image", host: server.host) {
+            throw failure.failure("The host could not make the image")
+        }
+        // What the host says is compared with what Image has.
+        if state.isDone {
+            guard status != "active" else { return .next }
+            throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status).")
+        }
+        guard let host = server.host, try await steps.isUp(host: host) else { throw StepFailure("The server's host is down.") }
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
+            throw failure.failure("The host could not make the image")
+        }
+        try await show(server.id, copy, state, task: state.phase == "uploading" ? uploading : copying, from: tasks)
+        return .wait(DiskCopySteps.interval)
+    }
+
+    private func show(_ server: String, _ copy: DiskCopy, _ state: HostJobs.State, task: TaskState, from tasks: [TaskState]) async throws {
+        let ambient = ambient
+        let before: SQL = "\(ambient.databaseNow) - \(DiskCopySteps.patience)::interval"
+        try await database.write { connection in
+            if state.state == ServerJobReport.State.running.rawValue {
+                try DiskCopySteps.enter(connection, server, task, from: tasks, progress: state.progress, now: ambient.now)
+            }
+            let silent = try connection.query(
+                """
+                SELECT 1 AS one FROM server_jobs j JOIN servers s ON s.id = j.server_id
+                WHERE j.id = \(copy.job) AND coalesce(j.reported_at, j.created_at) < \(before) AND s.published_at < \(before)
+                """)
+            if !silent.isEmpty { try DesiredState.publish(connection, server: server, ambient: ambient) }
+        }
+    }
+
+    /// Shows how far the work is, unless the server is being deleted or an administrator has reset its state.
+    static func enter(
+        _ connection: Connection, _ server: String, _ task: TaskState, from tasks: [TaskState], progress: Int, now: Timestamp
+    ) throws {
+        try connection.execute(
+            """
+            UPDATE servers SET task_state = \(task.rawValue), progress = \(progress), updated_at = \(now)
+            WHERE id = \(server) AND task_state = ANY(\(tasks.map(\.rawValue))::text[])
+                AND (task_state, progress) IS DISTINCT FROM (\(task.rawValue)::text, \(progress)::integer)
+            """)
+    }
+
+    /// Ends the task of a server whose state has not changed.
+    static func settle(_ connection: Connection, _ server: String, from tasks: [TaskState], ambient: Ambient) throws {
+        let changed = try connection.execute(
+            """
+            UPDATE servers SET task_state = NULL, progress = 100, updated_at = \(ambient.now)
+            WHERE id = \(server) AND task_state = ANY(\(tasks.map(\.rawValue))::text[])
+            """)
+        // The host reported it while the server had the task, and will not do so again.
+        if changed > 0, let server = try WorkflowServer.load(connection, server), server.hasStopped {
+            try Observations.stop(connection, server.id, ambient: ambient)
+        }
+    }
+}

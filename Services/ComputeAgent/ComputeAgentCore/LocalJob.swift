@@ -1,0 +1,49 @@
+package import Contracts
+import JSON
+
+/// A job that the agent has begun, as its record keeps it until the control plane no longer lists the job.
+package struct LocalJob: Sendable, Hashable {
+    package let id: String
+    package var state: ServerJobReport.State
+    /// The error for operators, and the one for the server's owner.
+    package var error: String?
+    package var reason: String?
+
+    package init(id: String, state: ServerJobReport.State = .running, error: String? = nil, reason: String? = nil) {
+        self.id = id
+        self.state = state
+        self.error = error
+        self.reason = reason
+    }
+
+    var document: JSONValue {
+        ["id": .string(id), "state": .string(state.rawValue), "error": JSONValue(error), "reason": JSONValue(reason)]
+    }
+
+    init(_ fields: FieldReader) throws(FormError) {
+        let state = try fields.text("state")
+        guard let known = ServerJobReport.State(rawValue: state) else { throw fields.wrong("state", "is \"\(state)\"") }
+        self.init(
+            id: try fields.text("id"), state: known, error: try fields.optionalText("error"), reason: try fields.optionalText("reason"))
+    }
+}
+
+/// What has to be done about a server's jobs.
+package struct JobPlan: Sendable, Hashable {
+    /// Begun earlier and no longer wanted: they are cancelled, and what they left is removed.
+    package var dropped: [LocalJob]
+    /// To be begun, also again after a restart of the agent.
+    package var begun: [ServerJob]
+
+    /// - Parameters:
+    ///   - wanted: the jobs of the desired state.
+    ///   - known: the jobs of the record.
+    ///   - active: ids of those that this process works on.
+    package init(wanted: [ServerJob], known: [LocalJob], active: Set<String>) {
+        dropped = known.filter { job in !wanted.contains { $0.id == job.id } }
+        begun = wanted.filter { job in
+            guard let old = known.first(where: { $0.id == job.id }) else { return true }
+            return old.state == .running && !active.contains(job.id)
+        }
+    }
+}

@@ -1,0 +1,152 @@
+import ComputeAgentCore
+import Contracts
+import FileTransfer
+import Kernel
+import Logging
+import Synchronization
+
+/// The job `upload-disk`: copies a server's root disk as it is at one moment, and uploads the copy as the data of an image.
+struct DiskUploader: Sendable {
+    let tools: ServerTools
+
+    enum Phase: String, Sendable { case copying, uploading }
+
+    private static let copyAttempts = 4
+    private static let uploadAttempts = 12
+    /// An upload of which Image takes nothing for so long is begun again.
+    private static let stall = Duration.seconds(300)
+    private static let interval = Duration.seconds(1)
+
+    /// Does the job from its start. What an earlier attempt has left is removed first.
+    ///
+    /// - Parameter progress: called with the phase and the percentage.
+    /// - Throws: `PermanentFailure` with the reason for the server's owner; other errors when attempts have not helped;
+    ///   `CancellationError`.
+    func run(
+        _ id: String, _ upload: ServerJob.DiskUpload, of server: DesiredServer, _ progress: @escaping @Sendable (Phase, Int) async -> Void
+    ) async throws {
+        guard server.hasLocalRoot else { throw PermanentFailure("the server has no local root disk") }
+        let path = tools.disks.files(server.id).copy(id)
+        try await clear(id, upload, serverID: server.id)
+        try await repeating(DiskUploader.copyAttempts) {
+            await progress(.copying, 0)
+            try await tools.copies.run { try await copy(id, upload, server, to: path) { await progress(.copying, $0) } }
+        }
+        try await repeating(DiskUploader.uploadAttempts) {
+            await progress(.uploading, 0)
+            try await send(path, upload) { await progress(.uploading, $0) }
+        }
+        try await tools.disks.removeCopy(path)
+    }
+
+    /// Ends and removes what an attempt has left, in this process or an earlier one.
+    func clear(_ id: String, _ upload: ServerJob.DiskUpload?, serverID: String) async throws {
+        try await tools.domains.clearBackup(serverID, mayBeFrozen: upload.map { $0.quiesce != .never } ?? true)
+        try await tools.disks.removeCopy(tools.disks.files(serverID).copy(id))
+    }
+
+    private func repeating(_ attempts: Int, _ body: () async throws -> Void) async throws {
+        var backoff = Backoff()
+        var attempt = 1
+        while true {
+            do { return try await body() } catch is CancellationError { throw CancellationError() } catch let error as PermanentFailure {
+                throw error
+            } catch {
+                guard attempt < attempts else { throw error }
+                tools.log.info("a job is tried again", metadata: ["attempt": "\(attempt)", "error": "\(error)"])
+            }
+            attempt += 1
+            try await tools.ambient.time.sleep(for: backoff.next())
+        }
+    }
+
+    // MARK: copying
+
+    private func copy(
+        _ id: String, _ upload: ServerJob.DiskUpload, _ server: DesiredServer, to path: String,
+        _ progress: @Sendable (Int) async -> Void
+    ) async throws {
+        try await clear(id, upload, serverID: server.id)
+        if try await !tools.domains.backUp(server.id, into: path, quiesce: upload.quiesce, progress) {
+            // Where the guest has been started meanwhile, its QEMU holds a lock on the disk, and the copy fails.
+            try await tools.disks.copyRoot(server, to: path)
+        }
+        try await tools.disks.takeBack(path)
+    }
+
+    // MARK: uploading
+
+    private func send(_ path: String, _ upload: ServerJob.DiskUpload, _ progress: @escaping @Sendable (Int) async -> Void) async throws {
+        let subject = ActingSubject.accepted(project: upload.projectID, user: upload.userID)
+        let size = Files.size(path) ?? 0
+        do {
+            try await watched(size, progress) { sent in
+                try await tools.images.upload(upload.imageID, from: path, as: subject) { bytes in sent.withLock { $0 = bytes } }
+            }
+        } catch let error as ResourceError {
+            try await judge(error, upload, subject, size)
+        }
+    }
+
+    /// Runs an upload, reports how far it is, and ends one that stands still.
+    private func watched(
+        _ size: Int, _ progress: @escaping @Sendable (Int) async -> Void, _ body: @escaping @Sendable (Bytes) async throws -> Void
+    ) async throws {
+        let sent = Bytes()
+        let ambient = tools.ambient
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await body(sent) }
+            group.addTask {
+                var (last, since) = (-1, ambient.time.monotonicNanoseconds())
+                while true {
+                    try await ambient.time.sleep(for: DiskUploader.interval)
+                    let (bytes, now) = (sent.withLock { $0 }, ambient.time.monotonicNanoseconds())
+                    if bytes != last {
+                        (last, since) = (bytes, now)
+                        await progress(size > 0 ? min(100, bytes * 100 / size) : 100)
+                    } else if now - since > UInt64(DiskUploader.stall.microseconds) * 1000 {
+                        throw ResourceError.unavailable("Image takes no data")
+                    }
+                }
+            }
+            defer { group.cancelAll() }
+            try await group.next()
+        }
+    }
+
+    private final class Bytes: Sendable {
+        private let value = Mutex(0)
+        func withLock<Result: Sendable>(_ body: (inout sending Int) -> sending Result) -> Result { value.withLock(body) }
+    }
+
+    /// Decides about an upload that Image has refused.
+    ///
+    /// - Returns: normally if an earlier attempt has succeeded, of which only the answer was lost.
+    private func judge(_ error: ResourceError, _ upload: ServerJob.DiskUpload, _ subject: ActingSubject, _ size: Int) async throws {
+        let id = upload.imageID
+        switch error.code {
+        case .notFound, .gone: throw PermanentFailure("image \(id) was deleted")
+        case .conflict:
+            // An earlier upload may still be ending.
+            let image: UploadedImageState
+            do { image = try await look(id, subject) } catch let error as ResourceError where error.code == .notFound {
+                throw PermanentFailure("image \(id) was deleted")
+            }
+            switch image {
+            case .complete(let found) where found == size: return
+            case .pending: throw error
+            case .complete: throw PermanentFailure("image \(id) has got other data")
+            }
+        case .badRequest, .forbidden, .tooLarge, .unsupportedMediaType:
+            throw PermanentFailure("Image refused the data of image \(id): \(error.message)")
+        default: throw error
+        }
+    }
+
+    private enum UploadedImageState { case pending, complete(Int?) }
+
+    private func look(_ id: String, _ subject: ActingSubject) async throws -> UploadedImageState {
+        let image = try await tools.images.look(id, as: subject)
+        return ["queued", "saving"].contains(image.status) ? .pending : .complete(image.size)
+    }
+}

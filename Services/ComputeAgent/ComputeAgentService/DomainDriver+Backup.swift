@@ -1,0 +1,93 @@
+import ComputeAgentCore
+import Contracts
+import Kernel
+import Libvirt
+import Logging
+
+/// Copies of running guests' disks.
+extension DomainDriver {
+    private static let backupPoll = Duration.milliseconds(500)
+    /// How long a guest's agent may take to freeze or thaw its file systems, in seconds.
+    private static let agentSeconds = 30
+
+    /// Copies the root disk of the running guest, as it is when the copy begins, to a new file.
+    ///
+    /// - Parameter progress: called with the percentage.
+    /// - Returns: false if the guest does not run, so there is nothing to copy from.
+    /// - Throws: `PermanentFailure` if the guest's file systems must be frozen and cannot be; `LibvirtError`, 503 if the copy ended
+    ///   early.
+    func backUp(
+        _ serverID: String, into path: String, quiesce: ServerJob.DiskUpload.Quiesce, _ progress: @Sendable (Int) async -> Void
+    ) async throws -> Bool {
+        guard try await hypervisor.domain(serverID)?.isActive == true else {
+            // A guest that does not run has nothing in memory that belongs on the disk.
+            return false
+        }
+        let isFrozen = try await freeze(serverID, quiesce)
+        do {
+            // The copy has the disk's content of this moment, whatever the guest writes afterwards.
+            try await hypervisor.beginBackup(serverID, xml: DomainBackup.rootDisk(into: path).rendered)
+        } catch {
+            if isFrozen { await thaw(serverID) }
+            throw error
+        }
+        if isFrozen { await thaw(serverID) }
+        while true {
+            switch try await hypervisor.backupState(serverID) {
+            case .running(let done, let total): if total > 0 { await progress(min(100, done * 100 / total)) }
+            case .completed: return true
+            case .failed(let text): throw ResourceError.unavailable("the copy of the disk of \(serverID) failed: \(text)")
+            case .none: throw ResourceError.unavailable("the copy of the disk of \(serverID) has ended")
+            }
+            try await ambient.time.sleep(for: DomainDriver.backupPoll)
+        }
+    }
+
+    /// Ends what an earlier attempt has left in a guest: a copy in progress, and frozen file systems.
+    func clearBackup(_ serverID: String, mayBeFrozen: Bool) async throws {
+        guard try await hypervisor.domain(serverID)?.isActive == true else { return }
+        do {
+            try await hypervisor.abortBackup(serverID)
+            while case .running = try await hypervisor.backupState(serverID) {
+                try await ambient.time.sleep(for: DomainDriver.backupPoll)
+            }
+        } catch let error as LibvirtError where error.isNoDomain || error.isInvalidState { return }
+        if mayBeFrozen, try await hasAgent(serverID) { await thaw(serverID) }
+    }
+
+    private func hasAgent(_ serverID: String) async throws -> Bool {
+        try DomainBackup.hasGuestAgent(xml: try await hypervisor.xml(serverID, inactive: false))
+    }
+
+    /// - Returns: whether the guest has to be thawed.
+    private func freeze(_ serverID: String, _ quiesce: ServerJob.DiskUpload.Quiesce) async throws -> Bool {
+        guard quiesce != .never else { return false }
+        do {
+            guard try await hasAgent(serverID) else {
+                guard quiesce != .required else {
+                    throw PermanentFailure("the server has no guest agent, but os_require_quiesce asks for one")
+                }
+                return false
+            }
+            try await hypervisor.freeze(serverID, seconds: DomainDriver.agentSeconds)
+            return true
+        } catch let error as LibvirtError where !error.isConnectionFailure {
+            // The agent may have frozen some of the file systems.
+            await thaw(serverID)
+            guard quiesce != .required else {
+                throw PermanentFailure("the guest agent did not freeze the server's file systems", details: "\(error)")
+            }
+            log.notice("the guest's file systems are not frozen", metadata: ["server": "\(serverID)", "error": "\(error)"])
+            return false
+        }
+    }
+
+    /// A guest that runs on with frozen file systems would be worse than a copy that fails.
+    private func thaw(_ serverID: String) async {
+        for _ in 0..<3 {
+            do { return try await hypervisor.thaw(serverID, seconds: DomainDriver.agentSeconds) } catch {
+                log.warning("the guest's file systems are not thawed", metadata: ["server": "\(serverID)", "error": "\(error)"])
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+import Commands
+import ComputeAgentCore
+import DiskTool
+import Kernel
+
+/// Complete copies of root disks.
+extension ServerDisks {
+    /// Copies the root disk of a guest that does not run, with what its image has, to a new file.
+    ///
+    /// - Throws: `PermanentFailure` if the disk is missing or not what it was made as; `CommandError`, `FileError`.
+    func copyRoot(_ server: DesiredServer, to target: String) async throws {
+        let root = files(server.id).root
+        let backing = try await backing(server)
+        let size = try await threads.run { () -> Int? in
+            guard let length = Files.size(root) else { return nil }
+            return OwnDisk.virtualSize(prefix: try Files.read(root, offset: 0, count: min(length, OwnDisk.prefixLength)))
+        }
+        // The header is read from a file that a compromised QEMU could have changed.
+        guard let size, size <= ServerDisks.largestRoot(server) else {
+            throw PermanentFailure(size == nil ? "the server's root disk is missing on its host" : "the server's root disk is damaged")
+        }
+        let below = backing.map { [DiskSource(path: $0.path, driver: $0.format == "raw" ? .raw : .qcow2)] } ?? []
+        try await copy([DiskSource(path: root, driver: .qcow2)] + below, to: target, size: size)
+    }
+
+    /// A root disk with the content of an image that will be deleted.
+    func copy(_ image: CachedImage, to path: String, size: Int) async throws {
+        let temporary = path + ".new"
+        try await copy(
+            [DiskSource(path: image.path, driver: image.format == "raw" ? .raw : .qcow2)], to: temporary, size: image.virtualSize)
+        try await sandboxed { [maker] in
+            if size > image.virtualSize { try maker.grow(temporary, to: size) }
+            try ServerDisks.takeBack(temporary)
+            try Files.publish(temporary, as: path)
+        }
+    }
+
+    private func copy(_ layers: [DiskSource], to target: String, size: Int) async throws {
+        let cancellation = CopyCancellation()
+        try await withTaskCancellationHandler {
+            try await sandboxed { [maker] in
+                try Files.remove(target)
+                try maker.copy(layers, to: target, size: size, cancellation)
+                try ServerDisks.takeBack(target)
+            }
+        } onCancel: {
+            cancellation.cancel()
+        }
+    }
+
+    private func sandboxed(_ body: @escaping @Sendable () throws -> Void) async throws {
+        do { try await copyThreads.run(body) } catch let error as SandboxError {
+            throw PermanentFailure("its host cannot make copies of disks", details: "\(error)")
+        }
+    }
+
+    /// Makes a copy that a guest's QEMU has written the agent's own, so that no other process can change it.
+    func takeBack(_ copy: String) async throws { try await threads.run { try ServerDisks.takeBack(copy) } }
+
+    /// Removes a copy; an absent one counts as removed.
+    func removeCopy(_ path: String) async throws { try await threads.run { try Files.remove(path) } }
+}

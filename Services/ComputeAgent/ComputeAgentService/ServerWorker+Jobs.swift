@@ -1,0 +1,101 @@
+import ComputeAgentCore
+import Contracts
+import Kernel
+import Logging
+
+/// A job that this process works on.
+struct RunningJob: Sendable {
+    let task: Task<Void, Never>
+    var phase: String?
+    /// Percent.
+    var progress = 0
+}
+
+/// Long-running work beside the desired state.
+///
+/// A job is in the record before it begins and until the control plane no longer lists it, so that a restarted agent repeats it or
+/// removes what it left.
+extension ServerWorker {
+    /// Cancels the jobs that the desired state no longer has.
+    func dropJobs(_ desired: DesiredServer) async throws {
+        let wanted = desired.power == .absent ? [] : desired.jobs
+        for job in JobPlan(wanted: wanted, known: record.jobs, active: Set(runningJobs.keys)).dropped {
+            if let running = runningJobs[job.id] {
+                running.task.cancel()
+                await running.task.value
+                runningJobs[job.id] = nil
+            }
+            if job.state == .running {
+                tools.log.info("a job is cancelled", metadata: ["server": "\(serverID)", "job": "\(job.id)"])
+            }
+            try await DiskUploader(tools: tools).clear(job.id, nil, serverID: serverID)
+            record.jobs.removeAll { $0.id == job.id }
+            try await save()
+        }
+    }
+
+    /// Begins the jobs that the desired state has, once it is reached.
+    func beginJobs(_ desired: DesiredServer) async throws {
+        guard desired.power != .absent, record.generation == desired.generation else { return }
+        for job in JobPlan(wanted: desired.jobs, known: record.jobs, active: Set(runningJobs.keys)).begun {
+            if !record.jobs.contains(where: { $0.id == job.id }) {
+                record.jobs.append(LocalJob(id: job.id))
+                try await save()
+            }
+            tools.log.info("a job begins", metadata: ["server": "\(serverID)", "job": "\(job.id)", "kind": "\(job.kind)"])
+            runningJobs[job.id] = RunningJob(task: Task { await self.work(on: job, of: desired) })
+        }
+    }
+
+    /// Leaves the jobs to the next process.
+    func stopJobs() {
+        for job in runningJobs.values { job.task.cancel() }
+    }
+
+    private func work(on job: ServerJob, of desired: DesiredServer) async {
+        do {
+            guard job.kind == ServerJob.uploadDisk, let upload = job.upload else {
+                throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
+            }
+            try await DiskUploader(tools: tools).run(job.id, upload, of: desired) { phase, percent in
+                await self.advance(job.id, phase: phase.rawValue, percent: percent)
+            }
+            await end(job.id, .done)
+        } catch {
+            // A cancelled job is ended by `dropJobs`, or by the next process.
+            guard !Task.isCancelled else { return }
+            let reason = FailureWords.words(error, during: "copying its disk")
+            tools.log.warning("a job failed", metadata: ["server": "\(serverID)", "job": "\(job.id)", "error": "\(error)"])
+            await end(job.id, .failed, error: "\(error)", reason: reason)
+        }
+    }
+
+    private func end(_ id: String, _ state: ServerJobReport.State, error: String? = nil, reason: String? = nil) async {
+        guard let index = record.jobs.firstIndex(where: { $0.id == id }) else { return }
+        record.jobs[index] = LocalJob(id: id, state: state, error: error, reason: reason)
+        runningJobs[id] = nil
+        do { try await save() } catch {
+            // Reported nevertheless: at worst a restarted agent does the job again.
+            tools.log.warning("the end of a job is not recorded", metadata: ["job": "\(id)", "error": "\(error)"])
+        }
+        await reportJobs()
+    }
+
+    private func advance(_ id: String, phase: String, percent: Int) async {
+        guard let job = runningJobs[id], job.phase != phase || job.progress != percent else { return }
+        runningJobs[id]?.phase = phase
+        runningJobs[id]?.progress = percent
+        await reportJobs()
+    }
+
+    /// The state of all jobs that have begun; nil if there are none.
+    var jobReports: [ServerJobReport]? {
+        guard !record.jobs.isEmpty else { return nil }
+        return record.jobs.map { job in
+            let running = runningJobs[job.id]
+            return ServerJobReport(
+                id: job.id, state: job.state, phase: running?.phase, progress: running?.progress ?? (job.state == .done ? 100 : 0),
+                error: job.error, reason: job.reason)
+        }
+    }
+}

@@ -1,0 +1,73 @@
+// Long-running work of a host on a server, such as copying and uploading its disk.
+
+/// A job that a host does beside the desired state: once per id, in the background, after the generation that brought it has been
+/// applied. A host that restarts begins a job again; one that is no longer in the desired state is cancelled, and what it left is
+/// removed. Compute keeps it in `server_jobs`.
+package struct ServerJob: Codable, Sendable, Hashable {
+    package var id: String
+    /// `upload-disk`. A host reports a kind that it does not know as failed.
+    package var kind: String
+    /// Of `upload-disk`.
+    package var upload: DiskUpload?
+
+    package init(id: String, upload: DiskUpload) {
+        self.id = id
+        kind = ServerJob.uploadDisk
+        self.upload = upload
+    }
+
+    package static let uploadDisk = "upload-disk"
+
+    /// A copy of the root disk that becomes the data of an image.
+    package struct DiskUpload: Codable, Sendable, Hashable {
+        /// Whether the guest's file systems are frozen while the copy begins.
+        package enum Quiesce: String, Codable, Sendable { case never, ifPossible = "if_possible", required }
+
+        package var imageID: String
+        /// On whose behalf the data is uploaded: a plain member of the project.
+        package var projectID: String
+        package var userID: String
+        package var quiesce: Quiesce
+
+        private enum CodingKeys: String, CodingKey {
+            case quiesce
+            case imageID = "image_id"
+            case projectID = "project_id"
+            case userID = "user_id"
+        }
+
+        package init(imageID: String, projectID: String, userID: String, quiesce: Quiesce) {
+            self.imageID = imageID
+            self.projectID = projectID
+            self.userID = userID
+            self.quiesce = quiesce
+        }
+    }
+}
+
+/// How far a host is with a job.
+package struct ServerJobReport: Codable, Sendable, Hashable {
+    package enum State: String, Codable, Sendable { case running, done, failed }
+
+    package var id: String
+    package var state: State
+    /// Of `upload-disk`: `copying` or `uploading`. Nil before the first.
+    package var phase: String?
+    /// Percent of the phase.
+    package var progress: Int
+    /// The error for operators.
+    package var error: String?
+    /// The error for the server's owner, without names of files, hosts or tools.
+    package var reason: String?
+
+    package init(
+        id: String, state: State, phase: String? = nil, progress: Int = 0, error: String? = nil, reason: String? = nil
+    ) {
+        self.id = id
+        self.state = state
+        self.phase = phase
+        self.progress = progress
+        self.error = error
+        self.reason = reason
+    }
+}

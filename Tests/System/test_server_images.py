@@ -1,0 +1,135 @@
+"""Images of servers, backups and shelving, seen from inside the guests: what was written on a disk is there again."""
+
+import json
+
+from wolkecloud import wait
+
+PROOF = "mkdir -p /mnt && mount -t vfat /dev/vda /mnt"
+
+
+def write(tenant, address, text):
+    tenant.ssh(address, f"{PROOF} && echo {text} >/mnt/proof && sync && umount /mnt")
+
+
+def read(tenant, address):
+    return tenant.ssh(address, f"{PROOF} && cat /mnt/proof; umount /mnt").strip()
+
+
+def act(tenant, server, body, version="2.96"):
+    answer = tenant.api.compute.post(f"/servers/{server.id}/action", json=body, microversion=version)
+    assert answer.status_code == 202, answer.text
+    return answer.json() if answer.content else {}
+
+
+def settled(tenant, server, status, limit=240):
+    def is_settled():
+        found = tenant.api.compute.get_server(server.id)
+        return found if not found.task_state and found.status == status else None
+
+    return wait(f"server {server.name} is {status}", is_settled, limit)
+
+
+def images(tenant):
+    return [image for image in tenant.api.image.images() if image.owner_id == tenant.project.id]
+
+
+def test_a_server_boots_from_an_image_of_another(cloud, tenant):
+    compute = tenant.api.compute
+    first = tenant.create_server("first")
+    address = tenant.floating_address(first)
+    tenant.reachable(address)
+    write(tenant, address, "kept")
+    boot = tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id")
+    made = act(tenant, first, {"createImage": {"name": "copy", "metadata": {"purpose": "test"}}})["image_id"]
+    # Written after the copy began: it may not be in the image.
+    tasks = set()
+    wait("the server has no task", lambda: not (task := compute.get_server(first.id).task_state) or tasks.add(task), 240, 0.05)
+    assert tasks <= {"image_snapshot_pending", "image_snapshot", "image_pending_upload", "image_uploading"}, tasks
+    image = tenant.api.image.get_image(made)
+    assert (image.status, image.visibility, image.disk_format, image.owner_id) == ("active", "private", "qcow2", tenant.project.id)
+    assert image.properties["purpose"] == "test" and image.properties["image_type"] == "snapshot"
+    assert image.instance_uuid == first.id
+    # The guest has run on.
+    assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
+    compute.delete_server(first.id)
+    second = tenant.create_server("second", image=False, image_id=made)
+    other = tenant.floating_address(second)
+    tenant.reachable(other)
+    assert tenant.ssh(other, "hostname").strip() == "second"
+    assert read(tenant, other) == "kept"
+    # Of a server that is off, too; and one that boots from an image of a server can be the source of the next.
+    write(tenant, other, "changed")
+    compute.stop_server(second.id)
+    settled(tenant, second, "SHUTOFF")
+    later = act(tenant, second, {"createImage": {"name": "later"}})["image_id"]
+    settled(tenant, second, "SHUTOFF")
+    assert tenant.api.image.get_image(later).status == "active"
+    third = tenant.create_server("third", image=False, image_id=later)
+    address = tenant.floating_address(third)
+    tenant.reachable(address)
+    assert read(tenant, address) == "changed"
+    tenant.delete_servers()
+    for image in images(tenant):
+        tenant.api.image.delete_image(image.id)
+
+
+def test_backups_rotate(tenant):
+    server = tenant.create_server("saved")
+    for name in ("one", "two", "three"):
+        act(tenant, server, {"createBackup": {"name": name, "backup_type": "daily", "rotation": 2}})
+        settled(tenant, server, "ACTIVE")
+    wait("the oldest is gone", lambda: sorted(image.name for image in images(tenant)) == ["three", "two"], 30)
+    for image in images(tenant):
+        tenant.api.image.delete_image(image.id)
+
+
+def test_a_shelved_server_comes_back_with_its_disk(cloud, tenant):
+    compute = tenant.api.compute
+    server = tenant.create_server("sleeper")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    write(tenant, address, "asleep")
+    fixed = tenant.fixed_address(server)
+    act(tenant, server, {"shelve": None})
+    settled(tenant, server, "SHELVED_OFFLOADED")
+    assert server.id not in cloud.libvirt_domains()
+    assert [image.name for image in images(tenant)] == ["sleeper-shelved"]
+    held = json.loads(cloud.osctl("server", "show", server.id, "-o", "json").stdout)
+    assert not held.get("OS-EXT-SRV-ATTR:host")
+    act(tenant, server, {"unshelve": None})
+    settled(tenant, server, "ACTIVE")
+    tenant.reachable(address)
+    assert tenant.fixed_address(server) == fixed
+    assert read(tenant, address) == "asleep"
+    wait("the image is deleted", lambda: not images(tenant), 30)
+    # Nothing of the image is needed: a restart finds the disk as it is.
+    compute.reboot_server(server.id, "HARD")
+    settled(tenant, server, "ACTIVE")
+    tenant.reachable(address)
+    assert read(tenant, address) == "asleep"
+    act(tenant, server, {"shelve": None})
+    settled(tenant, server, "SHELVED_OFFLOADED")
+    compute.delete_server(server.id)
+    wait("its image goes with it", lambda: not images(tenant), 60)
+
+
+def test_crashes_leave_no_half_images(cloud, tenant):
+    """Whatever dies while an image is made: it is complete in the end, or it is gone and the server has no task."""
+    compute = tenant.api.compute
+    server = tenant.create_server("steady")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    host = cloud.admin.compute.get_server(server.id).hypervisor_hostname
+    agent = "wolke-compute-agent@host-2" if host == "host-2" else "wolke-compute-agent"
+    for name in (agent, "wolke-compute", "wolke-image", "libvirtd"):
+        made = act(tenant, server, {"createImage": {"name": f"after {name}"}})["image_id"]
+        wait("the host works on it", lambda: compute.get_server(server.id).task_state in (None, "image_pending_upload", "image_uploading"), 60, 0.05)
+        cloud.kill(name)
+        settled(tenant, server, "ACTIVE", 300)
+        left = [image for image in images(tenant) if image.id == made]
+        assert all(image.status == "active" for image in left), left
+        for image in left:
+            tenant.api.image.delete_image(image.id)
+        assert cloud.sql("SELECT count(*) FROM server_jobs") == ["0"]
+        assert cloud.osctl("doctor", check=False).returncode == 0
+    tenant.reachable(address)
