@@ -42,6 +42,12 @@ import Workflow
                     SELECT gen_random_uuid(), id, 'resize', 'confirmed', host, host, flavor, flavor, user_id, project_id, now(), now()
                     FROM servers WHERE id = \(server)::uuid
                     """)
+                try connection.execute(
+                    """
+                    INSERT INTO console_tokens (token_hash, server_id, host, kind, created_at, expires_at)
+                    SELECT encode(sha256('sweep-0123456789abcdef'), 'hex'), id, host, 'vnc', now(), now() + interval '1 day'
+                    FROM servers WHERE id = \(server)::uuid
+                    """)
             }
             let group = try await call(
                 "POST", "/v2.1/os-server-groups", ["server_group": ["name": "g", "policy": "affinity"]], as: "member")
@@ -65,7 +71,7 @@ import Workflow
                         "hypervisor_id": text(hypervisors["hypervisors"]?.arrayValue?.first?["id"]),
                         "port_id": text(ports["interfaceAttachments"]?.arrayValue?.first?["port_id"]),
                         "volume_id": Fixtures.volume, "aggregate_id": text(aggregate["aggregate"]?["id"]),
-                        "class": "default", "alias": "os-keypairs", "migration_id": "1",
+                        "class": "default", "console_token": "sweep-0123456789abcdef", "alias": "os-keypairs", "migration_id": "1",
                     ], bodies: ["PUT /v2.1/servers/{server_id}/metadata/{key}": ["meta": ["k": "v"]]]))
         }
     }
@@ -93,6 +99,8 @@ import Workflow
     /// Routes without an effect, which therefore cannot happen twice.
     private static let effectless = [
         "POST /v2.1/servers/{server_id}/action os-getConsoleOutput": "reads",
+        "POST /v2.1/servers/{server_id}/action os-getSPICEConsole": "there is no such display",
+        "POST /v2.1/servers/{server_id}/action os-getRDPConsole": "there is no such display",
         "POST /v2.1/servers/{server_id}/action resetNetwork": "answers 410", "POST /v2.1/os-wolke-scheduling": "a dry run",
         "POST /v2.1/os-wolke-scheduling/host-failure": "a rehearsal",
     ]

@@ -74,7 +74,9 @@ package struct AgentSettings: Sendable {
         .boolean(
             "nic_offloads", default: false,
             "Whether checksums and segmentation are offloaded to the switch; must be off on the userspace datapath."),
-        .string("vnc_listen", default: nil, "Address on which the guests' VNC displays listen as well; without it only consoles reach them."),
+        .string(
+            "vnc_listen", default: nil,
+            "Address on which the guests' VNC displays listen as well; without it only consoles reach them."),
         .duration("heartbeat_interval", default: "2s", "Interval of the agent's heartbeat messages."),
         .duration("audit_interval", default: "15s", "Interval at which the agent compares all servers with their desired state."),
         .duration("shutdown_timeout", default: "60s", "How long a guest may take to shut down before it is stopped."),

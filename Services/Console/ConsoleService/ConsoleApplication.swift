@@ -14,12 +14,18 @@ package struct ConsoleApplication {
     package static let settingsKeys: [SettingsKey] = [
         .string(
             "agent_address", default: nil,
-            "`host:port` under which the hosts' agents reach this process, required where several run; by default agents use their own settings."),
+            """
+            `host:port` under which the hosts' agents reach this process, required where several run; by default agents use their \
+            own settings.
+            """
+        ),
         .list(
             "allowed_origins", default: [],
             "Origins of web pages, such as `https://dashboard.example.org`, that may open consoles besides the service's own pages."),
         .string("novnc_directory", default: "/usr/share/wolke/novnc", "noVNC's files; the pages of displays are unavailable without."),
-        .string("xterm_directory", default: "/usr/share/wolke/xterm", "xterm.js's files; the pages of serial ports are unavailable without."),
+        .string(
+            "xterm_directory", default: "/usr/share/wolke/xterm",
+            "xterm.js's files; the pages of serial ports are unavailable without."),
         .integer("connections", default: 2048, in: 16...65_536, "Open connections, of browsers and of agents."),
         .integer("connections_per_source", default: 128, in: 4...65_536, "Open connections from one address."),
         .integer("sessions_per_server", default: 8, in: 1...100, "Sessions of one server's consoles at the same time."),

@@ -3,6 +3,7 @@ import Client
 import Foundation
 import Glibc
 import JSON
+import Kernel
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -21,7 +22,7 @@ extension Servers {
             let answer = try await api.client.post(
                 .compute, kind.path(id: try await api.id(kind, server)) + "/remote-consoles",
                 ["remote_console": ["protocol": "serial", "type": "serial"]], microversion: kind.microversion)
-            let console = try await SerialConsole.open(answer["remote_console"]?["url"]?.stringValue ?? "")
+            let console = try await SerialConsole.open(answer["remote_console"]?["url"]?.stringValue ?? "", api.client.ambient.random)
             let terminal = RawTerminal()
             defer { terminal.restore() }
             if terminal.isTerminal { Machine.write(to: 2, "Connected; Ctrl-] ends the session.\r\n") }
@@ -61,9 +62,10 @@ private struct SerialConsole: Sendable {
     private static let end: UInt8 = 0x1d
 
     private let channel: Frames
+    private let random: any RandomSource
 
     /// - Throws: `CommandFailure` if the console service refuses the session.
-    static func open(_ url: String) async throws -> SerialConsole {
+    static func open(_ url: String, _ random: any RandomSource) async throws -> SerialConsole {
         guard let parts = URLComponents(string: url), let host = parts.host else { throw CommandFailure("\(url) is not a URL.") }
         guard parts.scheme == "http" else { throw CommandFailure("Only consoles behind http can be attached, not \(parts.scheme ?? "").") }
         let port = parts.port ?? 80
@@ -91,7 +93,13 @@ private struct SerialConsole: Sendable {
         guard case .open(let channel) = try await upgrade.get() else {
             throw CommandFailure("The console service at \(host):\(port) refuses the session.")
         }
-        return SerialConsole(channel: channel)
+        return SerialConsole(channel: channel, random: random)
+    }
+
+    /// A client's frames are masked (RFC 6455, 5.3).
+    private func frame(_ opcode: WebSocketOpcode, _ data: ByteBuffer) -> WebSocketFrame {
+        let key = withUnsafeBytes(of: random.next()) { WebSocketMaskingKey($0.prefix(4)) }
+        return WebSocketFrame(fin: true, opcode: opcode, maskKey: key, data: data)
     }
 
     /// Copies both ways until the session ends.
@@ -105,10 +113,10 @@ private struct SerialConsole: Sendable {
                     for await bytes in input {
                         let isLast = bytes.contains(SerialConsole.end)
                         let typed = bytes.prefix { $0 != SerialConsole.end }
-                        if !typed.isEmpty { try await outbound.write(.client(.binary, ByteBuffer(bytes: typed))) }
+                        if !typed.isEmpty { try await outbound.write(frame(.binary, ByteBuffer(bytes: typed))) }
                         if isLast { break }
                     }
-                    try await outbound.write(.client(.connectionClose, ByteBuffer()))
+                    try await outbound.write(frame(.connectionClose, ByteBuffer()))
                     return "The session has ended."
                 }
                 group.addTask {
@@ -116,7 +124,7 @@ private struct SerialConsole: Sendable {
                         var data = frame.unmaskedData
                         switch frame.opcode {
                         case .binary, .text, .continuation: Machine.write(to: 1, data.readBytes(length: data.readableBytes) ?? [])
-                        case .ping: try await outbound.write(.client(.pong, data))
+                        case .ping: try await outbound.write(self.frame(.pong, data))
                         case .connectionClose:
                             data.moveReaderIndex(forwardBy: min(2, data.readableBytes))
                             return String(buffer: data)
@@ -146,12 +154,5 @@ private struct SerialConsole: Sendable {
             }
             thread.start()
         }
-    }
-}
-
-extension WebSocketFrame {
-    /// A client's frames are masked.
-    fileprivate static func client(_ opcode: WebSocketOpcode, _ data: ByteBuffer) -> WebSocketFrame {
-        WebSocketFrame(fin: true, opcode: opcode, maskKey: .random(), data: data)
     }
 }

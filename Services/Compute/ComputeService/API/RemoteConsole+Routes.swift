@@ -25,7 +25,7 @@ struct RemoteConsoleRoutes: Sendable {
         Route(
             .post, "/v2.1/servers/{server_id}/action", key: key, action: ConsoleTokenStore.createAction, rule: Rule.member,
             versions: .through(5), body: .json(.wrapped(key, .object([.init("type", type, required: true)]))), status: 200,
-            answer: RemoteConsoleRoutes.shape("console", ["type", "url"]), summary
+            answer: RemoteConsoleRoutes.shape("console", ["type", "url"]), summary, isUnavailable: kinds.isEmpty
         ) { context in
             let type = context.body[key]?["type"]?.stringValue ?? ""
             return try await create(context, kind: kinds[type], type: type) { ["console": ["type": .string(type), "url": .string($0)]] }
@@ -65,8 +65,9 @@ struct RemoteConsoleRoutes: Sendable {
             body: .json(
                 .wrapped(
                     "remote_console",
-                    .object([.init("protocol", .enumeration(protocols), required: true), .init("type", .enumeration(types), required: true)])
-                )),
+                    .object([
+                        .init("protocol", .enumeration(protocols), required: true), .init("type", .enumeration(types), required: true),
+                    ]))),
             status: 200, answer: RemoteConsoleRoutes.shape("remote_console", ["protocol", "type", "url"]),
             "Create a URL of a server's console"
         ) { context in

@@ -45,9 +45,13 @@ final class ConsoleGate: Sendable {
 
     /// The connection is a session from now on: its time is no longer limited.
     func upgraded(_ channel: any Channel) async {
-        try? await channel.eventLoop.submit {
-            try channel.pipeline.syncOperations.handler(type: Handler.self).isSession = true
-        }.get()
+        do {
+            try await channel.eventLoop.submit {
+                try channel.pipeline.syncOperations.handler(type: Handler.self).isSession = true
+            }.get()
+        } catch {
+            // The connection has closed in the meantime.
+        }
     }
 
     /// First in the pipeline of each connection.

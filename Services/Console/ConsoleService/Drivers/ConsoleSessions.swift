@@ -153,7 +153,7 @@ final class ConsoleSessions: Sendable {
         let (time, silence) = (ambient.time, limits.silenceMax)
         let heard = LastHeard(time)
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { try? await ConsoleSessions.forward(inbound, outbound, agent.outbound, heard) }
+            group.addTask { do { try await ConsoleSessions.forward(inbound, outbound, agent.outbound, heard) } catch {} }
             group.addTask {
                 do {
                     for try await bytes in agent.inbound {
@@ -164,10 +164,12 @@ final class ConsoleSessions: Sendable {
             }
             group.addTask {
                 // A client that has vanished without closing answers no ping.
-                while (try? await time.sleep(for: silence / 3)) != nil {
-                    guard heard.isWithin(silence) else { return }
-                    do { try await outbound.write(WebSocketFrame(fin: true, opcode: .ping, data: ByteBuffer())) } catch { return }
-                }
+                do {
+                    repeat {
+                        try await outbound.write(WebSocketFrame(fin: true, opcode: .ping, data: ByteBuffer()))
+                        try await time.sleep(for: silence / 3)
+                    } while heard.isWithin(silence)
+                } catch {}
             }
             await group.next()
             group.cancelAll()
