@@ -120,11 +120,15 @@ struct ServerRoutes: Sendable {
     /// - Parameter added: fields that only this answer has.
     /// - Throws: 404.
     func row(
-        _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool, adding added: [Field] = []
+        _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool, adding added: [Field] = [],
+        without hidden: Set<String> = []
     ) throws -> (fields: [Field], rows: Rows) {
         let isOperator = context.allows("os_compute_api:os-extended-server-attributes")
         let isBrief = isChange && !context.version(atLeast: 2, 75)
-        let fields = kind.table.visible(context).filter { !isBrief || !ServerFields.isShownOnly($0) }.map { field in
+        let fields = kind.table.visible(context).filter {
+            !hidden.contains($0.name) && (!isBrief || !ServerFields.isShownOnly($0))
+        }.map { field in
+            if isBrief, field.name == "addresses" { return ServerFields.briefAddresses }
             guard field.name == "fault", isOperator else { return field }
             return Field("fault", .json, "CASE WHEN t.vm_state IN ('error', 'deleted') THEN t.fault END", presence: .whenSet)
         }

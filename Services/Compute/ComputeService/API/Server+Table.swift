@@ -163,9 +163,14 @@ enum ServerFields {
         additional: .values(
             .many(
                 .object([
-                    .required("version", .count), .required("addr", .anyText), .required("OS-EXT-IPS:type", .anyText),
-                    .required("OS-EXT-IPS-MAC:mac_addr", .anyText),
+                    .required("version", .count), .required("addr", .anyText), .init("OS-EXT-IPS:type", .anyText),
+                    .init("OS-EXT-IPS-MAC:mac_addr", .anyText),
                 ]))))
+
+    /// The addresses in the answer to a change before 2.75.
+    static let briefAddresses = Field(
+        "addresses", .json,
+        addresses.replacing(", 'OS-EXT-IPS:type', x.type, 'OS-EXT-IPS-MAC:mac_addr', x.mac", with: ""), shape: addressesShape)
 
     private static let addresses = """
         coalesce((SELECT json_object_agg(a.name, a.list) FROM (

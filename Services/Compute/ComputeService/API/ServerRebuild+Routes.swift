@@ -77,7 +77,8 @@ struct ServerRebuildRoutes: Sendable {
     ) throws -> Response {
         var added = context.version(atLeast: 2, 57) ? [Field("user_data", .text, "t.user_data")] : []
         if context.version(atLeast: 2, 54), !context.version(atLeast: 2, 75) { added.append(Field("key_name")) }
-        let (fields, rows) = try servers.row(connection, context, id: id, isChange: true, adding: added)
+        let (fields, rows) = try servers.row(
+            connection, context, id: id, isChange: true, adding: added, without: ["OS-EXT-SRV-ATTR:user_data"])
         var response = try Response.object(202, capacity: 4096) { writer in
             try writer.objectField("server") { server in
                 try RowWriter(fields, context).members(rows, row: 0, into: &server)
