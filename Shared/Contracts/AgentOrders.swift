@@ -54,9 +54,7 @@ package struct ConsoleLogQuestion: MessageQuestion, Hashable {
 package struct ConsoleConnection: MessageQuestion, Hashable {
     package static let type = "connect_console"
 
-    package struct Answer: Codable, Sendable, Hashable {
-        package init() {}
-    }
+    package typealias Answer = Done
 
     package var serverID: String
     package var kind: ConsoleKind

@@ -111,9 +111,13 @@ extension Settings {
         if let url = optionalString("endpoints.\(service.section)_url") {
             return url.hasSuffix("/") ? String(url.dropLast()) : url
         }
+        return "http://" + address(service)
+    }
+
+    /// `host:port` of a service as this machine reaches it without a proxy.
+    package func address(_ service: CloudService) -> String {
         let host = string("endpoints.public_host")
-        let shown = host.contains(":") ? "[\(host)]" : host
-        return "http://\(shown):\(integer("endpoints.\(service.section)_port"))"
+        return "\(host.contains(":") ? "[\(host)]" : host):\(integer("endpoints.\(service.section)_port"))"
     }
 
     /// The base URLs of all services, for a client of them.

@@ -62,9 +62,9 @@ package struct ConnectionLimits: Sendable {
 }
 
 /// The addresses of peers, as limits count them.
-enum PeerAddress {
+package enum PeerAddress {
     /// The address in a socket address's text; an IPv4 address in IPv6 form becomes IPv4.
-    static func parse(_ text: String?) -> IPAddress? {
+    package static func parse(_ text: String?) -> IPAddress? {
         guard let bare = text?.prefix(while: { $0 != "%" }), let address = IPAddress(String(bare)) else { return nil }
         guard address.version == .v6, address.value >> 32 == 0xffff else { return address }
         return IPAddress(version: .v4, value: address.value & 0xffff_ffff)
@@ -83,7 +83,7 @@ enum PeerAddress {
     }
 
     /// The unit of a source: an IPv4 address, or an IPv6 /64.
-    static func source(_ address: IPAddress?) -> String {
+    package static func source(_ address: IPAddress?) -> String {
         guard let address else { return "unknown" }
         return address.version == .v4 ? address.description : IPNetwork(address, prefixLength: 64).description
     }

@@ -10,6 +10,7 @@ import Libvirt
 import Logging
 import Messaging
 import OVSDB
+import ServiceCatalog
 import ServiceKit
 import ServiceLifecycle
 package import Settings
@@ -161,9 +162,7 @@ package struct ComputeAgentApplication: Sendable {
         options.shutdownTimeout = settings.shutdownTimeout
         options.imageLifetime = settings.imageLifetime
         options.parallelStarts = settings.parallelStarts
-        let publicHost = all.string("endpoints.public_host")
-        options.consoleAddress =
-            "\(publicHost.contains(":") ? "[\(publicHost)]" : publicHost):\(all.integer("endpoints.console_port"))"
+        options.consoleAddress = all.address(.console)
         let module = try AgentModule.make(
             options,
             AgentSurroundings(

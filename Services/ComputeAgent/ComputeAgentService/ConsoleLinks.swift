@@ -3,7 +3,6 @@ package import Contracts
 import Glibc
 import Kernel
 import NIOCore
-import NIOHTTP1
 import NIOPosix
 
 /// Connects the consoles of guests with `wolke-console`.

@@ -251,7 +251,7 @@ package actor ServerFleet {
     /// Connects a console of the server with a session of the console service.
     ///
     /// - Throws: 404 when the server is not on this host, 409 when it does not run, 503 when an end cannot be reached.
-    package func connectConsole(_ order: ConsoleConnection) async throws -> ConsoleConnection.Answer {
+    package func connectConsole(_ order: ConsoleConnection) async throws -> Done {
         guard await workers[order.serverID]?.current.desired != nil, let observed = try await tools.domains.observe(order.serverID) else {
             throw ResourceError.notFound("Server \(order.serverID) is not on this host.")
         }
@@ -265,7 +265,7 @@ package actor ServerFleet {
         case .serial: source = .socket(tools.disks.files(order.serverID).serialSocket)
         }
         try await consoles.connect(order, source)
-        return ConsoleConnection.Answer()
+        return Done()
     }
 
     /// The guest's figures in the form of Compute's API.

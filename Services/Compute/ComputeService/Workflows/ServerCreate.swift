@@ -174,21 +174,11 @@ struct ServerCreate: Sendable {
 
     private func finish(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
-        let attachments = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT v.attachment_id, s.project_id, s.user_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
-                WHERE s.id = \(id) AND v.attachment_id IS NOT NULL
-                """
-            ).map { (id: try $0.string("attachment_id"), subject: try ServerSteps.subject($0)) }
-        }
-        for attachment in attachments {
-            try await compute.clients.volumes.complete(attachment: attachment.id, as: attachment.subject)
-        }
+        let hasVolumes = try await steps.completeAttachments(of: id)
         let now = context.now
         let ambient = ambient
         context.commit { connection in
-            if !attachments.isEmpty {
+            if hasVolumes {
                 try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE server_id = \(id)")
             }
             try connection.execute(
@@ -198,10 +188,7 @@ struct ServerCreate: Sendable {
                 WHERE id = \(id) AND vm_state = 'building'
                 """)
             try ServerActions.finish(connection, server: id, action: "create", now: now)
-            // The host will not report it again.
-            if let server = try WorkflowServer.load(connection, id), server.task == nil, server.hasStopped {
-                try Observations.stop(connection, id, ambient: ambient)
-            }
+            try ServerSteps.noteStop(connection, id, ambient: ambient)
         }
         return .next
     }

@@ -234,6 +234,31 @@ struct ServerSteps: Sendable {
         }
     }
 
+    /// Tells Block Storage that the server uses its volumes.
+    ///
+    /// - Returns: whether it has any.
+    @discardableResult
+    func completeAttachments(of id: String) async throws -> Bool {
+        let attachments = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT v.attachment_id, s.project_id, s.user_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
+                WHERE s.id = \(id) AND v.attachment_id IS NOT NULL
+                """
+            ).map { (id: try $0.string("attachment_id"), subject: try ServerSteps.subject($0)) }
+        }
+        for attachment in attachments {
+            try await compute.clients.volumes.complete(attachment: attachment.id, as: attachment.subject)
+        }
+        return !attachments.isEmpty
+    }
+
+    /// Records that a guest stopped while it was being started, because its host will not report it again.
+    static func noteStop(_ connection: Connection, _ id: String, ambient: Ambient) throws {
+        guard let server = try WorkflowServer.load(connection, id), server.task == nil, server.hasStopped else { return }
+        try Observations.stop(connection, id, ambient: ambient)
+    }
+
     /// Whether the ports of a server that runs are up, and its metadata answers.
     func hasNetworks(_ server: WorkflowServer) async throws -> Bool {
         let network = try await database.read { connection in

@@ -62,7 +62,12 @@ struct ServerUnshelve: Sendable {
                 .init(
                     "spawn", deadline: .seconds(60), run: { try await spawn($0, &$1) }, undo: { try await unspawn($0, $1) }),
                 .init("await", deadline: compute.settings.spawnDeadline, run: { try await awaitHost($0, $1) }),
-                .init("complete", deadline: .seconds(180), run: { context, _ in try await complete(context) }),
+                .init(
+                    "complete", deadline: .seconds(180),
+                    run: { context, _ in
+                        try await steps.completeAttachments(of: context.subjectID)
+                        return .next
+                    }),
                 .init("finish", deadline: .seconds(60), run: { context, _ in finish(&context) }),
             ],
             interruptedBy: [ServerCreate.deleteIntent], failed: { try await failed($0, $2) })
@@ -119,22 +124,6 @@ struct ServerUnshelve: Sendable {
         return try await steps.hasNetworks(server) ? .skip : .wait(.seconds(2))
     }
 
-    private func complete(_ context: StepContext) async throws -> StepResult {
-        let id = context.subjectID
-        let attachments = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT v.attachment_id, s.project_id, s.user_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
-                WHERE s.id = \(id) AND v.attachment_id IS NOT NULL
-                """
-            ).map { (id: try $0.string("attachment_id"), subject: try ServerSteps.subject($0)) }
-        }
-        for attachment in attachments {
-            try await compute.clients.volumes.complete(attachment: attachment.id, as: attachment.subject)
-        }
-        return .next
-    }
-
     private func finish(_ context: inout StepContext) -> StepResult {
         let id = context.subjectID
         let ambient = ambient
@@ -154,10 +143,7 @@ struct ServerUnshelve: Sendable {
                 try Workflows.start(connection, removal, subject: image, frame: old, requestID: requestID, ambient: ambient)
             }
             try ServerActions.finish(connection, server: id, action: "unshelve", now: ambient.now)
-            // The host will not report it again.
-            if let server = try WorkflowServer.load(connection, id), server.task == nil, server.hasStopped {
-                try Observations.stop(connection, id, ambient: ambient)
-            }
+            try ServerSteps.noteStop(connection, id, ambient: ambient)
         }
         return .next
     }

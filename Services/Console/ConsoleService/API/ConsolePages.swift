@@ -39,8 +39,9 @@ package struct ConsolePages: Sendable {
                 if pages.files["/vnc_lite.html"] == nil { pages.problems.append("there is no vnc_lite.html in \(novnc)") }
             } catch { pages.problems.append("noVNC: \(error)") }
             do {
-                pages.files["/xterm.js"] = .init(type: ConsolePages.types["js"] ?? "", bytes: try ConsolePages.terminal(xterm))
-                let style = try ConsolePages.files(xterm).first { $0.path.hasSuffix("xterm.css") }
+                let files = try ConsolePages.files(xterm)
+                pages.files["/xterm.js"] = .init(type: ConsolePages.types["js"] ?? "", bytes: try ConsolePages.terminal(files, xterm))
+                let style = files.first { $0.path.hasSuffix("xterm.css") }
                 pages.files["/xterm.css"] = .init(type: ConsolePages.types["css"] ?? "", bytes: style?.bytes ?? [])
                 pages.files[LoadedPages.serialPage] = .init(
                     type: ConsolePages.types["html"] ?? "", bytes: Array(SerialPage.document.utf8))
@@ -65,10 +66,10 @@ package struct ConsolePages: Sendable {
     }
 
     /// xterm.js as one script. Debian's package has it as CommonJS modules, which browsers cannot load.
-    private static func terminal(_ directory: String) throws -> [UInt8] {
+    private static func terminal(_ files: [(path: String, bytes: [UInt8])], _ directory: String) throws -> [UInt8] {
         var script = "(function () {\nconst modules = {};\n"
         var found = false
-        for (path, bytes) in try files(directory) where path.hasPrefix("lib/") && path.hasSuffix(".js") {
+        for (path, bytes) in files where path.hasPrefix("lib/") && path.hasSuffix(".js") {
             guard !path.hasSuffix(".test.js"), !path.hasPrefix("lib/addons/") else { continue }
             found = found || path == "lib/public/Terminal.js"
             script += "modules[\"\(path)\"] = function (module, exports, require) {\n\(String(decoding: bytes, as: UTF8.self))\n};\n"

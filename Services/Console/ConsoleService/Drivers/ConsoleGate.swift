@@ -3,6 +3,7 @@ import Kernel
 import NIOCore
 import Synchronization
 import Telemetry
+import WebAPI
 
 /// Limits the connections of the listener: how many in all and from one address, and how long a request may take.
 final class ConsoleGate: Sendable {
@@ -69,8 +70,7 @@ final class ConsoleGate: Sendable {
         init(_ gate: ConsoleGate) { self.gate = gate }
 
         func channelActive(context: ChannelHandlerContext) {
-            let peer = context.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) }
-            let source = peer.map { $0.version == .v4 ? $0.description : IPNetwork($0, prefixLength: 64).description } ?? "unknown"
+            let source = PeerAddress.source(PeerAddress.parse(context.channel.remoteAddress?.ipAddress))
             guard gate.admit(source) else {
                 context.close(promise: nil)
                 return

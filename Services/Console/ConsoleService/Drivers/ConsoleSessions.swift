@@ -35,7 +35,6 @@ final class ConsoleSessions: Sendable {
     private struct State {
         var meetings: [String: Meeting] = [:]
         var perServer: [String: Int] = [:]
-        var count = 0
     }
 
     private let bus: any MessageBus
@@ -93,7 +92,6 @@ final class ConsoleSessions: Sendable {
         state.withLock { state in
             guard state.perServer[server, default: 0] < limits.sessionsPerServerMax else { return false }
             state.perServer[server, default: 0] += 1
-            state.count += 1
             show(state)
             return true
         }
@@ -103,13 +101,12 @@ final class ConsoleSessions: Sendable {
         state.withLock { state in
             let count = state.perServer[server, default: 1] - 1
             state.perServer[server] = count > 0 ? count : nil
-            state.count -= 1
             show(state)
         }
     }
 
     private func show(_ state: State) {
-        metrics.set("wolke_console_sessions", Double(state.count), [], help: "Open console sessions.")
+        metrics.set("wolke_console_sessions", Double(state.perServer.values.reduce(0, +)), [], help: "Open console sessions.")
     }
 
     /// 192 random bits.

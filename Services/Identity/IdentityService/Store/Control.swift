@@ -113,10 +113,7 @@ extension Identity {
     /// service users, and the default projects of administrators, with public images and external networks), and `above`, these
     /// projects with all projects and domains that they inherit role assignments from.
     private static let cloudProjects: SQL = """
-        admins AS (
-            SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
-            UNION
-            SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id),
+        \(admins),
         cloud_projects AS (
             SELECT a.project_id AS id FROM role_assignments a JOIN users u ON u.id = a.user_id
             WHERE u.service_user AND a.project_id IS NOT NULL
@@ -128,6 +125,14 @@ extension Identity {
             SELECT id FROM cloud_projects
             UNION
             SELECT p.parent_id FROM above a JOIN projects p ON p.id = a.id WHERE p.parent_id IS NOT NULL)
+        """
+
+    /// The common table expression of the roles that are, or imply, `admin`.
+    private static let admins: SQL = """
+        admins AS (
+            SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
+            UNION
+            SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id)
         """
 
     /// Whether an assignment gives rights in one of `cloudProjects`.
@@ -168,10 +173,7 @@ extension Identity {
         let found = try await database.read { connection in
             try !connection.query(
                 """
-                WITH RECURSIVE admins AS (
-                    SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
-                    UNION
-                    SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id)
+                WITH RECURSIVE \(Identity.admins)
                 SELECT 1 AS one FROM role_assignments a
                 WHERE a.project_id = \(project) AND a.role_id IN (SELECT id FROM admins) LIMIT 1
                 """
