@@ -247,7 +247,7 @@ import Testing
                     return SourceImage(found.image, as: found.subject)
                 }
                 var failure = ""
-                for _ in 0..<400 where failure.isEmpty {
+                for _ in 0..<4000 where failure.isEmpty {
                     do { if try await cloud.driver.fill(object, from: source) { failure = "filled" } } catch { failure = "\(error)" }
                     try await SystemTime().sleep(for: .milliseconds(10))
                 }

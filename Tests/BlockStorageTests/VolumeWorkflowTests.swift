@@ -163,7 +163,7 @@ import Workflow
         }
     }
 
-    @Test("S18: copies of one project leave room for those of others", .timeLimit(.minutes(2)))
+    @Test("S18: copies of one project leave room for those of others", .timeLimit(.minutes(10)))
     func s18CopiesAreSharedOut() async throws {
         try await VolumeFixture.with { cloud in
             let images = HeldImages()

@@ -75,10 +75,12 @@ import Testing
 
         // Parts that it did not start itself are restarted too.
         store.signal(SIGKILL)
-        for _ in 0..<400 where process("store") == store || process("store") == nil { try await SystemTime().sleep(for: .milliseconds(25)) }
+        for _ in 0..<4000 where process("store") == store || process("store") == nil {
+            try await SystemTime().sleep(for: .milliseconds(25))
+        }
         let again = try #require(process("store"))
         #expect(again.isRunning && again != store)
-        for _ in 0..<400 where !seen.withLock({ $0.contains("settled") }) { try await SystemTime().sleep(for: .milliseconds(25)) }
+        for _ in 0..<4000 where !seen.withLock({ $0.contains("settled") }) { try await SystemTime().sleep(for: .milliseconds(25)) }
         #expect(seen.withLock { $0.suffix(2) } == ["store started", "settled"])
         await supervisor.stop {}
         #expect(!again.isRunning)

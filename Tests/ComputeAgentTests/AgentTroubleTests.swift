@@ -55,7 +55,7 @@ extension OnARealHost {
             func capabilities() async -> [String?] {
                 await agent.switchDatabase.rows("Datapath").values.map { $0["capabilities"]?["ct_zero_snat"] }
             }
-            for _ in 0..<100 where await capabilities() != ["false"] { try await SystemTime().sleep(for: .milliseconds(50)) }
+            for _ in 0..<1000 where await capabilities() != ["false"] { try await SystemTime().sleep(for: .milliseconds(50)) }
             #expect(await capabilities() == ["false"])
             #expect(await agent.switchDatabase.rows("Datapath").values.first?["capabilities"]?["ct_flush"] == "true")
             await agent.stop()
@@ -70,7 +70,7 @@ extension OnARealHost {
             let pid = try #require(try host.emulatorPID(id))
             kill(pid, SIGKILL)
             _ = try await agent.waitForReport(id) { $0.power == "crashed" && $0.state == "failed" }
-            for _ in 0..<200 where try host.emulatorPID(id) == nil { try await SystemTime().sleep(for: .milliseconds(50)) }
+            for _ in 0..<2000 where try host.emulatorPID(id) == nil { try await SystemTime().sleep(for: .milliseconds(50)) }
             let next = try #require(try host.emulatorPID(id))
             #expect(next != pid)
             try await remove(agent, 2)

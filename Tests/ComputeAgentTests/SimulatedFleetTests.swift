@@ -23,7 +23,7 @@ import Testing
     }
 
     private func wait(_ what: String, _ isSo: () -> Bool) async throws {
-        for _ in 0..<200 where !isSo() { try await SystemTime().sleep(for: .milliseconds(50)) }
+        for _ in 0..<2000 where !isSo() { try await SystemTime().sleep(for: .milliseconds(50)) }
         #expect(isSo(), "\(what)")
     }
 

@@ -48,7 +48,7 @@ import WebAPI
         try await channel.close()
     }
 
-    @Test("S18: idle guests of one network do not block metadata for it or another network", .timeLimit(.minutes(5)))
+    @Test("S18: idle guests of one network do not block metadata for it or another network", .timeLimit(.minutes(10)))
     func s18SilentGuestsCostNobodyTheirMetadata() async throws {
         var limits = ConnectionLimits.small
         limits.connectionsMax = 16
@@ -83,7 +83,7 @@ import WebAPI
         try await other.close()
     }
 
-    @Test("S18: the connections of all networks' guests are limited", .timeLimit(.minutes(5)))
+    @Test("S18: the connections of all networks' guests are limited", .timeLimit(.minutes(10)))
     func s18AllNetworksTogetherAreBounded() async throws {
         var limits = ConnectionLimits.small
         limits.connectionsMax = 16

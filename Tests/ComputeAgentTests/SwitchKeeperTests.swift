@@ -12,7 +12,7 @@ import Testing
 @testable import ComputeAgentService
 
 /// The agent's monitoring of a real ovs-vswitchd with its own datapath type, which has no device on the machine.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct SwitchKeeperTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct SwitchKeeperTests {
     private static let schema = "/usr/share/openvswitch/vswitch.ovsschema"
 
     /// Database and ovs-vswitchd in one directory.

@@ -161,7 +161,7 @@ private enum Releases {
             #expect(refusal.contains("processes of release 0.1.0"), "\(refusal)")
             old.close()
             var applied: [Int] = []
-            for _ in 0..<100 where applied.isEmpty {
+            for _ in 0..<1000 where applied.isEmpty {
                 do { applied = try await Schema.contract(test.database, migrations: Releases.contracted) } catch is ResourceError {
                     try await SystemTime().sleep(for: .milliseconds(20))
                 }

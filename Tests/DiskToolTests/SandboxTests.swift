@@ -209,7 +209,7 @@ struct Scratch: ~Copyable {
         thread.start()
         defer { command.cancel() }
         var found: String?
-        for _ in 0..<200 where found == nil {
+        for _ in 0..<2000 where found == nil {
             usleep(20_000)
             found = try FileManager.default.contentsOfDirectory(atPath: "/proc").first { pid in
                 text("/proc/\(pid)/cmdline") == "/usr/bin/sleep\0\(seconds)\0"
@@ -286,7 +286,7 @@ struct Scratch: ~Copyable {
         let other = open(lock, O_RDWR | O_CLOEXEC)
         #expect(flock(other, LOCK_EX | LOCK_NB) != 0)
         command.cancel()
-        for _ in 0..<100 where flock(other, LOCK_EX | LOCK_NB) != 0 { usleep(50_000) }
+        for _ in 0..<1000 where flock(other, LOCK_EX | LOCK_NB) != 0 { usleep(50_000) }
         #expect(flock(other, LOCK_EX | LOCK_NB) == 0)
         close(other)
     }

@@ -115,7 +115,7 @@ import WebAPI
             }
             while try await cloud.status(id) == "saving" { try await SystemTime().sleep(for: .milliseconds(5)) }
             #expect(try await cloud.status(id) == "queued")
-            for _ in 0..<200 where !cloud.stored.isEmpty { try await SystemTime().sleep(for: .milliseconds(5)) }
+            for _ in 0..<2000 where !cloud.stored.isEmpty { try await SystemTime().sleep(for: .milliseconds(5)) }
             #expect(cloud.stored.isEmpty)
             #expect(try await cloud.upload(id, [1]).status == 204)
         }

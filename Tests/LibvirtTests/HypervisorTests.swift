@@ -45,7 +45,7 @@ import Testing
         await hypervisor.close()
     }
 
-    @Test(.timeLimit(.minutes(1))) func eventsMayArriveWhileTheirReaderIsCancelled() async throws {
+    @Test(.timeLimit(.minutes(10))) func eventsMayArriveWhileTheirReaderIsCancelled() async throws {
         let hypervisor = hypervisor()
         let threads = WorkerThreads(name: "events", count: 1)
         let isDone = Mutex(false)

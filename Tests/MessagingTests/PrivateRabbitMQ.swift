@@ -72,7 +72,7 @@ final class PrivateRabbitMQ: Sendable {
     /// Kills the node, as a power failure would.
     func kill() async throws {
         end()
-        for _ in 0..<100 where PrivateRabbitMQ.connects(port) {
+        for _ in 0..<1000 where PrivateRabbitMQ.connects(port) {
             try await SystemTime().sleep(for: .milliseconds(50))
         }
     }

@@ -57,7 +57,7 @@ import Testing
             ])
             func untilStatus(_ status: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
                 var shown: String?
-                for _ in 0..<250 where shown != status {
+                for _ in 0..<2500 where shown != status {
                     shown = try await cloud.call("GET", "/ports/\(port.id)").json["port"]?.text("status")
                     try await SystemTime().sleep(for: .milliseconds(20))
                 }

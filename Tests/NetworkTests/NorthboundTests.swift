@@ -138,7 +138,7 @@ struct Plane {
     }
 
     func untilPicture(_ wanted: [String], sourceLocation: SourceLocation = #_sourceLocation) async throws {
-        for _ in 0..<500 where await picture() != wanted { try await SystemTime().sleep(for: .milliseconds(20)) }
+        for _ in 0..<5000 where await picture() != wanted { try await SystemTime().sleep(for: .milliseconds(20)) }
         #expect(await picture() == wanted, sourceLocation: sourceLocation)
     }
 }

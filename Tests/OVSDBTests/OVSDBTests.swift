@@ -187,7 +187,7 @@ private func withClient(
     }
 
     /// A request at the moment at which the session fails does not hang.
-    @Test(.timeLimit(.minutes(2))) func aClientThatIsCancelledWhileItConnectsEnds() async throws {
+    @Test(.timeLimit(.minutes(10))) func aClientThatIsCancelledWhileItConnectsEnds() async throws {
         try await withClient([]) { _, server in
             var configuration = OVSDBConfiguration(
                 endpoints: [.unix(path: server.socket)], database: "OVN_Northbound", monitors: [OVSDBMonitor("Logical_Switch")],
