@@ -93,6 +93,7 @@ package enum Schema {
         imageImportMigration, imageImportIndexesMigration,
         consoleTokensMigration,
         serverJobsMigration,
+        cloudProjectsMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

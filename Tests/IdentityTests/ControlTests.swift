@@ -19,7 +19,7 @@ import WebAPI
 
         init(_ cloud: Cloud) async throws {
             let admin = try await cloud.admin()
-            let project = try await cloud.id("projects", "demo")
+            let project = try await cloud.make("projects", "project", ["name": "operations"]).id
             let far = try await cloud.make("domains", "domain", ["name": "far"]).id
             let there = try await cloud.make("projects", "project", ["name": "there", "domain_id": .string(far)]).id
             let custom = try await cloud.make("roles", "role", ["name": "operator"]).id

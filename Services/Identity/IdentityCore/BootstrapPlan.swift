@@ -55,6 +55,18 @@ package struct BootstrapPlan: Sendable {
     package let users: [User]
     package let services: [Service]
 
+    /// The names of the projects of the cloud's operators: those in which a user has the role `admin` or `service`, and the
+    /// default projects of users with such a role anywhere.
+    package var cloudProjects: [String] {
+        var names: Set<String> = []
+        for user in users {
+            let powerful = user.assignments.filter { $0.roles.contains("admin") || $0.roles.contains("service") }
+            for case .project(let name) in powerful.map(\.target) { names.insert(name) }
+            if !powerful.isEmpty, let name = user.defaultProject { names.insert(name) }
+        }
+        return names.sorted()
+    }
+
     /// - Throws: 400 that names the place in the document and what is wrong there.
     package init(_ document: JSONValue) throws {
         let root = try BootstrapPlan.object(document, "the document", allowed: ["region", "projects", "users", "services"])

@@ -41,6 +41,7 @@ package struct Bootstrap: Sendable {
             try domainAndRoles(connection)
             for project in plan.projects { try self.project(connection, project.name, project.description) }
             for user in plan.users { try self.user(connection, user, hash: fresh[user.name]) }
+            try markCloudProjects(connection, plan.cloudProjects)
             try catalog(connection, plan)
         }
     }
@@ -80,6 +81,16 @@ package struct Bootstrap: Sendable {
             """
             INSERT INTO projects (id, name, domain_id, parent_id, description, created_at, updated_at)
             VALUES (\(newID()), \(name), 'default', 'default', \(description), \(now), \(now)) ON CONFLICT DO NOTHING
+            """)
+    }
+
+    /// Records which projects are the operators' (`Identity.cloudProjects`), so that they stay protected when administrators change
+    /// their default project or role assignments.
+    private func markCloudProjects(_ connection: Connection, _ names: [String]) throws {
+        try connection.execute(
+            """
+            UPDATE projects SET cloud_project = true
+            WHERE domain_id = 'default' AND name = ANY (\(names)::text[]) AND NOT cloud_project
             """)
     }
 

@@ -28,6 +28,9 @@ extension Identity {
         }
     }
 
+    /// A domain-specific role gives no rights by itself, so the token need not have it. Outside of the token's scope it counts like
+    /// any other role: what it implies may change later.
+    ///
     /// - Throws: 403 where the caller is no administrator and the user or group has any role, directly, through a group
     ///   or implied, that the caller's token does not have, or has one outside of the token's scope.
     func requireControl(_ caller: Caller, over controlled: Controlled) async throws {
@@ -51,7 +54,7 @@ extension Identity {
                     SELECT i.implied_role_id, r.project_id, r.domain_id, r.system, r.inherited
                     FROM rights r JOIN implied_roles i ON i.prior_role_id = r.role_id)
                 SELECT o.name FROM rights r JOIN roles o ON o.id = r.role_id LEFT JOIN projects p ON p.id = r.project_id
-                WHERE o.domain_id IS NULL AND NOT (r.role_id = ANY (\(held)::text[]) AND (\(inScope)))
+                WHERE NOT (\(inScope)) OR (o.domain_id IS NULL AND NOT r.role_id = ANY (\(held)::text[]))
                 ORDER BY o.name LIMIT 1
                 """
             ).first?.string("name")
@@ -92,15 +95,11 @@ extension Identity {
 
     /// Decides about a change of a role assignment.
     ///
-    /// - Throws: 403 if the caller is not an administrator, and the assignment is on a project that the whole cloud depends on
-    ///   (`cloudProjects`), or is inherited by one. Other projects in which an administrator has a role stay their domain's.
+    /// - Throws: 403 if the caller is not an administrator, and the assignment is on a project of the cloud's operators
+    ///   (`cloudProjects`), or is inherited by one.
     func requireTenantAssignments(_ caller: Caller, _ assignment: Assignment) async throws {
-        guard !caller.isAdmin, let target = assignment.targetID else { return }
-        let reached: SQL = assignment.inherited ? "SELECT id FROM above" : "SELECT id FROM cloud_projects"
-        let isReached = try await database.read { connection in
-            try !connection.query("WITH RECURSIVE \(Identity.cloudProjects) SELECT 1 AS one WHERE \(target) IN (\(reached))").isEmpty
-        }
-        guard isReached else { return }
+        guard !caller.isAdmin, let target = assignment.inherited ? assignment.targetID : assignment.projectID else { return }
+        guard try await isCloud(project: target, orAbove: assignment.inherited) else { return }
         throw ResourceError.forbidden(
             """
             The services or administrators of this cloud act in the \(assignment.target.rawValue) \(target.prefix(64))\
@@ -109,30 +108,68 @@ extension Identity {
         )
     }
 
-    /// Common table expressions of two sets of ids: `cloud_projects`, the projects that own what all projects use (those of the
-    /// service users, and the default projects of administrators, with public images and external networks), and `above`, these
-    /// projects with all projects and domains that they inherit role assignments from.
+    /// - Throws: 403 if the caller is not an administrator, and the project is one of the cloud's operators (`cloudProjects`).
+    func requireTenantProject(_ caller: Caller, _ project: String) async throws {
+        guard !caller.isAdmin, try await isCloud(project: project) else { return }
+        throw ResourceError.forbidden(
+            """
+            The services or administrators of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may \
+            change it or its role assignments.
+            """
+        )
+    }
+
+    /// - Parameter orAbove: whether a project or domain from which one of `cloudProjects` inherits role assignments counts as well.
+    private func isCloud(project id: String, orAbove: Bool = false) async throws -> Bool {
+        let set: SQL = orAbove ? "above" : "cloud_projects"
+        return try await database.read { connection in
+            try !connection.query(
+                "WITH RECURSIVE \(Identity.cloudProjects) SELECT 1 AS one WHERE \(id) IN (SELECT id FROM \(set))"
+            ).isEmpty
+        }
+    }
+
+    /// Common table expressions of two sets of ids.
+    ///
+    /// `cloud_projects` are the projects of the cloud's operators, which own what all projects use (public images, external and
+    /// shared networks). None of the conditions depends on a preference of an administrator alone:
+    /// - projects that the bootstrap file gives to administrators or services;
+    /// - projects in which a user or group has a role that is or implies `admin` or `service`, also if it is inherited from a
+    ///   domain or a parent project;
+    /// - projects in which a service user has any role;
+    /// - default projects of service users, and of users who have one of these roles anywhere.
+    ///
+    /// `above` are these projects with all projects and domains that they inherit role assignments from.
     private static let cloudProjects: SQL = """
-        \(admins),
+        powers AS (
+            SELECT id FROM roles WHERE lower(name) IN ('admin', 'service') AND domain_id IS NULL
+            UNION
+            SELECT i.prior_role_id FROM powers w JOIN implied_roles i ON i.implied_role_id = w.id),
+        powerful AS (
+            SELECT a.user_id, a.group_id, a.project_id, a.domain_id, a.inherited
+            FROM role_assignments a WHERE a.role_id IN (SELECT id FROM powers)),
+        heirs AS (
+            SELECT p.id FROM powerful w JOIN projects p ON p.parent_id = coalesce(w.project_id, w.domain_id) WHERE w.inherited
+            UNION
+            SELECT p.id FROM heirs h JOIN projects p ON p.parent_id = h.id),
         cloud_projects AS (
-            SELECT a.project_id AS id FROM role_assignments a JOIN users u ON u.id = a.user_id
+            SELECT id FROM projects WHERE cloud_project
+            UNION
+            SELECT project_id FROM powerful WHERE NOT inherited AND project_id IS NOT NULL
+            UNION
+            SELECT id FROM heirs
+            UNION
+            SELECT a.project_id FROM role_assignments a JOIN users u ON u.id = a.user_id
             WHERE u.service_user AND a.project_id IS NOT NULL
             UNION
-            SELECT a.project_id FROM role_assignments a JOIN users u ON u.default_project_id = a.project_id
-            WHERE a.role_id IN (SELECT id FROM admins) AND (u.id = a.user_id
-                OR EXISTS (SELECT 1 FROM group_members m WHERE m.user_id = u.id AND m.group_id = a.group_id))),
+            SELECT u.default_project_id FROM users u WHERE u.default_project_id IS NOT NULL AND (u.service_user OR u.id IN (
+                SELECT w.user_id FROM powerful w WHERE w.user_id IS NOT NULL
+                UNION
+                SELECT m.user_id FROM powerful w JOIN group_members m ON m.group_id = w.group_id))),
         above AS (
             SELECT id FROM cloud_projects
             UNION
             SELECT p.parent_id FROM above a JOIN projects p ON p.id = a.id WHERE p.parent_id IS NOT NULL)
-        """
-
-    /// The common table expression of the roles that are, or imply, `admin`.
-    private static let admins: SQL = """
-        admins AS (
-            SELECT id FROM roles WHERE name = 'admin' AND domain_id IS NULL
-            UNION
-            SELECT i.prior_role_id FROM admins a JOIN implied_roles i ON i.implied_role_id = a.id)
         """
 
     /// Whether an assignment gives rights in one of `cloudProjects`.
@@ -141,50 +178,5 @@ extension Identity {
         (\(raw: alias).inherited AND coalesce(\(raw: alias).project_id, \(raw: alias).domain_id) IN (SELECT id FROM above)
             OR NOT \(raw: alias).inherited AND \(raw: alias).project_id IN (SELECT id FROM cloud_projects))
         """
-    }
-
-    /// - Throws: 403 if the caller is not an administrator, and the cloud's services or its administrators act in the project:
-    ///   they could not sign on without it.
-    func requireTenantProject(_ caller: Caller, _ project: String) async throws {
-        if caller.isAdmin { return }
-        try await requireNoServices(in: project)
-        try await requireNoAdministrators(in: project)
-    }
-
-    private func requireNoServices(in project: String) async throws {
-        let services = try await database.read { connection in
-            try !connection.query(
-                """
-                SELECT 1 AS one FROM role_assignments a JOIN users u ON u.id = a.user_id
-                WHERE a.project_id = \(project) AND u.service_user LIMIT 1
-                """
-            ).isEmpty
-        }
-        guard services else { return }
-        throw ResourceError.forbidden(
-            """
-            The services of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may \
-            change it or its role assignments.
-            """
-        )
-    }
-
-    private func requireNoAdministrators(in project: String) async throws {
-        let found = try await database.read { connection in
-            try !connection.query(
-                """
-                WITH RECURSIVE \(Identity.admins)
-                SELECT 1 AS one FROM role_assignments a
-                WHERE a.project_id = \(project) AND a.role_id IN (SELECT id FROM admins) LIMIT 1
-                """
-            ).isEmpty
-        }
-        guard found else { return }
-        throw ResourceError.forbidden(
-            """
-            Administrators of this cloud act in the project \(project.prefix(64)). Only a cloud administrator may \
-            change it or its role assignments.
-            """
-        )
     }
 }
