@@ -87,7 +87,8 @@ struct InterfaceRoutes: Sendable {
     }
 
     private func attach(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-attach-interfaces:create")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-attach-interfaces:create")
         let body = context.body["interfaceAttachment"] ?? [:]
         let port = body["port_id"]?.stringValue.flatMap { UUID128($0)?.description }
         let address = body["fixed_ips"]?.arrayValue?.first?["ip_address"]?.stringValue
@@ -111,6 +112,7 @@ struct InterfaceRoutes: Sendable {
                 try current.requireUnlocked(context)
                 try current.require(states: InterfaceRoutes.states, for: "attach_interface")
                 let frame = try InterfaceRoutes.frame(connection, current, ask, owner)
+                if let port = frame.port { try InterfaceStore.claim(connection, port: port, tag: ask.tag, of: decision) }
                 try ServerActions.begin(
                     connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
                     requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)

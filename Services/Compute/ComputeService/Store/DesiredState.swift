@@ -172,7 +172,7 @@ enum DesiredState {
                     FROM published_ports m WHERE m.network_id = p.network_id AND m.device_owner = 'network:distributed'
                     LIMIT 1) AS metadata_port
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
-            WHERE i.server_id = ANY(\(servers)::uuid[]) AND i.state <> 'detaching' ORDER BY i.server_id, i.position
+            WHERE i.server_id = ANY(\(servers)::uuid[]) AND i.state = 'attached' ORDER BY i.server_id, i.position
             """)
         var result: [String: [PortDescription]] = [:]
         for row in rows {

@@ -1,6 +1,7 @@
 import Authorization
 import Database
 import JSON
+import Kernel
 
 /// The statements about servers' interfaces. Workflows insert and delete them.
 enum InterfaceStore {
@@ -82,11 +83,34 @@ enum InterfaceStore {
     /// Locks the row of an interface.
     ///
     /// - Returns: whether its port was created for the server, and whether the interface is being detached already; nil if the server
-    ///   has no interface with this port.
+    ///   has no interface with this port, or its attachment is not complete.
     static func lock(_ connection: Connection, port: String, of server: String) throws -> (isOwn: Bool, isDetaching: Bool)? {
         try connection.query(
-            "SELECT created, state FROM server_interfaces WHERE server_id = \(server) AND port_id = \(port) FOR UPDATE"
+            """
+            SELECT created, state FROM server_interfaces
+            WHERE server_id = \(server) AND port_id = \(port) AND state <> 'attaching' FOR UPDATE
+            """
         ).first.map { (isOwn: try $0.bool("created"), isDetaching: try $0.string("state") == "detaching") }
+    }
+
+    /// The position after the last interface of a server, as an expression.
+    static func nextPosition(of server: String) -> SQL {
+        "(SELECT coalesce(max(n.position), -1) + 1 FROM server_interfaces n WHERE n.server_id = \(server))"
+    }
+
+    /// Claims an existing port for a server, so that no other server can use it. The interface is not part of the server's desired
+    /// state until it is attached.
+    ///
+    /// - Throws: 409 if another request has claimed it.
+    static func claim(_ connection: Connection, port: String, tag: String?, of decision: Authorized<ServerRecord>) throws {
+        let server = try decision.value(for: "os_compute_api:os-attach-interfaces:create").id
+        let claimed = try connection.execute(
+            """
+            INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
+            SELECT p.id, \(server), \(nextPosition(of: server)), p.network_id, false, \(tag), 'attaching'
+            FROM published_ports p WHERE p.id = \(port) ON CONFLICT DO NOTHING
+            """)
+        if claimed == 0 { throw ResourceError.conflict("Port \(port) is still in use.") }
     }
 
     static func markDetaching(_ connection: Connection, port: String, of decision: Authorized<ServerRecord>) throws {

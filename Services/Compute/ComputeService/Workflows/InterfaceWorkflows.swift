@@ -60,6 +60,7 @@ struct InterfaceWorkflows: Sendable {
         let subject = ActingSubject.accepted(
             project: server.project, user: server.user, administrator: frame.administrator?.subject)
         if let port = frame.port {
+            try await requireClaim(on: port, frame)
             try await compute.clients.network.updatePort(
                 port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host], as: subject)
             frame.portID = port
@@ -75,6 +76,25 @@ struct InterfaceWorkflows: Sendable {
         return .next
     }
 
+    /// The request has claimed the port that it names. Requests that older versions accepted have not.
+    ///
+    /// - Throws: `StepFailure` where another server has the port.
+    private func requireClaim(on port: String, _ frame: Attachment) async throws {
+        let (server, tag) = (frame.server, frame.tag)
+        let isClaimed = try await database.write { connection in
+            try connection.execute(
+                """
+                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
+                SELECT p.id, \(server), \(InterfaceStore.nextPosition(of: server)), p.network_id, false, \(tag), 'attaching'
+                FROM published_ports p WHERE p.id = \(port) ON CONFLICT DO NOTHING
+                """)
+            return try !connection.query(
+                "SELECT 1 AS one FROM server_interfaces WHERE port_id = \(port) AND server_id = \(server)"
+            ).isEmpty
+        }
+        guard isClaimed else { throw StepFailure("Port \(port) is still in use.") }
+    }
+
     /// If a port was created but not recorded, repeating the request with the same operation id returns it.
     private func dropPort(_ context: StepContext, _ frame: inout Attachment) async throws {
         if frame.port == nil, frame.portID == nil {
@@ -86,12 +106,17 @@ struct InterfaceWorkflows: Sendable {
         }
         guard let port = frame.portID ?? frame.port else { return }
         try await release(port, server: frame.server, created: frame.port == nil)
-        _ = try await database.write { try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port)") }
     }
 
+    /// Releases a port and then deletes the interface, so that nobody can claim the port in between. If the interface is gone, the
+    /// port was released earlier, and may be another server's now.
     private func release(_ port: String, server: String, created: Bool) async throws {
-        guard let subject = try await steps.owner(of: port, server: server, created: created) else { return }
-        try await steps.release(port: port, created: created, as: subject)
+        if let subject = try await steps.owner(of: port, server: server, created: created) {
+            try await steps.release(port: port, created: created, as: subject)
+        }
+        _ = try await database.write {
+            try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port) AND server_id = \(server)")
+        }
     }
 
     private func plug(_ frame: inout Attachment) async throws -> StepResult {
@@ -103,8 +128,8 @@ struct InterfaceWorkflows: Sendable {
             let added = try connection.execute(
                 """
                 INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
-                SELECT p.id, \(id), (SELECT coalesce(max(i.position), -1) + 1 FROM server_interfaces i WHERE i.server_id = \(id)),
-                    p.network_id, \(isOwn), \(tag) FROM published_ports p WHERE p.id = \(port)
+                SELECT p.id, \(id), \(InterfaceStore.nextPosition(of: id)), p.network_id, \(isOwn), \(tag)
+                FROM published_ports p WHERE p.id = \(port)
                 ON CONFLICT (port_id) DO UPDATE SET state = 'attached' WHERE server_interfaces.server_id = EXCLUDED.server_id
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }
@@ -114,8 +139,10 @@ struct InterfaceWorkflows: Sendable {
 
     private func unplug(_ frame: Attachment) async throws {
         guard let port = frame.portID else { return }
-        try await steps.unplug(from: frame.server) { connection in
-            try connection.execute("DELETE FROM server_interfaces WHERE port_id = \(port)")
+        let server = frame.server
+        try await steps.unplug(from: server) { connection in
+            try connection.execute(
+                "UPDATE server_interfaces SET state = 'detaching' WHERE port_id = \(port) AND server_id = \(server)")
         }
     }
 
@@ -144,9 +171,7 @@ struct InterfaceWorkflows: Sendable {
             steps: [
                 .init("await") { _, frame in try await waitForHost(frame.server, frame.generation, "detach_interface") },
                 .init("release") { _, frame in
-                    let port = frame.port
-                    try await release(port, server: frame.server, created: frame.created)
-                    _ = try await database.write { try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port)") }
+                    try await release(frame.port, server: frame.server, created: frame.created)
                     return .next
                 },
             ], retriesForever: true, failed: { _, _, _ in })

@@ -206,13 +206,14 @@ struct ServerSteps: Sendable {
     }
 
     /// Whose port it is that an interface's workflow took: the server's, or where the request named the port, the port's
-    /// own project; nil where the port or the server is gone.
+    /// own project; nil where the port or the server is gone, or where the port is not the server's any more.
     func owner(of port: String, server: String, created: Bool) async throws -> ActingSubject? {
         try await database.read { connection in
             try connection.query(
                 """
-                SELECT s.project_id AS server, p.project_id AS port, s.user_id FROM servers s, published_ports p
-                WHERE s.id = \(server) AND p.id = \(port)
+                SELECT s.project_id AS server, p.project_id AS port, s.user_id
+                FROM servers s, published_ports p LEFT JOIN server_interfaces i ON i.port_id = p.id
+                WHERE s.id = \(server) AND p.id = \(port) AND (i.server_id = s.id OR i.server_id IS NULL AND p.device_id = s.id::text)
                 """
             ).first.map { .accepted(project: try $0.string(created ? "server" : "port"), user: try $0.string("user_id")) }
         }

@@ -58,6 +58,8 @@ struct VolumeAttachmentWorkflows: Sendable {
         return .next
     }
 
+    /// Detaches the volume, and then deletes the attachment's row. If the row is gone, this was done before, and the server may have
+    /// the volume again through another attachment.
     private func disconnect(_ context: StepContext, server: String, volume: String) async throws {
         let id = context.subjectID
         let found = try await database.read { connection in
@@ -66,7 +68,7 @@ struct VolumeAttachmentWorkflows: Sendable {
                 SELECT a.id, s.project_id, s.user_id FROM servers s, LATERAL (
                     SELECT id FROM published_volume_attachments WHERE server_id = s.id AND volume_id = \(volume)
                     UNION SELECT attachment_id FROM server_volumes WHERE id = \(id) AND attachment_id IS NOT NULL) a
-                WHERE s.id = \(server)
+                WHERE s.id = \(server) AND EXISTS (SELECT 1 FROM server_volumes v WHERE v.id = \(id))
                 """
             ).map { (try $0.string("id"), try ServerSteps.subject($0)) }
         }

@@ -1,0 +1,117 @@
+import Database
+import JSON
+import Kernel
+import Synchronization
+import TestKit
+import Testing
+import Workflow
+
+@testable import ComputeService
+
+/// Several requests want one port or volume: what a workflow reverts or repeats must not be another's.
+@Suite struct PortClaimTests {
+    private struct Owner: Equatable {
+        var server: String?
+        var state: String?
+        var device: String
+    }
+
+    private static func owner(_ cloud: TestCloud) async throws -> Owner {
+        try await cloud.database.read { connection in
+            let row = try connection.query("SELECT server_id, state FROM server_interfaces WHERE port_id = \(Fixtures.port)").first
+            let port = try connection.query("SELECT device_id FROM ports WHERE id = \(Fixtures.port)")[0]
+            return Owner(server: try row?.string("server_id"), state: try row?.string("state"), device: try port.string("device_id"))
+        }
+    }
+
+    @Test func anAcceptedAttachmentClaimsItsPort() async throws {
+        try await TestCloud.with { cloud in
+            let (first, second) = (try await cloud.createServer(), try await cloud.createServer())
+            let body: JSONValue = ["interfaceAttachment": ["port_id": .string(Fixtures.port)]]
+            let statuses = Mutex<[Int]?>(nil)
+            // The first request is accepted, and its workflow has not begun.
+            cloud.time.whenWaiting {
+                let isFirst = statuses.withLock { list in
+                    defer { list = list ?? [] }
+                    return list == nil
+                }
+                guard isFirst else { return try await cloud.cloud.work(cloud.consumer) }
+                let attach = try await cloud.call("POST", "/v2.1/servers/\(second)/os-interface", body)
+                let again = try await cloud.call("POST", "/v2.1/servers/\(first)/os-interface", body)
+                let create = try await cloud.call(
+                    "POST", "/v2.1/servers", TestCloud.body(["networks": [["port": .string(Fixtures.port)]]]))
+                let detach = try await cloud.call("DELETE", "/v2.1/servers/\(first)/os-interface/\(Fixtures.port)")
+                statuses.withLock { $0 = [attach.status, again.status, create.status, detach.status] }
+                cloud.workWhileWaiting()
+            }
+            let answer = try await cloud.call("POST", "/v2.1/servers/\(first)/os-interface", body)
+            #expect(answer.status == 200, "\(answer.json)")
+            #expect(statuses.withLock { $0 } == [409, 409, 409, 404])
+            try await cloud.engine().drain()
+            #expect(try await PortClaimTests.owner(cloud) == Owner(server: first, state: "attached", device: first))
+        }
+    }
+
+    /// A request that an older version accepted has not claimed its port.
+    @Test func anAttachmentWithoutAClaimLeavesThePortToItsServer() async throws {
+        try await TestCloud.with { cloud in
+            let other = try await cloud.createServer(["networks": [["port": .string(Fixtures.port)]]])
+            let before = try await PortClaimTests.owner(cloud)
+            #expect(before == Owner(server: other, state: "attached", device: other))
+            let server = try await cloud.createServer()
+            let definition = InterfaceWorkflows(cloud.compute).attach
+            let frame = InterfaceWorkflows.Attachment(server: server, port: Fixtures.port)
+            let workflow = try await PortClaimTests.start(cloud, definition, frame)
+            try await cloud.engine().drain()
+            let state = try await cloud.database.read {
+                try $0.query("SELECT state FROM workflows WHERE id = \(workflow)")[0].string("state")
+            }
+            #expect(state == "failed")
+            #expect(try await PortClaimTests.owner(cloud) == before)
+        }
+    }
+
+    @Test func aRepeatedDetachmentLeavesThePortToItsNextServer() async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer()
+            let next = try await cloud.createServer(["networks": [["port": .string(Fixtures.port)]]])
+            let before = try await PortClaimTests.owner(cloud)
+            // The process died after it had released the port and deleted the interface, before it recorded that.
+            let frame = InterfaceWorkflows.Detachment(server: server, port: Fixtures.port, created: false, generation: 1)
+            _ = try await PortClaimTests.start(cloud, InterfaceWorkflows(cloud.compute).detach, frame)
+            try await cloud.engine().drain()
+            #expect(before == Owner(server: next, state: "attached", device: next))
+            #expect(try await PortClaimTests.owner(cloud) == before)
+        }
+    }
+
+    @Test func aRepeatedDetachmentLeavesTheVolumeToTheNextAttachment() async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer()
+            cloud.workWhileWaiting()
+            let path = "/v2.1/servers/\(server)/os-volume_attachments"
+            let answer = try await cloud.call("POST", path, ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]])
+            #expect(answer.status == 200, "\(answer.json)")
+            try await cloud.engine().drain()
+            let frame = VolumeAttachmentWorkflows.Detachment(server: server, volume: Fixtures.volume, generation: 1)
+            _ = try await PortClaimTests.start(cloud, VolumeAttachmentWorkflows(cloud.compute).detach, frame)
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", path).json["volumeAttachments"]?.arrayValue?.count == 1)
+            let attachments = try await cloud.database.read {
+                try $0.query("SELECT id FROM volume_attachments WHERE volume_id = \(Fixtures.volume)").count
+            }
+            #expect(attachments == 1)
+        }
+    }
+
+    private static func start<Frame: Codable & Sendable>(
+        _ cloud: TestCloud, _ definition: Workflow<Frame>, _ frame: Frame
+    ) async throws -> String {
+        let ambient = cloud.compute.ambient
+        return try await cloud.database.write { connection in
+            try Workflows.start(
+                connection, definition, subject: ambient.newUUID().description, frame: frame, requestID: "req-test", ambient: ambient
+            ).text
+        }
+    }
+}
