@@ -72,6 +72,31 @@ import Testing
         }
     }
 
+    @Test("S15: the host is notified of changes of a subnet that its guests see in their metadata")
+    func s15HostsHearOfChangedSubnets() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network()
+            let subnet = try await cloud.subnet(network).id
+            let other = try await cloud.network()
+            let elsewhere = try await cloud.subnet(other, "10.9.0.0/24").id
+            _ = try await boundPort(cloud, network)
+            _ = try await told(cloud)
+            func put(_ id: String, _ change: JSONObject) async throws -> [JSONValue] {
+                let answer = try await cloud.call("PUT", "/subnets/\(id)", ["subnet": .object(change)])
+                #expect(answer.status == 200, "\(answer.json)")
+                return try await told(cloud)
+            }
+            let server = JSONValue.string(HostPortTests.server)
+            #expect(try await put(subnet, ["dns_nameservers": ["192.0.2.53"]]) == [server])
+            #expect(try await put(subnet, ["gateway_ip": nil]) == [server])
+            #expect(try await put(subnet, ["gateway_ip": "10.0.0.1"]) == [server])
+            #expect(try await put(subnet, ["enable_dhcp": false]).contains(server))
+            // Nothing that guests see there has changed, or not in a subnet of theirs.
+            #expect(try await put(subnet, ["name": "other", "dns_nameservers": ["192.0.2.53"], "enable_dhcp": false]) == [])
+            #expect(try await put(elsewhere, ["dns_nameservers": ["192.0.2.53"]]) == [])
+        }
+    }
+
     @Test func theDatapathIsTheHosts() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()

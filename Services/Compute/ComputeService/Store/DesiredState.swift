@@ -55,7 +55,11 @@ enum DesiredState {
             UPDATE server_interfaces i SET port_change = c.number FROM published_port_changes c
             WHERE c.port_id = i.port_id AND c.number > i.port_change AND i.server_id = ANY(\(sent.map(\.id))::uuid[])
             """)
-        for server in sent { try send(connection, server: server.id, host: server.host, ambient: ambient) }
+        let hosts = Dictionary(uniqueKeysWithValues: sent.map { ($0.id, $0.host) })
+        for description in try load(connection, where: "s.id = ANY(\(sent.map(\.id))::uuid[])") {
+            guard let host = hosts[description.id] else { continue }
+            try send(connection, try Enclosed(description.spec), host: host, ambient: ambient)
+        }
     }
 
     /// The servers with changes of ports that were not sent to their hosts.

@@ -186,7 +186,14 @@ extension NetworkAPI {
         }
         if body["host_routes"] != nil { changes.set(json: "host_routes", SubnetDraft.json(routes)) }
         try changes.apply(connection, "subnets", id, at: ambient.now)
-        guard let dhcp = body.bool("enable_dhcp"), dhcp != old.enableDHCP, old.cidr.version == .v4 else { return }
+        let newDNS = body["dns_nameservers"] == nil ? old.dnsNameservers : dns
+        let dhcp = body.bool("enable_dhcp") ?? old.enableDHCP
+        if gateway != old.gatewayIP || newDNS != old.dnsNameservers || dhcp != old.enableDHCP {
+            // Guests see these in their metadata, which the hosts serve.
+            let members: SQL = "id IN (SELECT f.port_id FROM port_fixed_ips f WHERE f.subnet_id = \(id))"
+            try ServerPorts.announce(connection, where: members, ambient: ambient)
+        }
+        guard dhcp != old.enableDHCP, old.cidr.version == .v4 else { return }
         let owner = try connection.query("SELECT project_id FROM networks WHERE id = \(old.networkID)")[0]
         let network = Subject(
             id: old.networkID, projectID: try owner.string("project_id"), revision: 0, target: .none)
