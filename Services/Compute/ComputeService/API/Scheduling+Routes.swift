@@ -33,7 +33,9 @@ struct SchedulingRoutes: Sendable {
 
     /// Carries the scheduling request out of the transaction, which is rolled back.
     private struct Question: Error {
-        let trials: [SchedulingTrial]
+        let first: SchedulingTrial?
+        /// Those about all servers, where there are several.
+        let all: [ScheduleServer]
     }
 
     /// Runs all checks of a real request, including quota, and a scheduling decision without a claim.
@@ -54,17 +56,19 @@ struct SchedulingRoutes: Sendable {
                     connection: connection, ambient: compute.ambient, settings: compute.settings, images: compute.images,
                     workflow: workflow, owner: owner, request: request
                 ).run(decision)
-                let trials = try ids.compactMap {
+                let first = try ids.first.flatMap {
                     try SchedulingTrial.load(connection, server: $0, operation: compute.ambient.newUUID())
                 }
-                throw Question(trials: trials)
+                let all =
+                    ids.count > 1 ? try SchedulingQuestion.trials(connection, servers: ids, ambient: compute.ambient) : [:]
+                throw Question(first: first, all: ids.compactMap { all[$0] })
             }
             throw ResourceError.internalError("a trial was committed")
         } catch let question as Question {
-            guard let first = question.trials.first else { throw ResourceError.internalError("no question for a new server") }
+            guard let first = question.first else { throw ResourceError.internalError("no question for a new server") }
             var shown = try SchedulingRoutes.shown(try await first.ask(compute), seesHosts: seesHosts)
-            if question.trials.count > 1 {
-                let answers = try await SchedulingTrial.askTogether(question.trials, compute).answers
+            if question.all.count > 1 {
+                let answers = try await SchedulingTrial.askTogether(question.all, compute).answers
                 shown["servers"] = .array(try answers.map { .object(try SchedulingRoutes.shown($0, seesHosts: seesHosts)) })
             }
             return .json(200, ["scheduling": .object(shown)])
@@ -76,22 +80,24 @@ struct SchedulingRoutes: Sendable {
         try context.authorize(target: .none)
         let host = context.body["host"]?.stringValue ?? ""
         let compute = compute
-        let (servers, trials) = try await compute.database.read { connection in
+        let (servers, questions) = try await compute.database.read { connection in
+            let hosted = try SchedulingStore.servers(connection, on: host)
+            let found = try SchedulingQuestion.trials(connection, servers: hosted.map(\.id), ambient: compute.ambient)
             var servers: [JSONObject] = []
-            var trials: [SchedulingTrial] = []
-            for server in try SchedulingStore.servers(connection, on: host) {
-                let operation = compute.ambient.newUUID()
-                guard var trial = try SchedulingTrial.load(connection, server: server.id, operation: operation) else { continue }
-                trial.forgetRequestedHost()
-                trials.append(trial)
+            var questions: [ScheduleServer] = []
+            for server in hosted {
+                guard var question = found[server.id] else { continue }
+                // Any other host is acceptable, regardless of what happens to this one.
+                question.host = nil
+                questions.append(question)
                 servers.append([
                     "id": .string(server.id), "name": .string(server.name), "project_id": .string(server.project),
                     "vm_state": .string(server.vmState), "flavor": JSONValue(server.flavor),
                 ])
             }
-            return (servers, trials)
+            return (servers, questions)
         }
-        let answer = try await SchedulingTrial.askTogether(trials, without: [host], compute)
+        let answer = try await SchedulingTrial.askTogether(questions, without: [host], compute)
         let moved = try zip(servers, answer.answers).map { server, answer in
             var server = server
             for member in try JSONValue(encoding: answer).objectValue?.members ?? [] { server[member.name] = member.value }

@@ -9,16 +9,38 @@ enum SchedulingQuestion {
     /// - Returns: nil without the server.
     /// - Throws: 400 for an extra spec or image property that is invalid for the scheduler.
     static func load(_ connection: Connection, server: String, operation: String, newFlavor: Bool = false) throws -> ScheduleServer? {
+        try load(connection, where: "s.id = \(server)", newFlavor: newFlavor) { operation }.first
+    }
+
+    /// Questions about several servers that claim nothing, with one statement.
+    ///
+    /// - Returns: by the servers' ids; those that do not exist are omitted.
+    static func trials(_ connection: Connection, servers: [String], ambient: Ambient) throws -> [String: ScheduleServer] {
+        try load(connection, where: "s.id = ANY(\(servers)::uuid[])", newFlavor: false) { ambient.newUUID().description }
+            .reduce(into: [:]) { result, question in
+                var question = question
+                question.dryRun = true
+                result[question.consumerID] = question
+            }
+    }
+
+    /// - Parameter operation: the operation id for the next server.
+    private static func load(
+        _ connection: Connection, where condition: SQL, newFlavor: Bool, operation: () -> String
+    ) throws -> [ScheduleServer] {
         let flavor: SQL = newFlavor ? "coalesce(s.other_flavor, s.flavor)" : "s.flavor"
         let rows = try connection.query(
             """
-            SELECT s.project_id, s.user_id, \(flavor) AS flavor, s.image, \(ServerProperties.ofImage) AS image_properties, s.pinned_zone,
-                s.requested_host, s.scheduler_hints, s.group_id, g.policy, g.rules,
+            SELECT s.id, s.project_id, s.user_id, \(flavor) AS flavor, s.image, \(ServerProperties.ofImage) AS image_properties,
+                s.pinned_zone, s.requested_host, s.scheduler_hints, s.group_id, g.policy, g.rules,
                 (SELECT json_agg(m.id) FROM servers m WHERE m.group_id = s.group_id AND NOT m.deleted AND m.id <> s.id)
                     AS members
-            FROM servers s LEFT JOIN server_groups g ON g.id = s.group_id WHERE s.id = \(server) AND NOT s.deleted
+            FROM servers s LEFT JOIN server_groups g ON g.id = s.group_id WHERE \(condition) AND NOT s.deleted ORDER BY s.id
             """)
-        guard let row = rows.first else { return nil }
+        return try rows.map { try question(of: $0, operation: operation()) }
+    }
+
+    private static func question(of row: Row, operation: String) throws -> ScheduleServer {
         let wanted: ServerFlavor = try row.value("flavor")
         let image: ServerImage? = try row.optionalValue("image")
         let properties: TextMap = try row.value("image_properties")
@@ -29,7 +51,8 @@ enum SchedulingQuestion {
                 id: id, policy: policy, rules: try row.optionalJSON("rules")?.objectValue ?? [:], members: try row.strings("members"))
         }
         var question = ScheduleServer(
-            operationID: operation, consumerID: server, projectID: try row.string("project_id"), userID: try row.string("user_id"),
+            operationID: operation, consumerID: try row.string("id"), projectID: try row.string("project_id"),
+            userID: try row.string("user_id"),
             zone: try row.optionalString("pinned_zone"), host: try row.optionalString("requested_host"), resources: [:],
             imageProperties: properties, group: group, sameHost: list(hints["same_host"]),
             differentHost: list(hints["different_host"]))

@@ -6,7 +6,7 @@ import Kernel
 /// A question to the scheduler about one server that claims nothing, with the smaller flavors to ask about where it
 /// finds no host.
 struct SchedulingTrial: Sendable {
-    private var question: ScheduleServer
+    private let question: ScheduleServer
     private let smaller: [(id: String, name: String, question: ScheduleServer)]
 
     /// Number of smaller flavors to try, and of those to name in the answer.
@@ -47,9 +47,6 @@ struct SchedulingTrial: Sendable {
         return SchedulingTrial(question: question, smaller: smaller)
     }
 
-    /// Any other host is acceptable, regardless of what happens to this one.
-    mutating func forgetRequestedHost() { question.host = nil }
-
     /// The scheduler's answer; where nothing fits, `nearest` has the flavors that would.
     ///
     /// - Throws: 503 when the scheduler does not answer.
@@ -71,9 +68,9 @@ struct SchedulingTrial: Sendable {
 
     /// Tries all of them in order; each one finds the resources of the earlier ones taken.
     static func askTogether(
-        _ trials: [SchedulingTrial], without hosts: [String] = [], _ compute: Compute
+        _ questions: [ScheduleServer], without hosts: [String] = [], _ compute: Compute
     ) async throws -> ScheduleTrial.Answer {
-        try await ask(trials.map(\.question), together: true, without: hosts, compute)
+        try await ask(questions, together: true, without: hosts, compute)
     }
 
     private static func ask(
