@@ -35,6 +35,7 @@ from contractapi import API, check_fault, unique  # noqa: E402
 from values import HOSTILE_NUMBERS, HOSTILE_TEXT, Pool, encoded, fitting, hostile, mutated  # noqa: E402
 
 SERVICES = {name: servicelist.service(name)["section"] for name in servicelist.names()}
+# Parameters of other operations and services, and of none: they must be ignored or refused.
 QUERY_NAMES = [
     "limit", "marker", "sort", "sort_key", "sort_dir", "name", "name~", "id", "fields", "status", "all_tenants", "changes-since", "changes-before",
     "page_reverse", "project_id", "tenant_id", "tags", "not-tags", "metadata", "with_count", "offset", "ip", "host", "member_of", "required",
@@ -88,6 +89,13 @@ class Cloud:
         return found
 
 
+def query_text(value):
+    """A value of a schema as it is written in a query."""
+    if isinstance(value, (bool, dict, list)) or value is None:
+        return json.dumps(value)
+    return str(value)
+
+
 class Operation:
     """One method and path of one service."""
 
@@ -97,6 +105,7 @@ class Operation:
         self.schema = content.get("application/json", {}).get("schema")
         self.streams = "application/octet-stream" in content
         self.parameters = [segment[1:-1] for segment in path.split("/") if segment.startswith("{")]
+        self.queries = [(item["name"], item.get("schema", {})) for item in document.get("parameters", []) if item["in"] == "query"]
 
     @property
     def kind(self):
@@ -137,6 +146,8 @@ class Fuzzer:
                 for method, operation in item.items():
                     found.append(Operation(service, path, method.upper(), operation))
         assert len(found) > 300, len(found)
+        # A fuzzer that does not know the parameters of lists would test none of their filters.
+        assert sum(bool(o.queries) for o in found) > 30, [o.path for o in found if o.queries]
         return sorted(found, key=lambda o: (o.service, o.path, o.method))
 
     def _member(self):
@@ -179,7 +190,7 @@ class Fuzzer:
         method, path = operation.method, self._path(operation, rng)
         if rng.random() < 0.02:
             method = rng.choice(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"]) if caller == "member" else "OPTIONS"
-        target = path + self._query(rng)
+        target = path + self._query(operation, rng)
         headers = self._headers(operation, caller, rng)
         body = None
         if operation.schema is not None or method in METHODS_WITH_BODY:
@@ -204,16 +215,26 @@ class Fuzzer:
             segments.append(segment)
         return "/".join(segments)
 
-    def _query(self, rng):
-        if rng.random() < 0.6:
+    def _query(self, operation, rng):
+        """Mostly parameters that the operation's document has, with values of their schema or hostile ones."""
+        if rng.random() < (0.4 if operation.queries else 0.8):
             return ""
         pairs = []
         for _ in range(rng.randint(1, 3)):
-            value = rng.choice([rng.choice(HOSTILE_TEXT), str(rng.choice(HOSTILE_NUMBERS)), self.pool.any_id(rng), "asc", "id", "id:desc", "1"])
-            pairs.append((rng.choice(QUERY_NAMES), value[:3000]))
+            if operation.queries and rng.random() < 0.8:
+                name, schema = rng.choice(operation.queries)
+                value = fitting(schema, rng, self.pool, name) if rng.random() < 0.6 else self._any_value(rng)
+            else:
+                name, value = rng.choice(QUERY_NAMES), self._any_value(rng)
+            pairs.append((name, query_text(value)[:3000]))
+        if rng.random() < 0.1:
+            pairs.append(rng.choice(pairs))
         query = urllib.parse.urlencode(pairs,
             errors="surrogatepass") if rng.random() < 0.9 else rng.choice(["&&&", "=", "limit", "limit=%", "a=%ff", "limit=1&limit=2", "?" * 50])
         return "?" + query[:12_000]
+
+    def _any_value(self, rng):
+        return rng.choice([rng.choice(HOSTILE_TEXT), str(rng.choice(HOSTILE_NUMBERS)), self.pool.any_id(rng), "asc", "id", "id:desc", "1"])
 
     def _headers(self, operation, caller, rng):
         headers = {"X-Auth-Token": self.callers[caller].token, "Accept": "application/json"}
