@@ -75,12 +75,13 @@ extension Auditor {
         }
         for server in servers where server.state != "error" {
             let domain = server.host.flatMap { world.hosts[$0]?.domains[server.id] }
-            if domain?.power != server.power {
+            // A server that is on no host is as it is wanted if it is to be absent from all hosts.
+            if domain?.power ?? (server.power == "absent" ? "absent" : nil) != server.power {
                 world.violation("I12: server \(server.id) is \(domain?.power ?? "nowhere"), desired \(server.power), \(server.state)")
             }
             // Servers stay in these states when their guests stop.
-            let shown =
-                ["resized", "rescued"].contains(server.state) ? server.power : ["active": "running", "stopped": "shutoff"][server.state]
+            let powers = ["active": "running", "stopped": "shutoff", "shelved": "shutoff", "shelved_offloaded": "absent"]
+            let shown = ["resized", "rescued"].contains(server.state) ? server.power : powers[server.state]
             if shown != server.power { world.violation("I12: server \(server.id) is shown as \(server.state), desired \(server.power)") }
         }
     }
