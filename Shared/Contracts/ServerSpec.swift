@@ -51,6 +51,10 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var hostname: String
     /// The password that the guest left at the metadata service. Nil where it left none; releases before 0.2.0 never have one.
     package var guestPassword: String?
+    /// Floating IPs that lead to the server, and the names of its ports' security groups; EC2's metadata shows them. Releases before
+    /// 0.2.0 have neither.
+    package var floatingIPs: [String]?
+    package var securityGroups: [String]?
 
     private enum CodingKeys: String, CodingKey {
         case id, name, generation, epoch, power, operation, jobs, vcpus, image, rescue, volumes, ports, metadata, hostname
@@ -68,6 +72,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         case configDrive = "config_drive"
         case guestPassword = "guest_password"
         case keepsDisks = "keep_disks"
+        case floatingIPs = "floating_ips"
+        case securityGroups = "security_groups"
     }
 
     package init(
@@ -76,7 +82,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int, swapMiB: Int, extraSpecs: TextMap, image: Image?,
         imageProperties: TextMap?, rescue: Rescue? = nil, keepsDisks: Bool? = nil,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
-        configDrive: Bool, hostname: String, guestPassword: String? = nil, jobs: [ServerJob]? = nil
+        configDrive: Bool, hostname: String, guestPassword: String? = nil, jobs: [ServerJob]? = nil,
+        floatingIPs: [String]? = nil, securityGroups: [String]? = nil
     ) {
         self.id = id
         self.name = name
@@ -106,6 +113,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         self.configDrive = configDrive
         self.hostname = hostname
         self.guestPassword = guestPassword
+        self.floatingIPs = floatingIPs
+        self.securityGroups = securityGroups
     }
 }
 

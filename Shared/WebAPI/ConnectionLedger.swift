@@ -72,12 +72,13 @@ package final class ConnectionLedger: Sendable {
                 evicted = evict(&state) { $0.source == record.source }
                 if evicted.isEmpty { return (false, []) }
             }
-            if state.records.count >= limits.connectionsMax || total?.isReached == true {
+            // Other listeners claim places of the total at the same time.
+            while state.records.count >= limits.connectionsMax || total?.claim() == false {
                 let more = evict(&state) { _ in true }
                 if more.isEmpty { return (false, evicted) }
                 evicted += more
             }
-            insert(record, &state)
+            if !insert(record, &state) { total?.add(-1) }
             return (true, evicted)
         }
         for record in evicted {
@@ -96,7 +97,7 @@ package final class ConnectionLedger: Sendable {
 
     /// Keeps a connection that began a request while it was being evicted.
     func readmit(_ record: Record) {
-        state.withLock { insert(record, &$0) }
+        state.withLock { if insert(record, &$0) { total?.add(1) } }
     }
 
     /// Forgets a closed connection; safe to repeat.
@@ -104,11 +105,12 @@ package final class ConnectionLedger: Sendable {
         state.withLock { remove(record, &$0) }
     }
 
-    private func insert(_ record: Record, _ state: inout State) {
-        guard state.records.updateValue(record, forKey: ObjectIdentifier(record)) == nil else { return }
+    /// - Returns: whether it is new; its place in the total is the caller's to count.
+    private func insert(_ record: Record, _ state: inout State) -> Bool {
+        guard state.records.updateValue(record, forKey: ObjectIdentifier(record)) == nil else { return false }
         state.perSource[record.source, default: 0] += 1
-        total?.add(1)
         showOpen(state)
+        return true
     }
 
     private func remove(_ record: Record, _ state: inout State) {
@@ -147,8 +149,19 @@ package final class ConnectionTotal: Sendable {
     /// - Parameter connectionsMax: most that may be open together.
     package init(connectionsMax: Int) { self.connectionsMax = connectionsMax }
 
-    var count: Int { open.load(ordering: .relaxed) }
-    var isReached: Bool { count >= connectionsMax }
+    /// Open connections of all listeners.
+    package var count: Int { open.load(ordering: .relaxed) }
+
+    /// Counts one more connection, unless there are as many as there may be.
+    func claim() -> Bool {
+        var current = count
+        while current < connectionsMax {
+            let (isExchanged, original) = open.compareExchange(expected: current, desired: current + 1, ordering: .relaxed)
+            if isExchanged { return true }
+            current = original
+        }
+        return false
+    }
 
     func add(_ count: Int) { open.wrappingAdd(count, ordering: .relaxed) }
 }

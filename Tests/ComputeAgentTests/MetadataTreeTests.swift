@@ -65,6 +65,19 @@ import Testing
         #expect(!left.configDriveFiles.contains { $0.path.hasSuffix("password") })
     }
 
+    @Test func theAddressesAndGroupsOfAServerAreItsOwn() throws {
+        let without = MetadataTree(try Fixture.server())
+        #expect(without.response(method: "GET", path: "/latest/meta-data/public-ipv4") == .text(""))
+        #expect(without.response(method: "GET", path: "/latest/meta-data/security-groups") == .text(""))
+        let tree = MetadataTree(
+            try Fixture.server(["floating_ips": ["2001:db8::1", "203.0.113.7"], "security_groups": ["default", "web"]]))
+        #expect(tree.response(method: "GET", path: "/latest/meta-data/public-ipv4") == .text("203.0.113.7"))
+        #expect(tree.response(method: "GET", path: "/latest/meta-data/security-groups") == .text("default\nweb"))
+        let files = Dictionary(uniqueKeysWithValues: tree.configDriveFiles.map { ($0.path, $0.bytes) })
+        let drive = try JSONValue.parse(try #require(files["ec2/latest/meta-data.json"]))
+        #expect(drive["security-groups"] == ["default", "web"] && drive["public-ipv4"] == "203.0.113.7")
+    }
+
     @Test func configDriveHasTheSameDocuments() throws {
         let tree = MetadataTree(try Fixture.server())
         let files = Dictionary(uniqueKeysWithValues: tree.configDriveFiles.map { ($0.path, $0.bytes) })

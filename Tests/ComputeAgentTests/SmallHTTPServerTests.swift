@@ -102,7 +102,7 @@ import WebAPI
             for number in 0..<60 {
                 open.append(try SmallHTTPServerTests.connected(ports[number % 2]))
                 usleep(2000)
-                most = max(most, ledgers[0].count + ledgers[1].count)
+                most = max(most, total.count)
             }
             return most
         }

@@ -55,6 +55,9 @@ import Workflow
             let ports = try await call("GET", path + "/os-interface", as: "member")
             let hypervisors = try await call("GET", "/v2.1/os-hypervisors")
             let aggregate = try await call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]])
+            _ = try await cloud.database.write {
+                try $0.execute("UPDATE images SET properties = '{\"k\": \"v\"}' WHERE id = \(Fixtures.image)::uuid")
+            }
             _ = try await call("POST", "/v2.1/flavors/3/os-extra_specs", ["extra_specs": ["k": "v"]])
             _ = try await call("POST", "/v2.1/flavors/3/action", ["addTenantAccess": ["tenant": "p1"]])
             _ = try await call(
@@ -65,7 +68,7 @@ import Workflow
                 RouteSweep(
                     cloud.api, database: cloud.database,
                     parameters: [
-                        "server_id": server, "flavor_id": "3", "key": "k", "tag": "t1", "keypair_name": "kp",
+                        "server_id": server, "image_id": Fixtures.image, "flavor_id": "3", "key": "k", "tag": "t1", "keypair_name": "kp",
                         "group_id": text(group["server_group"]?["id"]), "project_id": "p1", "network": "net",
                         "request_id": text(actions["instanceActions"]?.arrayValue?.first?["request_id"]),
                         "hypervisor_id": text(hypervisors["hypervisors"]?.arrayValue?.first?["id"]),

@@ -26,6 +26,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var rejection: JSONValue?
         var trial: @Sendable (JSONValue) -> JSONValue = { _ in ["result": "scheduled", "host": "host-2", "fits": 4] }
         var imageRefusal: ResourceError?
+        var imageQueries: [[String]] = []
+        var imagePatches: [JSONValue] = []
         var jobFailure: String?
         var holdsJobs = false
         var failsOnHost: (error: String, reason: String?, permanent: Bool)?
@@ -279,6 +281,10 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     // MARK: images
 
     /// Image refuses the next images with this error.
+    /// What Image was asked for, and the changes that it was sent.
+    var imageQueries: [[String]] { state.withLock(\.imageQueries) }
+    var imagePatches: [JSONValue] { state.withLock(\.imagePatches) }
+
     func refuseImages(_ error: ResourceError?) { state.withLock { $0.imageRefusal = error } }
     /// Hosts end the jobs that they get with this error; without one they do them.
     func failJobs(_ reason: String?) { state.withLock { $0.jobFailure = reason } }
@@ -311,6 +317,52 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
             _ = try await database.write {
                 try $0.execute("DELETE FROM images WHERE id = \(id)::uuid AND project_id = \(subject.project)")
             }
+        }
+    }
+
+    func image(_ id: String, as subject: ActingSubject) async throws -> JSONObject {
+        guard let image = try await images([("id", id)], as: subject).images.first else { throw ResourceError.notFound("No image \(id)") }
+        return image
+    }
+
+    func images(_ query: [(String, String)], as subject: ActingSubject) async throws -> ImagePage {
+        state.withLock {
+            $0.subjects.append(subject)
+            $0.imageQueries.append(query.map { "\($0.0)=\($0.1)" })
+        }
+        let id = query.first { $0.0 == "id" }?.1
+        // Administrators see every project's.
+        let project = subject.grounds == .user ? nil : subject.project
+        let rows = try await database.read {
+            try $0.query(
+                """
+                SELECT id, name, status, min_disk, min_ram, size, properties FROM images
+                WHERE project_id = coalesce(\(project), project_id) AND (\(id)::uuid IS NULL OR id = \(id)::uuid) ORDER BY created_at DESC, id
+                """
+            ).map { row -> JSONObject in
+                var image: JSONObject = try row.object("properties")
+                image["id"] = .string(try row.string("id"))
+                image["name"] = JSONValue(try row.optionalString("name"))
+                image["status"] = .string(try row.string("status"))
+                image["min_disk"] = JSONValue(try row.int("min_disk"))
+                image["min_ram"] = JSONValue(try row.int("min_ram"))
+                image["size"] = try row.optionalInt("size").map { JSONValue($0) } ?? .null
+                image["created_at"] = "2026-01-01T00:00:00Z"
+                image["updated_at"] = "2026-01-02T00:00:00Z"
+                return image
+            }
+        }
+        let marker = query.first { $0.0 == "marker" }?.1
+        let from = marker.flatMap { marker in rows.firstIndex { $0["id"] == .string(marker) } }.map { $0 + 1 } ?? 0
+        let limit = query.first { $0.0 == "limit" }.flatMap { Int($0.1) } ?? rows.count
+        let page = rows[from...].prefix(limit)
+        return ImagePage(images: Array(page), hasMore: from + page.count < rows.count)
+    }
+
+    func changeImage(_ id: String, _ patch: [JSONValue], as subject: ActingSubject) async throws {
+        state.withLock {
+            $0.subjects.append(subject)
+            $0.imagePatches += patch
         }
     }
 

@@ -98,7 +98,8 @@ enum Samples {
             metadata: ["uuid": .string(id), "launch_index": 0], networkData: ["links": []], userData: "IyEvYmluL3NoCg==",
             files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web",
             guestPassword: "c2VjcmV0",
-            jobs: [.init(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible))])
+            jobs: [.init(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible))],
+            floatingIPs: ["203.0.113.7"], securityGroups: ["default"])
     }
 
     static let observed = ObservedReport(

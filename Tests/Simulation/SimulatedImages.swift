@@ -96,5 +96,12 @@ struct SimulatedImages: ImageSource, ImageTarget, ImageClient {
         }
     }
 
+    // No story uses Compute's old form of images.
+    func image(_ id: String, as subject: ActingSubject) async throws -> JSONObject { throw SimulatedImages.unused }
+    func images(_ query: [(String, String)], as subject: ActingSubject) async throws -> ImagePage { throw SimulatedImages.unused }
+    func changeImage(_ id: String, _ patch: [JSONValue], as subject: ActingSubject) async throws { throw SimulatedImages.unused }
+
+    private static let unused = ResourceError(.notImplemented, "the simulation has no such call of Image")
+
     func address(of id: String) async throws -> String { World.url("image") + "/images/\(id)" }
 }

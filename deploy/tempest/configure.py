@@ -135,7 +135,7 @@ settings = {
         "manage_snapshot": False, "multi_backend": False, "consistency_group": False, "extend_attached_volume": False,
         "volume_revert": False, "volume_image_dep_tests": False, "api_extensions": ",".join(volume_aliases),
     },
-    "scenario": {"img_file": guest, "img_disk_format": "qcow2", "img_container_format": "bare"},
+    "scenario": {"target_dir": "/disk", "img_file": guest, "img_disk_format": "qcow2", "img_container_format": "bare"},
     "placement": {"min_microversion": placement_versions[0], "max_microversion": placement_versions[1]},
     "validation": {
         "connect_method": "floating", "image_ssh_user": "root", "image_alt_ssh_user": "root", "ping_timeout": 120,

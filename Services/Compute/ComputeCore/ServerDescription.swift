@@ -37,6 +37,10 @@ package struct PortDescription: Sendable, Hashable {
     package var metadataPort: ServerSpec.MetadataPort?
     /// Whether port security is on.
     package var isSecured: Bool
+    /// Floating IPs that lead to the port.
+    package var floatingIPs: [String] = []
+    /// Names of its security groups.
+    package var securityGroups: [String] = []
 
     package init(
         id: String, networkID: String, mac: String, mtu: Int, addresses: [PortAddress], tag: String? = nil,
@@ -161,7 +165,8 @@ extension ServerDescription {
             networkData: networkData, userData: userData,
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,
             // What is to be absent has no jobs.
-            jobs: jobs.isEmpty || power == .absent ? nil : jobs)
+            jobs: jobs.isEmpty || power == .absent ? nil : jobs, floatingIPs: ports.flatMap(\.floatingIPs),
+            securityGroups: ports.flatMap(\.securityGroups).uniqued)
     }
 
     /// A server that is rescued by another system in its first disk's place has no volumes meanwhile.

@@ -65,6 +65,10 @@ extension DesiredServer {
             DesiredFile(path: file.path, contents: try form.base64("contents", file.contents))
         }
         (configDrive, guestPassword) = (spec.configDrive, spec.guestPassword)
+        floatingIPs = try form.list("floating_ips", spec.floatingIPs ?? []) { (address, form) throws(FormError) in
+            try form.address("address", address)
+        }
+        securityGroups = spec.securityGroups ?? []
         self.source = source
     }
 

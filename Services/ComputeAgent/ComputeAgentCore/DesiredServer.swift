@@ -151,6 +151,10 @@ package struct DesiredServer: Sendable, Hashable {
     package let hostname: String
     /// The password that the guest left at the metadata service; nil where it left none.
     package let guestPassword: String?
+    /// Floating IPs that lead to the server.
+    package let floatingIPs: [IPAddress]
+    /// The names of its ports' security groups.
+    package let securityGroups: [String]
     /// The message as it came, for the state file.
     package let source: JSONValue
 }

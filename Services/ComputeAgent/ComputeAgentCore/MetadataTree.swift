@@ -206,7 +206,7 @@ package struct MetadataTree: Sendable {
                 "placement",
                 .branch([("availability-zone", .leaf(server.metadata["availability_zone"]?.stringValue ?? ""))])
             ),
-            ("public-hostname", .leaf(hostname)), ("public-ipv4", .leaf("")),
+            ("public-hostname", .leaf(hostname)), ("public-ipv4", .leaf(server.floatingIPs.first { $0.version == .v4 }?.description ?? "")),
         ]
         let keys = server.metadata["public_keys"]?.objectValue?.members ?? []
         if !keys.isEmpty {
@@ -220,7 +220,7 @@ package struct MetadataTree: Sendable {
                 ))
         }
         entries.append(("reservation-id", .leaf(MetadataTree.ec2ID("r", server.id))))
-        entries.append(("security-groups", .leaf("default")))
+        entries.append(("security-groups", .leaf(server.securityGroups.joined(separator: "\n"))))
         return .branch(entries)
     }
 
@@ -244,6 +244,7 @@ package struct MetadataTree: Sendable {
         var ec2: JSONObject = [:]
         if case .branch(let entries) = ec2Tree {
             for case (let name, .leaf(let text)) in entries { ec2[name] = .string(text) }
+            ec2["security-groups"] = JSONValue(server.securityGroups)
         }
         files.append(("ec2/latest/meta-data.json", JSONValue.object(ec2).encoded))
         if let userData = server.userData { files.append(("ec2/latest/user-data", userData)) }

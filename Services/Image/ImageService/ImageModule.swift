@@ -34,7 +34,10 @@ package enum ImageModule {
             return true
         }
         let api = try surroundings.api(
-            .image, subjectActions: ["add_image", "delete_image", "download_image", "get_image", "upload_image"],
+            .image,
+            subjectActions: [
+                "add_image", "delete_image", "download_image", "get_image", "get_images", "modify_image", "upload_image",
+            ],
             resources: [
                 handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
                 handlers.importResource, handlers.metadataNamespaceResource,

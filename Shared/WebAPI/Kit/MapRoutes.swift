@@ -42,6 +42,7 @@ package struct MapRoutes: Sendable {
     /// The member of bodies that has one item: `meta`; nil if the body is the item.
     let item: String?
     let actions: Actions
+    let versions: VersionRange
     /// The map in requests, and in answers.
     let body: BodySchema
     let answer: BodySchema
@@ -55,7 +56,8 @@ package struct MapRoutes: Sendable {
     let change: @Sendable (RequestContext, _ action: String, @escaping Mutation) async throws -> Response
 
     package init(
-        _ path: String, name: String, item: String?, actions: Actions, body: BodySchema, answer: BodySchema, removedStatus: Int,
+        _ path: String, name: String, item: String?, actions: Actions, versions: VersionRange = .all, body: BodySchema,
+        answer: BodySchema, removedStatus: Int,
         missing: @escaping @Sendable (RequestContext, _ key: String) -> ResourceError,
         stored: @escaping @Sendable (RequestContext, _ key: String, JSONValue) throws -> JSONValue = { $2 },
         read: @escaping @Sendable (RequestContext) async throws -> JSONObject,
@@ -65,6 +67,7 @@ package struct MapRoutes: Sendable {
         self.name = name
         self.item = item
         self.actions = actions
+        self.versions = versions
         self.body = body
         self.answer = answer
         self.removedStatus = removedStatus
@@ -82,27 +85,34 @@ package struct MapRoutes: Sendable {
         )
         let one = path + "/{key}"
         var routes = [
-            Route(.get, path, action: actions.list, rule: readRule, answer: wholeAnswer, "List items") { whole(try await read($0)) },
-            Route(.post, path, action: actions.add, rule: writeRule, body: .json(wholeBody), answer: wholeAnswer, "Add items") {
-                try await set($0, action: actions.add, isWhole: false)
+            Route(.get, path, action: actions.list, rule: readRule, versions: versions, answer: wholeAnswer, "List items") {
+                whole(try await read($0))
             },
+            Route(
+                .post, path, action: actions.add, rule: writeRule, versions: versions, body: .json(wholeBody), answer: wholeAnswer,
+                "Add items"
+            ) { try await set($0, action: actions.add, isWhole: false) },
         ]
         if let replace = actions.replace {
             routes.append(
-                Route(.put, path, action: replace, rule: writeRule, body: .json(wholeBody), answer: wholeAnswer, "Replace all items") {
-                    try await set($0, action: replace, isWhole: true)
-                })
+                Route(
+                    .put, path, action: replace, rule: writeRule, versions: versions, body: .json(wholeBody), answer: wholeAnswer,
+                    "Replace all items"
+                ) { try await set($0, action: replace, isWhole: true) })
         }
         return routes + [
-            Route(.get, one, action: actions.show, rule: readRule, answer: itemAnswer, "Show an item") { context in
+            Route(.get, one, action: actions.show, rule: readRule, versions: versions, answer: itemAnswer, "Show an item") { context in
                 let key = context.parameter("key")
                 guard let value = try await read(context)[key] else { throw missing(context, key) }
                 return shown(key, value)
             },
             Route(
-                .put, one, action: actions.set, rule: writeRule, body: .json(itemBody), answer: itemAnswer, "Set an item",
+                .put, one, action: actions.set, rule: writeRule, versions: versions, body: .json(itemBody), answer: itemAnswer,
+                "Set an item",
                 handler: setItem),
-            Route(.delete, one, action: actions.remove, rule: writeRule, status: removedStatus, "Remove an item", handler: remove),
+            Route(
+                .delete, one, action: actions.remove, rule: writeRule, versions: versions, status: removedStatus, "Remove an item",
+                handler: remove),
         ]
     }
 

@@ -34,6 +34,7 @@ package enum ComputeAPI {
             MigrationRoutes(compute: compute).resource, ServerMigrateRoutes(compute: compute).resource,
             RemoteConsoleRoutes(compute: compute).resource,
             ServerImageRoutes(compute: compute).resource, ServerShelveRoutes(compute: compute).resource,
+            ImageProxyRoutes(compute: compute).resource,
         ]
     }
 }

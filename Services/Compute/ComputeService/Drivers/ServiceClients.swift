@@ -77,8 +77,28 @@ package protocol ImageClient: Sendable {
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws
     /// Deletes an image; succeeds if it does not exist.
     func deleteImage(_ id: String, as subject: ActingSubject) async throws
+    /// An image in Image's own form.
+    ///
+    /// - Throws: 404 if the subject may not see it.
+    func image(_ id: String, as subject: ActingSubject) async throws -> JSONObject
+    /// A page of images in Image's own form.
+    func images(_ query: [(String, String)], as subject: ActingSubject) async throws -> ImagePage
+    /// Changes an image by a JSON patch (RFC 6902).
+    func changeImage(_ id: String, _ patch: [JSONValue], as subject: ActingSubject) async throws
     /// The public address of an image.
     func address(of id: String) async throws -> String
+}
+
+/// A page of Image's list.
+package struct ImagePage: Sendable {
+    package var images: [JSONObject]
+    /// Whether further ones follow the last of these.
+    package var hasMore: Bool
+
+    package init(images: [JSONObject], hasMore: Bool) {
+        self.images = images
+        self.hasMore = hasMore
+    }
 }
 
 /// A request to attach a volume to a server. Repeating an `operation` has no further effect.
@@ -258,6 +278,22 @@ struct RemoteImages: ImageClient {
 
     func deleteImage(_ id: String, as subject: ActingSubject) async throws {
         try await client.acting(for: subject).delete(.image, "/images/\(id)", missingIsFine: true)
+    }
+
+    func image(_ id: String, as subject: ActingSubject) async throws -> JSONObject {
+        try await client.acting(for: subject).get(.image, "/images/\(id)").objectValue ?? [:]
+    }
+
+    func images(_ query: [(String, String)], as subject: ActingSubject) async throws -> ImagePage {
+        let answer = try await client.acting(for: subject).get(.image, "/images", query: query)
+        return ImagePage(
+            images: (answer["images"]?.arrayValue ?? []).compactMap(\.objectValue), hasMore: answer["next"]?.stringValue != nil)
+    }
+
+    func changeImage(_ id: String, _ patch: [JSONValue], as subject: ActingSubject) async throws {
+        _ = try await client.acting(for: subject).request(
+            service: .image, method: .patch, path: "/images/\(id)",
+            headers: [("content-type", "application/openstack-images-v2.1-json-patch")], body: .array(patch))
     }
 
     func address(of id: String) async throws -> String { try await client.endpoint(.image) + "/images/\(id)" }

@@ -174,19 +174,25 @@ enum DesiredState {
                         (SELECT coalesce(json_agg(json_build_object('ip_address', f.ip_address, 'cidr', f.cidr)), '[]')
                             FROM published_port_addresses f WHERE f.port_id = m.id))
                     FROM published_ports m WHERE m.network_id = p.network_id AND m.device_owner = 'network:distributed'
-                    LIMIT 1) AS metadata_port
+                    LIMIT 1) AS metadata_port,
+                (SELECT json_agg(l.floating_ip_address ORDER BY l.floating_ip_address) FROM published_floating_ips l
+                    WHERE l.port_id = p.id) AS floating_ips,
+                (SELECT json_agg(g.name ORDER BY g.name) FROM published_port_security_groups m
+                    JOIN published_security_groups g ON g.id = m.security_group_id WHERE m.port_id = p.id) AS security_groups
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
             WHERE i.server_id = ANY(\(servers)::uuid[]) AND i.state = 'attached' ORDER BY i.server_id, i.position
             """)
         var result: [String: [PortDescription]] = [:]
         for row in rows {
             let addresses = (try row.optionalJSON("addresses")?.arrayValue ?? []).map(address)
-            result[try row.string("server_id"), default: []].append(
-                PortDescription(
-                    id: try row.string("id"), networkID: try row.string("network_id"),
-                    mac: try row.string("mac_address"), mtu: try row.int("mtu"), addresses: addresses,
-                    tag: try row.optionalString("tag"), metadataPort: try row.optionalValue("metadata_port"),
-                    isSecured: try row.bool("port_security_enabled")))
+            var port = PortDescription(
+                id: try row.string("id"), networkID: try row.string("network_id"),
+                mac: try row.string("mac_address"), mtu: try row.int("mtu"), addresses: addresses,
+                tag: try row.optionalString("tag"), metadataPort: try row.optionalValue("metadata_port"),
+                isSecured: try row.bool("port_security_enabled"))
+            port.floatingIPs = (try row.optionalJSON("floating_ips")?.arrayValue ?? []).compactMap(\.stringValue)
+            port.securityGroups = (try row.optionalJSON("security_groups")?.arrayValue ?? []).compactMap(\.stringValue)
+            result[try row.string("server_id"), default: []].append(port)
         }
         return result
     }

@@ -85,6 +85,7 @@ extension NetworkAPI {
 
     func deleteFloatingIP(_ connection: Connection, _ floating: Authorized<Subject>) throws {
         let id = try floating.value(for: "delete_floatingip").id
+        try announcePort(connection, of: id)
         let rows = try connection.query(
             "DELETE FROM floating_ips WHERE id = \(id) RETURNING floating_port_id, project_id")
         guard let row = rows.first else { throw ResourceKind.floatingIPs.notFound("\(id)") }
@@ -98,6 +99,7 @@ extension NetworkAPI {
         switch associationRequest {
         case .unchanged: return
         case .none:
+            try announcePort(connection, of: id)
             try connection.execute(
                 """
                 UPDATE floating_ips SET port_id = NULL, fixed_ip_address = NULL, router_id = NULL, status = 'DOWN',
@@ -118,6 +120,7 @@ extension NetworkAPI {
             "SELECT floating_network_id, floating_ip_address FROM floating_ips WHERE id = \(id)")[0]
         let network = try floating.uuid("floating_network_id")
         let place = try fixedAddress(connection, port, wanted)
+        try announcePort(connection, of: id)
         let router = try connection.query(
             """
             SELECT r.id FROM ports p JOIN port_fixed_ips f ON f.port_id = p.id JOIN routers r ON r.id::text = p.device_id
@@ -139,6 +142,13 @@ extension NetworkAPI {
             throw NetworkFault.alreadyAssociated(
                 try floating.string("floating_ip_address"), port: port, fixed: "\(place.address)")
         }
+        try announcePort(connection, of: id)
+    }
+
+    /// Guests see their floating IPs in their metadata.
+    private func announcePort(_ connection: Connection, of floating: UUID128) throws {
+        try ServerPorts.announce(
+            connection, where: "id = (SELECT port_id FROM floating_ips WHERE id = \(floating))", ambient: ambient)
     }
 
     /// The fixed address to which a floating IP is translated.
@@ -172,6 +182,8 @@ extension NetworkAPI {
     /// Disassociates floating IPs from a port, or from one of its addresses.
     func disassociate(_ connection: Connection, port: UUID128, fixed: IPAddress?) throws {
         let condition: SQL = fixed.map { "fixed_ip_address = \($0)" } ?? "TRUE"
+        try ServerPorts.announce(
+            connection, where: "id IN (SELECT port_id FROM floating_ips WHERE port_id = \(port) AND \(condition))", ambient: ambient)
         try connection.execute(
             """
             UPDATE floating_ips SET port_id = NULL, fixed_ip_address = NULL, router_id = NULL, status = 'DOWN',

@@ -310,7 +310,7 @@ extension NetworkAPI {
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
             where error.isUniqueViolation
         { throw NetworkFault.macInUse(mac, network: network) }
-        if try change.fixedIPRequests != nil
+        if try change.fixedIPRequests != nil || change.groups != nil
             || body.bool("port_security_enabled").map({ try $0 != row.bool("port_security_enabled") }) ?? false
         {
             try ServerPorts.announce(connection, where: "id = \(id)", ambient: ambient)

@@ -153,6 +153,11 @@ extension NetworkAPI {
             changes.set("stateful", stateful)
         }
         try changes.apply(connection, "security_groups", id, at: ambient.now)
+        // Guests see the names of their groups in their metadata.
+        if body["name"] != nil {
+            try ServerPorts.announce(
+                connection, where: "id IN (SELECT port_id FROM port_security_groups WHERE security_group_id = \(id))", ambient: ambient)
+        }
     }
 
     /// - Throws: 409 for the default group, and for a group that ports use.
