@@ -101,3 +101,25 @@ package struct DiagnosticsQuestion: MessageQuestion, Hashable {
 
     package init(serverID: String) { self.serverID = serverID }
 }
+
+/// Has a host load images before a server needs them.
+package struct CacheImages: MessageBody, Hashable {
+    package static let type = "cache_images"
+
+    /// The project and the user whose rights the download needs.
+    package var projectID: String
+    package var userID: String
+    package var images: [ServerSpec.Image]
+
+    private enum CodingKeys: String, CodingKey {
+        case images
+        case projectID = "project_id"
+        case userID = "user_id"
+    }
+
+    package init(projectID: String, userID: String, images: [ServerSpec.Image]) {
+        self.projectID = projectID
+        self.userID = userID
+        self.images = images
+    }
+}

@@ -159,6 +159,7 @@ import Workflow
                 action + "resize": ["resize": ["flavorRef": "2"]],
                 "POST /v2.1/servers/{server_id}/os-interface": ["interfaceAttachment": ["net_id": .string(Fixtures.network)]],
                 "POST /v2.1/servers/{server_id}/os-volume_attachments": ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]],
+                "POST /v2.1/os-aggregates/{aggregate_id}/images": ["cache": [["id": .string(Fixtures.image)]]],
                 "POST /v2.1/os-aggregates/{aggregate_id}/action add_host": ["add_host": ["host": "host-1"]],
                 "POST /v2.1/os-aggregates/{aggregate_id}/action remove_host": ["remove_host": ["host": "host-1"]],
             ]

@@ -128,4 +128,35 @@ import Testing
             #expect(sent?["server"]?["metadata"]?["keys"] == [["name": "win", "type": "x509", "data": .string(text)]])
         }
     }
+
+    @Test func imagesAreLoadedAheadOnTheHostsOfAnAggregate() async throws {
+        try await TestCloud.with { cloud in
+            let made = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]], as: "admin")
+            let id = try #require(made.json["aggregate"]?["id"]?.intValue)
+            let path = "/v2.1/os-aggregates/\(id)"
+            _ = try await cloud.call("POST", path + "/action", ["add_host": ["host": "host-1"]], as: "admin")
+            func cache(_ images: [String], as token: String = "admin", path: String? = nil, version: String = "2.81") async throws -> Int {
+                let body: JSONValue = ["cache": .array(images.map { ["id": .string($0)] })]
+                return try await cloud.call("POST", path ?? "/v2.1/os-aggregates/\(id)/images", body, as: token, version: version)
+                    .status
+            }
+            #expect(try await cache([Fixtures.image]) == 202)
+            try await cloud.cloud.work(cloud.consumer)
+            let order = try #require(cloud.cloud.received.last { $0["type"] == "cache_images" })
+            #expect(order["images"]?.arrayValue?.compactMap { $0["id"] } == [.string(Fixtures.image)])
+            #expect(order["images"]?.arrayValue?.first?["administrator"] != nil)
+            #expect(try await cache([]) == 400)
+            #expect(try await cache([Fixtures.image, Fixtures.image]) == 400)
+            #expect(try await cache([Fixtures.queuedImage]) == 400)
+            #expect(try await cache([Fixtures.volume]) == 400)
+            #expect(try await cache([Fixtures.image], as: "member") == 403)
+            #expect(try await cache([Fixtures.image], version: "2.80") == 404)
+            #expect(try await cache([Fixtures.image], path: "/v2.1/os-aggregates/99/images") == 404)
+            let orders = cloud.cloud.received.count { $0["type"] == "cache_images" }
+            try await cloud.database.write { try $0.execute("UPDATE compute_services SET enabled = false") }
+            #expect(try await cache([Fixtures.image]) == 202)
+            try await cloud.cloud.work(cloud.consumer)
+            #expect(cloud.cloud.received.count { $0["type"] == "cache_images" } == orders)
+        }
+    }
 }

@@ -39,6 +39,14 @@ enum Samples {
             "console_log@1": ConsoleLogQuestion(serverID: id, lines: 20),
             "connect_console@1": ConsoleConnection(serverID: id, kind: .vnc, address: "192.0.2.1:6080", secret: "c2VjcmV0"),
             "diagnostics@1": DiagnosticsQuestion(serverID: id),
+            "cache_images@1": CacheImages(
+                projectID: "project", userID: "user",
+                images: [
+                    .init(
+                        id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "qcow2", size: 1000,
+                        minDiskGiB: 1, diskGiB: 2, properties: ["hw_disk_bus": "virtio"],
+                        administrator: .init(project: "admins", user: "root"))
+                ]),
             "crash_dump@1": CrashDumpQuestion(serverID: id),
             "set_password@1": SetPasswordQuestion(serverID: id, user: "root", password: "secret"),
             "guest_password@1": GuestPassword(host: "host-1", serverID: id, password: "c2VjcmV0"),

@@ -109,3 +109,20 @@ def test_addresses_are_added_and_removed(tenant):
     added = next(address for address in after if address not in before)
     assert act({"removeFixedIp": {"address": added}}) == 202
     assert addresses() == before
+
+
+def test_an_image_is_loaded_ahead(cloud, tenant):
+    admin = cloud.admin.compute
+    image = cloud.admin.create_image(
+        "ahead", filename=str(cloud.state / "images" / "guest.qcow2"), disk_format="qcow2", container_format="bare", wait=True)
+    host = next(service.host for service in admin.services(binary="nova-compute") if service.state == "up")
+    aggregate = admin.create_aggregate(name="ahead-" + tenant.name)
+    try:
+        admin.add_host_to_aggregate(aggregate, host)
+        assert not list(cloud.state.glob(f"**/images/{image.id}-*"))
+        admin.aggregate_precache_images(aggregate, [image.id])
+        wait("the host has the image", lambda: list(cloud.state.glob(f"**/images/{image.id}-*.disk.qcow2")), 60)
+    finally:
+        admin.remove_host_from_aggregate(aggregate, host)
+        admin.delete_aggregate(aggregate)
+        cloud.admin.image.delete_image(image.id)

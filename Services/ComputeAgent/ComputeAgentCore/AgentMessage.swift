@@ -12,6 +12,7 @@ package enum PlaneMessage: Sendable, Hashable {
     case crashDump(serverID: String)
     case setPassword(SetPasswordQuestion)
     case connectConsole(ConsoleConnection)
+    case cacheImages([DesiredImage])
 
     /// - Throws: `FormError`.
     package static func decode(_ body: JSONValue) throws(FormError) -> PlaneMessage {
@@ -43,6 +44,12 @@ package enum PlaneMessage: Sendable, Hashable {
             let order = try read(body, ConsoleConnection.self)
             _ = try FormRules("message").uuid("server_id", order.serverID)
             return .connectConsole(order)
+        case CacheImages.type:
+            let order = try read(body, CacheImages.self)
+            return .cacheImages(
+                try FormRules("message").list("images", order.images) { (image, form) throws(FormError) in
+                    try DesiredImage(image, project: order.projectID, user: order.userID, form)
+                })
         case let other?: throw FormRules("message").wrong("type", "\"\(other)\" is not known to this agent")
         case nil: throw FormRules("message").wrong("type", "is missing")
         }

@@ -52,7 +52,9 @@ extension DesiredServer {
         ephemeralGiB = try form.integer("ephemeral_gb", spec.ephemeralGiB, in: Bounds.diskGiB)
         swapMiB = try form.integer("swap_mb", spec.swapMiB, in: Bounds.swapMiB)
         extraSpecs = spec.extraSpecs.texts
-        image = try spec.image.map { (image) throws(FormError) in try DesiredImage(image, of: spec, form.inner("image")) }
+        image = try spec.image.map { (image) throws(FormError) in
+            try DesiredImage(image, project: spec.projectID, user: spec.userID, form.inner("image"))
+        }
         imageProperties = (image?.properties ?? [:]).merging(spec.imageProperties?.texts ?? [:]) { $1 }
         rescue = try spec.rescue.map { (rescue) throws(FormError) in try DesiredRescue(rescue, of: spec, form.inner("rescue")) }
         keepsDisks = spec.keepsDisks ?? false
@@ -91,7 +93,8 @@ extension DesiredRescue {
         guard let device = Device(rawValue: rescue.device) else { throw form.wrong("device", "must be disk or cdrom") }
         guard let bus = Bus(rawValue: rescue.bus) else { throw form.wrong("bus", "must be virtio, scsi, sata, ide or usb") }
         self.init(
-            image: try DesiredImage(rescue.image, of: server, form.inner("image")), isStable: rescue.isStable, device: device, bus: bus)
+            image: try DesiredImage(rescue.image, project: server.projectID, user: server.userID, form.inner("image")),
+            isStable: rescue.isStable, device: device, bus: bus)
     }
 }
 
@@ -106,14 +109,14 @@ extension ServerJob {
 }
 
 extension DesiredImage {
-    fileprivate init(_ image: ServerSpec.Image, of server: ServerSpec, _ form: FormRules) throws(FormError) {
+    init(_ image: ServerSpec.Image, project: String, user: String, _ form: FormRules) throws(FormError) {
         let administrator = image.administrator?.subject
         self.init(
             id: try form.uuid("id", image.id), checksum: image.checksum, hashAlgorithm: image.hashAlgorithm,
             contentHash: image.contentHash, diskFormat: image.diskFormat, size: image.size,
             minDiskGiB: try DesiredServer.disk(form, "min_disk", image.minDiskGiB ?? 0), diskGiB: image.diskGiB,
             properties: image.properties.texts, isCopied: image.isCopied ?? false,
-            subject: .accepted(project: server.projectID, user: server.userID, administrator: administrator))
+            subject: .accepted(project: project, user: user, administrator: administrator))
     }
 }
 

@@ -58,6 +58,7 @@ package struct PlaneLink: Sendable {
         case .crashDump(let id): try await fleet.crashDump(id)
         case .setPassword(let order): try await fleet.setPassword(order)
         case .connectConsole(let order): return try JSONValue(encoding: try await fleet.connectConsole(order))
+        case .cacheImages(let images): await fleet.cache(images)
         }
         return [:]
     }

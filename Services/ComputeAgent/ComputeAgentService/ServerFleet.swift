@@ -1,6 +1,7 @@
 package import ComputeAgentCore
 package import Contracts
 package import JSON
+import ImageFormat
 import Kernel
 package import Libvirt
 import Logging
@@ -19,6 +20,8 @@ package actor ServerFleet {
     private var unknownDomains: [String: String] = [:]
     private let (audits, auditWanted) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var prunes = true
+    /// Images that are being loaded ahead of a server.
+    private var caching: Task<Void, Never>?
     private var lastProblem: String?
 
     /// How long the record of a removed server is kept, so that a late message does not recreate it.
@@ -280,6 +283,22 @@ package actor ServerFleet {
         }
         return Diagnostics.document(
             desired, power: observed.reportedPower(desired: desired.power), figures: try await hypervisor.statistics(serverID))
+    }
+
+    // MARK: images
+
+    /// Loads images in the background, one after the other. What does not succeed is only logged: a server that needs the image loads
+    /// it then.
+    package func cache(_ wanted: [DesiredImage]) {
+        let earlier = caching
+        caching = Task { [images, log = tools.log] in
+            await earlier?.value
+            for image in wanted {
+                do { _ = try await images.ensure(image, largest: ImageHeader.virtualSizeMax) } catch {
+                    log.warning("an image was not loaded ahead", metadata: ["image": "\(image.id)", "error": "\(error)"])
+                }
+            }
+        }
     }
 
     // MARK: orders to the guest

@@ -1,7 +1,11 @@
 import Authorization
+import ComputeCore
+import Contracts
 import Database
+import ImageAccess
 import JSON
 import Kernel
+import Messaging
 import WebAPI
 
 extension ResourceKind {
@@ -89,10 +93,12 @@ struct AggregateRoutes: Sendable {
                 action(
                     "set_metadata", "set_metadata",
                     .object([.init("metadata", .object([], additional: .values(.nullable(.text))), required: true)]), setMetadata),
-                .unavailable(
+                Route(
                     .post, one + "/images", action: "compute:aggregate:images", rule: Rule.admin, versions: .from(81),
-                    body: .json(.object([.init("cache", .any, required: true)])), "Fetching images ahead is not available in this cloud."
-                ) { try $0.authorize(target: .none) },
+                    body: .json(
+                        .object([
+                            .init("cache", .array(.object([.init("id", .uuid, required: true)]), min: 1, max: 100), required: true)
+                        ])), status: 202, "Load images on all hosts of an aggregate", handler: cacheImages),
             ])
     }
 
@@ -178,6 +184,35 @@ struct AggregateRoutes: Sendable {
             let metadata = try HostAggregateStore.setMetadata(connection, of: decision, changes, at: now)
             let id = decision.value
             return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["metadata": .object(metadata)])
+        }
+    }
+
+    /// Hosts that are down or disabled are passed over, as in Nova.
+    private func cacheImages(_ context: RequestContext) async throws -> Response {
+        let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
+        let aggregate = try decision.value(for: "compute:aggregate:images")
+        let ids = (context.body["cache"]?.arrayValue ?? []).compactMap { $0["id"]?.stringValue.flatMap { UUID128($0)?.description } }
+        guard ids.uniqued.count == ids.count else { throw ResourceError.badRequest("Duplicate images in request") }
+        let caller = try context.caller
+        let subject = ActingSubject(project: try caller.requireProject(), user: caller.userID, grounds: .user)
+        let compute = compute
+        return try await context.write(compute.database) { connection in
+            _ = try AggregateRoutes.response(connection, context, aggregate)
+            let images = try ids.map { id in
+                guard let image = try compute.images.image(connection, id, for: caller), image.status == "active" else {
+                    throw ResourceError.badRequest("Image \(id) could not be found, or is not active.")
+                }
+                return try image.spec(administrator: subject)
+            }
+            let hosts = try connection.query(
+                """
+                SELECT h.host FROM aggregate_hosts h JOIN compute_services t ON t.host = h.host
+                WHERE h.aggregate_id::text = \(aggregate) AND t.enabled AND \(Hosts.isUp("t", compute)) ORDER BY h.host
+                """
+            ).map { try $0.string("host") }
+            let order = CacheImages(projectID: subject.project, userID: subject.user, images: images)
+            for host in hosts { try Outbox.add(connection, order, to: .agent(host: host), ambient: compute.ambient) }
+            return Change(.empty(202), "aggregate", aggregate, content: ["cache": JSONValue(ids)])
         }
     }
 }

@@ -66,15 +66,7 @@ struct ServerImageCheck {
     ///
     /// - Throws: 400 if the image does not say its disk format.
     func content(_ image: UsableImage) throws -> ServerSpec.Image {
-        guard let diskFormat = image.diskFormat else { throw ResourceError.badRequest("Image \(image.id) has no disk_format.") }
-        let size = image.size ?? 0
-        let needed = max(size, image.virtualSize ?? 0)
-        return ServerSpec.Image(
-            id: image.id, checksum: image.checksum, hashAlgorithm: image.hashAlgorithm, contentHash: image.hashValue,
-            diskFormat: diskFormat, size: size, minDiskGiB: image.minDisk,
-            // The size of the root disk on its host if the flavor does not specify one.
-            diskGiB: (needed + (1 << 30) - 1) >> 30, properties: TextMap(image.properties),
-            // The agent downloads the image on behalf of this user if the project's members may not.
-            administrator: image.needsUser ? owner.asUser.map(RecordedSubject.init) : nil)
+        // The agent downloads the image on behalf of this user if the project's members may not.
+        try image.spec(administrator: image.needsUser ? owner.asUser : nil)
     }
 }

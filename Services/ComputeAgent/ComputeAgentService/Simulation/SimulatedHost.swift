@@ -51,7 +51,7 @@ package actor SimulatedHost {
             }
             for server in desired { try await ensure(server) }
         case .consoleLog: return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: ""))
-        case .diagnostics, .connectConsole, .crashDump: return [:]
+        case .diagnostics, .connectConsole, .crashDump, .cacheImages: return [:]
         case .setPassword(let order): throw ResourceError.conflict(GuestAgentFault.missing(order.serverID))
         }
         return [:]
