@@ -140,7 +140,7 @@ let package = Package(
             ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
         + service(
             "Image", "wolke-image", core: ["GuestKeys", "ImageFormat"],
-            ["CZlib", "FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
+            ["CZlib", "Commands", "DiskTool", "FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
@@ -183,7 +183,9 @@ let package = Package(
             tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
-            tests("ImageTests", ["GuestKeys", "ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio], platform: platform),
+            tests(
+                "ImageTests", ["Commands", "GuestKeys", "ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio],
+                platform: platform),
             tests(
                 "BlockStorageTests",
                 ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "FileTransfer", "ImageAccess", nio],

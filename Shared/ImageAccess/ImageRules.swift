@@ -18,7 +18,10 @@ package enum ImageRules {
         "get_members": read, "add_member": write, "get_member": read, "modify_member": member, "delete_member": write,
         "publicize_image": "rule:admin_required", "communitize_image": write, "see_all_images": "rule:admin_required",
         "get_image_location": "!", "get_image_tasks": read, "import_image": write, "stage_image": write,
-        "stores_info_detail": "rule:admin_required",
+        "stores_info_detail": "rule:admin_required", "copy_image": "rule:admin_required", "delete_image_location": write,
+        "add_task": "rule:admin_required",
+        "cache_image": "rule:admin_required", "cache_list": "rule:admin_required", "cache_delete": "rule:admin_required",
+        "cache_clean": "rule:admin_required", "cache_prune": "rule:admin_required",
     ].merging(open.map { ($0, "@") }) { $1 }
         .merging(definitionReads.map { ($0, definition) }) { $1 }.merging(definitionWrites.map { ($0, "rule:admin_required") }) { $1 }
 

@@ -45,7 +45,7 @@ enum Samples {
                     .init(
                         id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "qcow2", size: 1000,
                         minDiskGiB: 1, diskGiB: 2, properties: ["hw_disk_bus": "virtio"],
-                        administrator: .init(project: "admins", user: "root"))
+                        administrator: .init(project: "admins", user: "root"), isCopied: true)
                 ]),
             "crash_dump@1": CrashDumpQuestion(serverID: id),
             "set_password@1": SetPasswordQuestion(serverID: id, user: "root", password: "secret"),

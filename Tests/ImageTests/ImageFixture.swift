@@ -18,12 +18,16 @@ struct ImageFixture: Sendable {
     let api: API
     let database: Database
     let files: FileStore
+    let stores: ImageStores
     let cleanupTask: ImageCleanupTask
     let module: ServiceModule
+    let cache: MachineImageCache?
+    let time: ManualTime?
 
     static func with(
         limits: ImageServiceLimits = ImageServiceLimits(), policy: [String: String] = [:],
-        resolve: @escaping PublicDownload.Resolve = { _ in [] }, time: any TimeSource = SystemTime(),
+        resolve: @escaping PublicDownload.Resolve = { _ in [] }, time: any TimeSource = SystemTime(), stores names: [String] = [],
+        default usual: String = "file", cacheBytes: Int? = nil,
         _ body: (ImageFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -32,14 +36,22 @@ struct ImageFixture: Sendable {
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try await TestDatabase.with { test in
             let files = try FileStore(directory: directory, threads: 2)
+            let stores = try ImageStores(
+                base: files, names.compactMap { StoreDeclaration("\($0)=file:\(directory)/stores/\($0)") }, default: usual)
             let ambient = Ambient(time: time, random: SeededRandom(seed: 4))
             let log = Telemetry.logger(service: "test", level: "critical")
-            let module = try ImageModule.make(
-                files: files, limits: limits, resolve: resolve,
-                .test(test.database, .image, ambient: ambient, policy: policy, publicURL: "http://images.example"))
-            let cleanupTask = ImageCleanupTask(database: test.database, files: files, ambient: ambient, log: log)
+            let surroundings = ServiceSurroundings.test(
+                test.database, .image, ambient: ambient, policy: policy, publicURL: "http://images.example")
+            let cache = try cacheBytes.map { bytes in
+                let files = try FileStore(directory: directory + "/cache", sharing: files.threads)
+                return MachineImageCache(files: files, bytesMax: bytes, stores: stores, surroundings)
+            }
+            let module = try ImageModule.make(stores: stores, limits: limits, cache: cache, resolve: resolve, surroundings)
+            let cleanupTask = ImageCleanupTask(database: test.database, stores: stores, ambient: ambient, log: log)
             try await body(
-                ImageFixture(api: module.api, database: test.database, files: files, cleanupTask: cleanupTask, module: module))
+                ImageFixture(
+                    api: module.api, database: test.database, files: files, stores: stores, cleanupTask: cleanupTask, module: module,
+                    cache: cache, time: time as? ManualTime))
         }
     }
 
@@ -136,7 +148,14 @@ struct ImageFixture: Sendable {
         try await call("GET", "/v2/images/\(id)", token: "admin")["status"]?.stringValue
     }
 
-    var stored: [String] { (try? FileManager.default.contentsOfDirectory(atPath: files.directory)) ?? [] }
+    var stored: [String] { stored(in: files.directory).filter { $0 != "stores" && $0 != "cache" } }
+    var cachePath: String { files.directory + "/cache" }
+
+    /// The files of a further store.
+    func stored(in store: String) -> [String] {
+        let path = store.hasPrefix("/") ? store : "\(files.directory)/stores/\(store)"
+        return ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted()
+    }
 }
 
 final class Collector: ByteSink {

@@ -77,8 +77,17 @@ extension Image {
         stagingID.map { StagedContent(id: $0, size: stagingSize, checksum: stagingChecksum, hashValue: stagingHash) }
     }
 
-    /// Bytes of data that count for the quota; nil without data.
-    package var storedSize: Int? { size ?? stagingSize }
+    /// MiB that count for the quota, each store separately; nil without data.
+    package var storedMebibytes: Int? {
+        if let size { return ImageQuotas.mebibytes(size, stores: storeNames.count) }
+        return stagingSize.map { ImageQuotas.mebibytes($0) }
+    }
+
+    /// The stores that have the data; empty without data.
+    package var storeNames: [String] {
+        guard fileID != nil else { return [] }
+        return stores.isEmpty ? [StoreDeclaration.base] : stores
+    }
 }
 
 /// Data that was sent ahead of an import.

@@ -21,6 +21,17 @@ package struct ImageImport: Sendable, Hashable {
     package let allStoresMustSucceed: Bool
     package let isForAllStores: Bool
 
+    /// The stores that a copy of the image adds.
+    ///
+    /// - Throws: 400 for a store that has the image already, unless all stores were requested.
+    package func added(to image: Image) throws -> [String] {
+        let present = image.storeNames
+        if !isForAllStores, let store = stores.first(where: { present.contains($0) }) {
+            throw ResourceError.badRequest("Image is already present at store '\(store)'")
+        }
+        return stores.filter { !present.contains($0) }
+    }
+
     /// - Parameters:
     ///   - enabled: the methods that the operator allows.
     ///   - stores: all stores, the default first.

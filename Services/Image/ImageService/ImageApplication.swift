@@ -1,5 +1,7 @@
 import Client
+import Commands
 import Contracts
+import Foundation
 import ImageCore
 import Kernel
 package import ServiceKit
@@ -15,10 +17,24 @@ package struct ImageApplication: Sendable {
     package static let settingsKeys: [SettingsKey] =
         [
             .string("directory", default: "/var/lib/wolke/images", "Directory of the image data; replicas share it."),
+            .list("stores", default: [], "Further stores: NAME=file:DIRECTORY, such as archive=file:/srv/archive."),
+            .string("default_store", default: "file", "The store for images whose request names none; file is that of directory."),
+            .string(
+                "cache_directory", default: nil, "Directory of this machine for images that are downloaded often; none if it is not set."),
+            .integer("cache_size_gb", default: 10, in: 1...65_536, "Size to which the cache is pruned, in GiB."),
             .integer("size_limit_gb", default: 1024, in: 1...65_536, "Largest upload, in GiB."),
             .list(
                 "import_methods", default: ["glance-direct", "web-download"],
                 "How images can be imported: glance-direct, web-download, copy-image."),
+            .string(
+                "property_protection_file", default: nil,
+                "File of the roles that may create, read, update and delete properties of images, in Glance's form."),
+            .choice(
+                "import_format", ["unchanged", "raw", "qcow2"], default: "unchanged",
+                "Format to which imports convert raw, qcow2, vmdk, vdi and vhd images."),
+            .integer(
+                "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
+                "Numeric user and group id, used by nothing else, of the tools that read images."),
             .list("download_ports", default: ["80", "443"], "Ports from which web-download may read."),
             .list("download_hosts", default: [], "Hosts from which web-download may read; empty for all."),
             .list("download_denied_hosts", default: [], "Hosts from which web-download may not read."),
@@ -30,12 +46,42 @@ package struct ImageApplication: Sendable {
     /// Runs until the process is stopped.
     package func run() async throws {
         let settings = process.settings
-        let files = try FileStore(directory: settings.string("image.directory"))
+        let stores = try ImageApplication.stores(settings)
         let limits = ImageServiceLimits(
             quotas: QuotaDeclaration.limits(ImageQuotas.all, in: settings), uploadBytesMax: settings.integer("image.size_limit_gb") << 30,
             importMethods: try settings.values("image.import_methods", "an import method") { ImageImport.Method(rawValue: $0) },
-            download: try ImageApplication.download(settings))
-        try await process.run { try ImageModule.make(files: files, limits: limits, $0) }
+            download: try ImageApplication.download(settings),
+            converter: DiskFormat(rawValue: settings.string("image.import_format")).flatMap {
+                ImageConverter(to: $0, in: Sandbox(user: settings.integer("image.sandbox_user")))
+            }, protections: try ImageApplication.protections(settings))
+        let cacheFiles = try settings.optionalString("image.cache_directory").map { try FileStore(directory: $0) }
+        let cacheBytes = settings.integer("image.cache_size_gb") << 30
+        try await process.run { surroundings in
+            let cache = cacheFiles.map {
+                MachineImageCache(files: $0, bytesMax: cacheBytes, stores: stores, surroundings)
+            }
+            return try ImageModule.make(stores: stores, limits: limits, cache: cache, surroundings)
+        }
+    }
+
+    /// - Throws: `SettingsError` naming key and value; `FileError` for a directory that cannot be used.
+    private static func stores(_ settings: Settings) throws -> ImageStores {
+        let base = try FileStore(directory: settings.string("image.directory"))
+        let declared = try settings.values("image.stores", "a store: NAME=file:DIRECTORY") { StoreDeclaration($0) }
+        do {
+            return try ImageStores(base: base, declared, default: settings.string("image.default_store"))
+        } catch let error as ResourceError { throw SettingsError(["image.stores: \(error.message)"]) }
+    }
+
+    /// - Throws: `SettingsError` naming the file and the error in it.
+    private static func protections(_ settings: Settings) throws -> PropertyProtections? {
+        guard let path = settings.optionalString("image.property_protection_file") else { return nil }
+        guard let bytes = FileManager.default.contents(atPath: path) else {
+            throw SettingsError(["image.property_protection_file: the file \(path) cannot be read"])
+        }
+        do { return try PropertyProtections(String(decoding: bytes, as: UTF8.self)) } catch {
+            throw SettingsError(["image.property_protection_file: \(path): \(error)"])
+        }
     }
 
     /// From where images can be downloaded.

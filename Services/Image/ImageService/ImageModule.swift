@@ -10,20 +10,22 @@ import WebAPI
 /// The Image service as a module.
 package enum ImageModule {
     /// - Parameters:
-    ///   - files: the store of the images' data.
+    ///   - stores: where the images' data is.
+    ///   - cache: of this machine; nil for none.
     ///   - resolve: finds the addresses of the hosts from which images are downloaded.
     /// - Throws: 400 for a policy rule that cannot be parsed.
     package static func make(
-        files: FileStore, limits: ImageServiceLimits, resolve: @escaping PublicDownload.Resolve = PublicDownload.system,
+        stores: ImageStores, limits: ImageServiceLimits, cache: MachineImageCache? = nil,
+        resolve: @escaping PublicDownload.Resolve = PublicDownload.system,
         _ surroundings: ServiceSurroundings
     ) throws -> ServiceModule {
         let workflows = ImageWorkflows(
-            database: surroundings.database, files: files, quota: ImageQuota(limits.quotas),
+            database: surroundings.database, stores: stores, quota: ImageQuota(limits.quotas),
             download: PublicDownload(limits.download, ambient: surroundings.ambient, resolve: resolve), limits: limits,
             ambient: surroundings.ambient)
-        let handlers = ImageHandlers(database: surroundings.database, files: files, limits: limits, workflows: workflows)
+        let handlers = ImageHandlers(database: surroundings.database, stores: stores, limits: limits, workflows: workflows, cache: cache)
         let cleanup = ImageCleanupTask(
-            database: surroundings.database, files: files, ambient: surroundings.ambient, log: surroundings.log)
+            database: surroundings.database, stores: stores, ambient: surroundings.ambient, log: surroundings.log)
         let definitions = DefinitionLoadTask(
             database: surroundings.database, ambient: surroundings.ambient, log: surroundings.log)
         let quotas = PeriodicTask(
@@ -40,11 +42,11 @@ package enum ImageModule {
             ],
             resources: [
                 handlers.discoveryResource, handlers.resource, handlers.fileResource, handlers.memberResource,
-                handlers.importResource, handlers.metadataNamespaceResource,
+                handlers.importResource, handlers.storeResource, handlers.cacheResource, handlers.metadataNamespaceResource,
             ] + handlers.metadataPartResources, rules: ImageRules.defaults)
         return ServiceModule(
             .image, surroundings, api: api, workflows: workflows.definitions,
-            loops: [
+            loops: (cache.map { cache in [.init("cache") { try await cache.run() }] } ?? []) + [
                 .init("cleanup") { try await cleanup.run() }, .init("quota audit") { try await quotas.run() },
                 .init("metadata definitions") { try await definitions.run() },
             ],

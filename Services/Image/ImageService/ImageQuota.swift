@@ -17,11 +17,11 @@ struct ImageQuota: Sendable {
     }
 
     /// The size for the quota: whole MiB, rounded up.
-    static func mebibytes(_ bytes: Int) -> Int { (bytes + (1 << 20) - 1) >> 20 }
+    static func mebibytes(_ bytes: Int) -> Int { ImageQuotas.mebibytes(bytes) }
 
     func amounts(_ image: Image) -> [(quota: QuotaDeclaration, amount: Int)] {
         var amounts = [(quota: ImageQuotas.count, amount: 1)]
-        if let size = image.storedSize { amounts.append((quota: ImageQuotas.size, amount: ImageQuota.mebibytes(size))) }
+        if let size = image.storedMebibytes { amounts.append((quota: ImageQuotas.size, amount: size)) }
         return amounts
     }
 

@@ -15,7 +15,7 @@ enum Images: Creatable, Settable {
         progress: ProgressRule(field: "status", created: ["active"], failed: ["killed", "deleted"], deleted: ["deleted"]))
     static let verbs: [any ParsableCommand.Type] = [
         List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Upload.self, Download.self, Stage.self,
-        Import.self, ResourceCommand<ImageTasks>.self, ResourceCommand<Metadefs>.self,
+        Import.self, Copy.self, ResourceCommand<ImageTasks>.self, ResourceCommand<ImageStores>.self, ResourceCommand<Metadefs>.self,
     ]
 
     enum Visibility: String, ExpressibleByArgument, CaseIterable { case `private`, shared, community, `public` }
@@ -37,6 +37,7 @@ enum Images: Creatable, Settable {
     struct CreateOptions: CreateArguments {
         @Argument(help: "The image's name.") var name: String
         @Option(help: ArgumentHelp("The disk image to upload.", valueName: "file"), completion: .file()) var file: String?
+        @Option(help: ArgumentHelp("The store for the data.", valueName: "store")) var store: String?
         @Option(help: "qcow2, raw, iso, …") var diskFormat = "qcow2"
         @Option(help: "The container around the disk; bare for none.") var containerFormat = "bare"
         @Option(help: ArgumentHelp("Minimum disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
@@ -67,7 +68,7 @@ enum Images: Creatable, Settable {
         guard let file else { return image }
         let id = try kind.id(image)
         do {
-            try await upload(file, id: id, api)
+            try await upload(file, id: id, store: options.store, api)
         } catch {
             try await api.client.delete(.image, kind.path(id: id), missingIsFine: true)
             throw error
@@ -75,17 +76,17 @@ enum Images: Creatable, Settable {
         return try await api.get(kind, id: id)
     }
 
-    static func upload(_ file: FileContent, id: String, _ api: API) async throws {
-        try await send(file, to: "file", id: id, api)
+    static func upload(_ file: FileContent, id: String, store: String?, _ api: API) async throws {
+        try await send(file, to: "file", id: id, headers: store.map { [("x-image-meta-store", $0)] } ?? [], api)
     }
 
     /// - Parameter place: the last part of the path: `file` or `stage`.
-    static func send(_ file: FileContent, to place: String, id: String, _ api: API) async throws {
+    static func send(_ file: FileContent, to place: String, id: String, headers: [(String, String)] = [], _ api: API) async throws {
         let progress = TransferProgress("Uploading \(file.path)", total: file.length, time: api.client.ambient.time)
         defer { progress.end() }
-        _ = try await api.client.upload(service: .image, path: kind.path(id: id) + "/\(place)", length: Int64(file.length)) {
-            try file.open(progress)
-        }
+        _ = try await api.client.upload(
+            service: .image, path: kind.path(id: id) + "/\(place)", headers: headers, length: Int64(file.length)
+        ) { try file.open(progress) }
     }
 
     struct SetOptions: SetArguments {
@@ -126,11 +127,12 @@ enum Images: Creatable, Settable {
         static let configuration = CommandConfiguration(abstract: "Upload the data of an image.")
         @Argument(help: "The image, which has no data yet.") var image: String
         @Argument(help: "The disk image.", completion: .file()) var file: String
+        @Option(help: ArgumentHelp("The store for the data.", valueName: "store")) var store: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {
             let content = try FileContent(file)
-            try await Images.upload(content, id: try await api.id(kind, image), api)
+            try await Images.upload(content, id: try await api.id(kind, image), store: store, api)
         }
     }
 

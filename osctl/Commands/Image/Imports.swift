@@ -37,27 +37,14 @@ extension Images {
         static let configuration = CommandConfiguration(abstract: "Import the data of an image: what was staged, or from a URL.")
         @Argument(help: "The image.") var image: String
         @Option(help: "Download the data from here.") var uri: String?
-        @Option(help: ArgumentHelp("A store for the data (repeatable).", valueName: "store")) var store: [String] = []
+        @OptionGroup var stores: StoreOptions
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: API) async throws {
-            let id = try await api.id(kind, image)
             var method: JSONObject = ["name": uri == nil ? "glance-direct" : "web-download"]
             method.put("uri", uri)
-            var body: JSONObject = ["method": .object(method)]
-            if !store.isEmpty { body["stores"] = JSONValue(store) }
-            _ = try await api.client.request(service: .image, method: .post, path: kind.path(id: id) + "/import", body: .object(body))
-            let tasks = try await api.client.get(.image, kind.path(id: id) + "/tasks")["tasks"]?.arrayValue ?? []
-            guard let task = tasks.first, let taskID = task["id"]?.stringValue else {
-                throw CommandFailure("The service has no task for the import of \(image).")
-            }
-            guard waiting.wait, let rule = ImageTasks.kind.progress else {
-                print("Importing \(image). See: osctl image task show \(taskID)")
-                return
-            }
-            _ = try await Waiter(api, limit: waiting.timeout).reach(rule.created, ImageTasks.kind, id: taskID, rule: rule)
-            print("Imported \(image).")
+            try await Images.transfer(image, method: method, stores, waiting, api, "Importing", "Imported")
         }
     }
 }

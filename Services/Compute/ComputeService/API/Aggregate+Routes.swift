@@ -204,12 +204,7 @@ struct AggregateRoutes: Sendable {
                 }
                 return try image.spec(administrator: subject)
             }
-            let hosts = try connection.query(
-                """
-                SELECT h.host FROM aggregate_hosts h JOIN compute_services t ON t.host = h.host
-                WHERE h.aggregate_id::text = \(aggregate) AND t.enabled AND \(Hosts.isUp("t", compute)) ORDER BY h.host
-                """
-            ).map { try $0.string("host") }
+            let hosts = try HostAggregateStore.readyHosts(connection, aggregate, compute)
             let order = CacheImages(projectID: subject.project, userID: subject.user, images: images)
             for host in hosts { try Outbox.add(connection, order, to: .agent(host: host), ambient: compute.ambient) }
             return Change(.empty(202), "aggregate", aggregate, content: ["cache": JSONValue(ids)])

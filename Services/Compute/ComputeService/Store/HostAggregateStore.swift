@@ -28,6 +28,16 @@ enum HostAggregateStore {
         return id
     }
 
+    /// The hosts of an aggregate that are up and enabled.
+    static func readyHosts(_ connection: Connection, _ id: String, _ compute: Compute) throws -> [String] {
+        try connection.query(
+            """
+            SELECT h.host FROM aggregate_hosts h JOIN compute_services t ON t.host = h.host
+            WHERE h.aggregate_id::text = \(id) AND t.enabled AND \(Hosts.isUp("t", compute)) ORDER BY h.host
+            """
+        ).map { try $0.string("host") }
+    }
+
     /// Locks an aggregate's row.
     ///
     /// - Throws: 404 if there is no such aggregate.

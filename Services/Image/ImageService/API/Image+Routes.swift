@@ -11,14 +11,19 @@ import WebAPI
 /// The handlers of the image API and their dependencies.
 package struct ImageHandlers: Sendable {
     let database: Database
-    let files: FileStore
+    let stores: ImageStores
     let quota: ImageQuota
     let limits: ImageServiceLimits
     let workflows: ImageWorkflows
+    /// This machine's cache; nil if it has none.
+    let cache: MachineImageCache?
 
-    package init(database: Database, files: FileStore, limits: ImageServiceLimits, workflows: ImageWorkflows) {
+    package init(
+        database: Database, stores: ImageStores, limits: ImageServiceLimits, workflows: ImageWorkflows, cache: MachineImageCache? = nil
+    ) {
+        self.cache = cache
         self.database = database
-        self.files = files
+        self.stores = stores
         self.limits = limits
         self.workflows = workflows
         quota = workflows.quota
@@ -27,7 +32,7 @@ package struct ImageHandlers: Sendable {
     var download: PublicDownload { workflows.download }
     var importMethods: [ImageImport.Method] { limits.importMethods }
     /// The names of all stores, the default first.
-    var storeNames: [String] { ["file"] }
+    var storeNames: [String] { stores.names }
 
     var resource: Resource {
         Resource(
@@ -98,11 +103,12 @@ package struct ImageHandlers: Sendable {
     // MARK: reading
 
     private func list(_ context: RequestContext) async throws -> Response {
-        try await ResourceKind.images.list(database, context)
+        try checkFilters(context)
+        return try readable(try await ResourceKind.images.list(database, context), context)
     }
 
     private func response(_ connection: Connection, _ context: RequestContext, _ id: String, status: Int = 200) throws -> Response {
-        try ResourceKind.images.one(connection, context, where: "t.id = \(id)::uuid", id: id, status: status)
+        try readable(ResourceKind.images.one(connection, context, where: "t.id = \(id)::uuid", id: id, status: status), context)
     }
 
     private func show(_ context: RequestContext) async throws -> Response {
@@ -130,6 +136,7 @@ package struct ImageHandlers: Sendable {
         }
         let decision = try context.authorize(image, target: .project(image.owner))
         try authorizeVisibility(context, decision.value)
+        try checkProperties(context, [:], image.properties)
         return try await context.write(database) { connection in
             let image = decision.value
             try quota.reserve(connection, image)
@@ -145,7 +152,7 @@ package struct ImageHandlers: Sendable {
     }
 
     /// - Throws: 403 if the caller may not make the image public.
-    private func authorizeVisibility(_ context: RequestContext, _ image: Image) throws {
+    func authorizeVisibility(_ context: RequestContext, _ image: Image) throws {
         switch image.visibility {
         case .public: try context.authorize(target: .project(image.owner), action: "publicize_image")
         case .community: try context.authorize(target: .project(image.owner), action: "communitize_image")
@@ -165,6 +172,7 @@ package struct ImageHandlers: Sendable {
             let before = decision.value
             let patch = try ImagePatch(context.body, dialect: dialect)
             let after = try patch.applied(to: before, isAdmin: decision.caller.isAdmin)
+            try checkProperties(context, before.properties, after.properties)
             if after.visibility != before.visibility { try authorizeVisibility(context, after) }
             if after.owner != before.owner {
                 try quota.release(connection, before)
@@ -177,7 +185,7 @@ package struct ImageHandlers: Sendable {
 
     private func delete(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
-        let removed = Box<[String]>([])
+        let removed = Box<[(store: String, file: String)]>([])
         let response = try await context.write(database) { connection in
             let decision = try authorized(connection, context, id)
             let image = decision.value
@@ -186,16 +194,20 @@ package struct ImageHandlers: Sendable {
             }
             try ImageStore.delete(connection, decision)
             try quota.release(connection, image)
-            removed.value = [image.fileID, image.staging?.size == nil ? nil : image.staging?.id].compactMap { $0 }
+            if let file = image.fileID { removed.value += image.storeNames.map { (store: $0, file: file) } }
+            if let staged = image.staging, staged.size != nil { removed.value.append((store: StoreDeclaration.base, file: staged.id)) }
             return Change(.empty(), "image", id)
         }
-        // If this fails, the next run of the cleanup task deletes the file.
-        for file in removed.value {
-            do { try await files.remove(file) } catch {
-                context.log.warning("image data is left for the cleanup task", metadata: ["file": "\(file)", "error": "\(error)"])
-            }
-        }
+        for (store, file) in removed.value { await remove(file, from: store, context.log) }
         return response
+    }
+
+    /// Removes data that the database does not know any more. If this fails, the next run of the cleanup task does it.
+    func remove(_ file: String, from store: String, _ log: Logger) async {
+        do { try await stores[store]?.remove(file) } catch {
+            log.warning(
+                "image data is left for the cleanup task", metadata: ["file": "\(file)", "store": "\(store)", "error": "\(error)"])
+        }
     }
 
     private func addTag(_ context: RequestContext) async throws -> Response {
@@ -255,14 +267,20 @@ package struct ImageServiceLimits: Sendable {
     package var importMethods: [ImageImport.Method]
     /// From where they can be downloaded.
     package var download: PublicDownload.Rules
+    /// Who may see and change which properties; nil if all may.
+    package var protections: PropertyProtections?
+    /// Converts imported images; nil if they keep their format.
+    package var converter: ImageConverter?
 
     package init(
         quotas: [String: Int] = [:], uploadBytesMax: Int = 1 << 40, importMethods: [ImageImport.Method] = [.direct, .download],
-        download: PublicDownload.Rules = PublicDownload.Rules()
+        download: PublicDownload.Rules = PublicDownload.Rules(), converter: ImageConverter? = nil, protections: PropertyProtections? = nil
     ) {
         self.quotas = quotas
         self.uploadBytesMax = uploadBytesMax
         self.importMethods = importMethods
         self.download = download
+        self.converter = converter
+        self.protections = protections
     }
 }

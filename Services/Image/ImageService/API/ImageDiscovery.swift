@@ -23,20 +23,7 @@ extension ImageHandlers {
                 schema("member", ImageSchemas.member), schema("members", ImageSchemas.members),
                 schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
             ] + MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
-                Route(.get, "/v2/info/stores", action: "get_stores_info", rule: ImageRules.rule("get_stores_info"), "Stores") { context in
-                    try context.authorize(target: .none)
-                    return .json(200, ["stores": [["id": "file", "default": true]]])
-                },
-                Route(
-                    .get, "/v2/info/stores/detail", action: "stores_info_detail", rule: ImageRules.rule("stores_info_detail"),
-                    "Stores in detail"
-                ) { context in
-                    try context.authorize(target: .none)
-                    return .json(
-                        200,
-                        ["stores": [["id": "file", "type": "file", "default": true, "properties": ["data_dir": .string(files.directory)]]]])
-                },
-                Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage),
+                Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage)
             ])
     }
 

@@ -44,9 +44,10 @@ extension ImageHandlers {
             try requireOctets(context)
             return try self.plan(connection, image)
         }
+        let store = try store(context)
         let expected = try expectedSize(context)
         if let expected, expected > plan.bytesMax { throw plan.tooLarge }
-        let file = try await files.receive(context.ambient.newUUID().description)
+        let file = try await store.driver.receive(context.ambient.newUUID().description)
         do {
             let image = try await database.write { connection in
                 let image = try authorized(connection, context, id)
@@ -55,26 +56,32 @@ extension ImageHandlers {
                 return image
             }
             let inspector = ContentInspector(declared: plan.declared, sizeMax: plan.bytesMax, tooLarge: plan.tooLarge)
-            let content = try await files.take(context.stream, into: file, inspector, expected: expected)
-            let response = try await finish(context, image, file.id, content)
+            let content = try await store.driver.take(context.stream, into: file, inspector, expected: expected)
+            let response = try await finish(context, image, file.id, content, store.name)
             file.release()
             return response
         } catch {
-            await abandon(file, context.ambient, context.log)
+            await abandon(file, store.driver, context.ambient, context.log)
             throw error
         }
     }
 
+    /// The store that the request names; the default store if it names none.
+    ///
+    /// - Throws: 400 for an unknown store.
+    func store(_ context: RequestContext) throws -> NamedStore {
+        guard let name = context.headers["x-image-meta-store"] else { return stores.usual }
+        guard let store = stores.all.first(where: { $0.name == name }) else {
+            throw ResourceError.badRequest(
+                "Invalid value for header x-image-meta-store: '\(name.prefix(64))'. It must be \(storeNames.joined(separator: ", ")).")
+        }
+        return store
+    }
+
     /// The size of the data according to the client; nil if unknown.
     ///
-    /// - Throws: 400 for an unknown store, and for invalid or differing sizes.
+    /// - Throws: 400 for invalid or differing sizes.
     func expectedSize(_ context: RequestContext) throws -> Int? {
-        if let store = context.headers["x-image-meta-store"], !storeNames.contains(store) {
-            throw ResourceError.badRequest(
-                """
-                Invalid value for header x-image-meta-store: '\(store.prefix(64))'. It must be \(storeNames.joined(separator: ", ")).
-                """)
-        }
         let length = context.headers["content-length"].flatMap { Int($0) }
         guard let text = context.headers["x-openstack-image-size"] else { return length }
         guard let size = Int(text), size >= 0, length ?? size == size else {
@@ -97,13 +104,13 @@ extension ImageHandlers {
     }
 
     private func finish(
-        _ context: RequestContext, _ image: Authorized<Image>, _ upload: String, _ content: ReceivedContent
+        _ context: RequestContext, _ image: Authorized<Image>, _ upload: String, _ content: ReceivedContent, _ store: String
     ) async throws -> Response {
         let id = image.value.id.text
         return try await context.write(database) { connection in
             guard
                 let owner = try ImageStore.finishUpload(
-                    connection, image, upload: upload, content, now: context.ambient.now)
+                    connection, image, upload: upload, content, store: store, now: context.ambient.now)
             else { throw ResourceError(.gone, "The image \(id) was deleted while its data was uploaded.") }
             try quota.quota.reserve(
                 connection, project: owner, [(ImageQuotas.size, ImageQuota.mebibytes(content.size))])
@@ -114,15 +121,14 @@ extension ImageHandlers {
     }
 
     /// Resets the image to queued without data, even if the request was cancelled.
-    private func abandon(_ file: IncomingFile, _ ambient: Ambient, _ log: Logger) async {
+    private func abandon(_ file: any IncomingData, _ driver: any ImageStoreDriver, _ ambient: Ambient, _ log: Logger) async {
         let database = database
-        let files = files
         await Task {
             do {
                 try await database.write { try ImageStore.abandonUpload($0, upload: file.id, now: ambient.now) }
                 let known = try await database.read { try ImageStore.known($0, [file.id]) }
                 // If the response to the commit was lost, the commit may have succeeded.
-                if known.isEmpty { try await files.threads.run { try file.discard() } } else { file.release() }
+                if known.isEmpty { try await driver.threads.run { try file.discard() } } else { file.release() }
             } catch {
                 file.release()
                 log.warning("an upload is left for the cleanup task", metadata: ["file": "\(file.id)", "error": "\(error)"])
@@ -132,23 +138,21 @@ extension ImageHandlers {
 
     // MARK: download
 
+    private func open(_ image: Image) async throws -> (data: any StoredData, driver: any ImageStoreDriver) {
+        if let cache, let data = await cache.open(image) { return (data, cache.files) }
+        return try await stores.open(image)
+    }
+
     private func download(_ context: RequestContext) async throws -> Response {
         let id = try id(context)
         let image = try await database.read { connection in
             try authorized(connection, context, id, locked: false).value
         }
-        guard let fileID = image.fileID else { return .empty() }
+        guard image.fileID != nil else { return .empty() }
         if image.status == .deactivated, !context.allows("download_deactivated_image") {
             throw ResourceError.forbidden("The requested image has been deactivated. Image data download is forbidden.")
         }
-        let file: StoredFile
-        do { file = try await files.open(fileID) } catch {
-            // The image was deleted in the meantime, or the data is lost; the log shows which.
-            throw ResourceError.unavailable("the data of image \(id) cannot be opened: \(error)")
-        }
-        guard file.size == image.size else {
-            throw ResourceError.internalError("the data of image \(id) has \(file.size) bytes instead of \(image.size ?? 0)")
-        }
+        let (file, driver) = try await open(image)
         var headers: Headers = ["content-type": "application/octet-stream", "accept-ranges": "bytes"]
         var range = 0..<file.size
         var status = 200
@@ -165,7 +169,6 @@ extension ImageHandlers {
             }
         }
         if status == 200 { headers["content-md5"] = image.checksum }
-        let files = files
         let bytes = range
         return Response(
             status: status, headers: headers,
@@ -174,7 +177,7 @@ extension ImageHandlers {
                 while offset < bytes.upperBound {
                     let start = offset
                     let count = min(FileStore.chunkBytes, bytes.upperBound - start)
-                    let chunk = try await files.threads.run { try file.read(start, count) }
+                    let chunk = try await driver.threads.run { try file.read(start, count) }
                     try await sink.write(chunk)
                     offset += count
                 }

@@ -45,6 +45,9 @@ extension ImageHandlers {
                     try await ResourceKind.tasks.hiding(["input", "result", "message"]).list(database, context)
                 },
                 Route(
+                    .post, "/v2/tasks", action: "add_task", rule: ImageRules.rule("add_task"), body: .json(ImageHandlers.taskBody),
+                    status: 201, answer: .one(.tasks), "Import a new image from a URL (deprecated)", handler: createTask),
+                Route(
                     .get, "/v2/tasks/{task_id}", action: "get_task", rule: ImageRules.rule("get_task"), answer: .one(.tasks),
                     "Show a task", handler: showTask),
             ])
@@ -85,6 +88,7 @@ extension ImageHandlers {
         }
         let expected = try expectedSize(context)
         if let expected, expected > limit.bytes { throw limit.error }
+        let files = stores.base
         let file = try await files.receive(context.ambient.newUUID().description)
         do {
             let image = try await database.write { connection in
@@ -120,8 +124,8 @@ extension ImageHandlers {
     }
 
     /// Resets the image to queued without data, even if the request was cancelled.
-    private func abandonStaging(_ file: IncomingFile, _ ambient: Ambient, _ log: Logger) async {
-        let (database, files) = (database, files)
+    private func abandonStaging(_ file: any IncomingData, _ ambient: Ambient, _ log: Logger) async {
+        let (database, files) = (database, stores.base)
         await Task {
             do {
                 try await database.write { try ImageImportStore.abandonStaging($0, staging: file.id, now: ambient.now) }
@@ -148,31 +152,49 @@ extension ImageHandlers {
         }
         return try await context.write(database) { connection in
             let image = try authorized(connection, context, id)
+            try image.value(for: "import_image")
             try requested.check(image.value)
-            // With one store, its images are in all stores.
-            if requested.method == .copy {
-                guard requested.isForAllStores else {
-                    throw ResourceError.badRequest("Image is already present at store '\(requested.stores[0])'")
-                }
-                try image.value(for: "import_image")
-                return Change(.empty(202), "image", id)
-            }
-            let task = ImageImportStore.NewTask(
-                id: context.ambient.newUUID(), imageID: id, project: try context.caller.projectID ?? image.value.owner,
-                user: try context.caller.userID, requestID: context.requestID,
-                input: ["image_id": .string(id), "import_req": context.body, "backend": JSONValue(requested.stores)])
-            let file = context.ambient.newUUID().description
+            if requested.method == .copy { return try copy(connection, context, image, requested) }
+            let task = try task(context, image.value, stores: requested.stores)
+            let (file, converted) = (context.ambient.newUUID().description, context.ambient.newUUID().description)
             try ImageImportStore.begin(
-                connection, image, task, file: file, stores: requested.stores, now: context.ambient.now)
+                connection, image, task, file: file, converted: converted, stores: requested.stores, now: context.ambient.now)
             try Workflows.start(
                 connection, workflows.importData, subject: id,
                 frame: ImageWorkflows.Frame(
                     task: task.id.description, method: requested.method.rawValue, uri: requested.uri, file: file,
-                    stores: requested.stores),
+                    stores: requested.stores, needsAll: requested.allStoresMustSucceed, converted: converted),
                 requestID: context.requestID, ambient: context.ambient)
             return Change(
                 .empty(202), "image", id, content: ["import": .string(requested.method.rawValue), "task": .string(task.id.description)])
         }
+    }
+
+    private func task(_ context: RequestContext, _ image: Image, stores: [String]) throws -> ImageImportStore.NewTask {
+        ImageImportStore.NewTask(
+            id: context.ambient.newUUID(), imageID: image.id.text, project: try context.caller.projectID ?? image.owner,
+            user: try context.caller.userID, requestID: context.requestID,
+            input: ["image_id": .string(image.id.text), "import_req": context.body, "backend": JSONValue(stores)])
+    }
+
+    /// Copies the data of an image to further stores. Nothing is to be done if it is in all of them.
+    private func copy(
+        _ connection: Connection, _ context: RequestContext, _ image: Authorized<Image>, _ requested: ImageImport
+    ) throws -> Change {
+        try context.authorize(target: .project(image.value.owner), action: "copy_image")
+        let (id, added) = (try image.value(for: "import_image").id.text, try requested.added(to: image.value))
+        guard let file = image.value.fileID, let size = image.value.size, let hash = image.value.hashValue512, !added.isEmpty else {
+            return Change(.empty(202), "image", id)
+        }
+        let task = try task(context, image.value, stores: added)
+        try ImageImportStore.begin(connection, image, task, file: nil, converted: nil, stores: added, now: context.ambient.now)
+        try Workflows.start(
+            connection, workflows.copyData, subject: id,
+            frame: ImageWorkflows.CopyFrame(
+                task: task.id.description, file: file, size: size, hashValue: hash, stores: added,
+                needsAll: requested.allStoresMustSucceed),
+            requestID: context.requestID, ambient: context.ambient)
+        return Change(.empty(202), "image", id, content: ["import": "copy-image", "task": .string(task.id.description)])
     }
 
     // MARK: tasks

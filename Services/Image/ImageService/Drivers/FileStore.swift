@@ -3,7 +3,8 @@ import Cryptography
 import FileTransfer
 import Glibc
 import ImageCore
-import Kernel
+package import JSON
+package import Kernel
 import NIOCore
 
 /// Stores image data as files in one directory, which replicas may share.
@@ -11,19 +12,41 @@ import NIOCore
 /// Data being received is `ID.part`, and becomes `ID` when it is complete and synced. The receiving process holds a lock on
 /// the file from before the database refers to it until the database records it as complete; the kernel releases the lock
 /// when the process dies. A file that is neither locked nor referred to by the database is therefore a leftover.
-package struct FileStore: Sendable {
+package struct FileStore: ImageStoreDriver {
+    package static let type = "file"
     package let directory: String
-    let threads: WorkerThreads
+    package let threads: WorkerThreads
 
     /// Size of the pieces in which data is read and written.
     package static let chunkBytes = 1 << 20
 
     /// - Throws: `FileError` if the directory cannot be created or written.
     package init(directory: String, threads: Int = 8) throws {
+        try self.init(directory: directory, sharing: WorkerThreads(name: "images", count: threads))
+    }
+
+    /// - Parameter threads: those of another store.
+    /// - Throws: `FileError` if the directory cannot be created or written.
+    package init(directory: String, sharing threads: WorkerThreads) throws {
         self.directory = directory
         try FileStore.makeDirectory(directory)
         guard access(directory, W_OK | X_OK) == 0 else { throw FileError.last("write to", directory) }
-        self.threads = WorkerThreads(name: "images", count: threads)
+        self.threads = threads
+    }
+
+    package var properties: JSONValue { ["data_dir": .string(directory)] }
+
+    /// Which directory it is, whatever name it has.
+    struct Identity: Equatable {
+        let device: dev_t
+        let inode: ino_t
+    }
+
+    /// - Throws: `FileError`.
+    func identity() throws -> Identity {
+        var status = stat()
+        guard stat(directory, &status) == 0 else { throw FileError.last("look at", directory) }
+        return Identity(device: status.st_dev, inode: status.st_ino)
     }
 
     /// The path of the data published under `id`.
@@ -40,26 +63,35 @@ package struct FileStore: Sendable {
     }
 
     /// Starts receiving data under a new id.
-    func receive(_ id: String) async throws -> IncomingFile {
+    package func receive(_ id: String) async throws -> any IncomingData {
         try await threads.run { try IncomingFile(id: id, partial: partialPath(id), final: path(id), directory: directory) }
     }
 
     /// Opens stored data.
     ///
     /// - Throws: `FileError` if it does not exist.
-    func open(_ id: String) async throws -> StoredFile { try await threads.run { try StoredFile(path: path(id)) } }
+    package func open(_ id: String) async throws -> any StoredData { try await threads.run { try StoredFile(path: path(id)) } }
 
     /// Deletes stored data; succeeds if it does not exist.
-    func remove(_ id: String) async throws {
+    package func remove(_ id: String) async throws {
         try await threads.run {
             if unlink(path(id)) != 0, errno != ENOENT { throw FileError.last("remove", path(id)) }
         }
     }
 
+    /// Gives a synced file its final name, durably.
+    static func rename(_ partial: String, to final: String, in directory: String) throws {
+        guard Glibc.rename(partial, final) == 0 else { throw FileError.last("publish", final) }
+        let parent = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard parent >= 0 else { throw FileError.last("open", directory) }
+        defer { close(parent) }
+        guard fsync(parent) == 0 else { throw FileError.last("flush", directory) }
+    }
+
     // MARK: leftovers
 
     /// The ids of all files, complete or not.
-    func ids() async throws -> Set<String> {
+    package func ids() async throws -> Set<String> {
         try await threads.run {
             guard let handle = opendir(directory) else { throw FileError.last("list", directory) }
             defer { closedir(handle) }
@@ -76,7 +108,7 @@ package struct FileStore: Sendable {
     }
 
     /// Whether a process is currently receiving `id`.
-    func isHeld(_ id: String) async throws -> Bool {
+    package func isHeld(_ id: String) async throws -> Bool {
         try await threads.run {
             // The name of the incomplete file is checked first, because a file can become complete in between, but not the
             // reverse.
@@ -94,7 +126,7 @@ package struct FileStore: Sendable {
     }
 
     /// Deletes a file that is not locked, if `isUnknown` confirms that the database does not refer to it.
-    func removeLeftover(_ id: String) async throws {
+    package func removeLeftover(_ id: String) async throws {
         try await threads.run {
             for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {
                 throw FileError.last("remove", path)
@@ -104,7 +136,7 @@ package struct FileStore: Sendable {
 }
 
 /// Writes and hashes arriving data. Must be used by one caller at a time, but on any thread.
-final class IncomingFile: @unchecked Sendable {
+final class IncomingFile: IncomingData, @unchecked Sendable {
     let id: String
     private let partial: String
     private let final: String
@@ -128,11 +160,7 @@ final class IncomingFile: @unchecked Sendable {
     /// Syncs the data and gives it its final name. The lock is kept.
     func publish() throws {
         try writer.flush()
-        guard rename(partial, final) == 0 else { throw FileError.last("publish", final) }
-        let parent = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard parent >= 0 else { throw FileError.last("open", directory) }
-        defer { close(parent) }
-        guard fsync(parent) == 0 else { throw FileError.last("flush", directory) }
+        try FileStore.rename(partial, to: final, in: directory)
     }
 
     /// Deletes the data under either name.
@@ -148,7 +176,7 @@ final class IncomingFile: @unchecked Sendable {
 }
 
 /// Open stored data, which stays readable if the image is deleted in the meantime.
-final class StoredFile: Sendable {
+final class StoredFile: StoredData {
     private let descriptor: Int32
     private let path: String
     let size: Int

@@ -66,7 +66,7 @@ final class ContentInspector: @unchecked Sendable {
     ///
     /// - Returns: the size of the disk in the data, if known.
     /// - Throws: 415 if it has the wrong format; `FileError`.
-    static func inspect(_ stored: StoredFile, declared: DiskFormat?) throws -> Int? {
+    static func inspect(_ stored: any StoredData, declared: DiskFormat?) throws -> Int? {
         let head = min(stored.size, ImageHeader.prefixLength)
         let end = min(stored.size, ImageHeader.tailLength)
         return try inspect(
@@ -75,10 +75,10 @@ final class ContentInspector: @unchecked Sendable {
     }
 }
 
-/// Receives data piece by piece into a file of the store.
+/// Receives data piece by piece into a store.
 actor ImageIntake {
-    let file: IncomingFile
-    private let files: FileStore
+    let file: any IncomingData
+    private let files: any ImageStoreDriver
     private let inspector: ContentInspector
     private let decompresses: Bool
     private var pending = ByteBuffer()
@@ -86,7 +86,7 @@ actor ImageIntake {
     private var isStarted = false
 
     /// - Parameter decompresses: whether data that begins like gzip is decompressed.
-    init(_ files: FileStore, _ file: IncomingFile, _ inspector: ContentInspector, decompresses: Bool = false) {
+    init(_ files: any ImageStoreDriver, _ file: any IncomingData, _ inspector: ContentInspector, decompresses: Bool = false) {
         self.files = files
         self.file = file
         self.inspector = inspector
@@ -135,7 +135,7 @@ actor ImageIntake {
         }
     }
 
-    private static func store(_ batch: ByteBuffer, _ file: IncomingFile, _ inspector: ContentInspector) throws {
+    private static func store(_ batch: ByteBuffer, _ file: any IncomingData, _ inspector: ContentInspector) throws {
         try inspector.append(batch)
         do { try file.append(batch) } catch let error as FileError where error.isNoSpace {
             throw ResourceError(
@@ -144,13 +144,13 @@ actor ImageIntake {
     }
 }
 
-extension FileStore {
+extension ImageStoreDriver {
     /// Reads a stream to its end into `file`.
     ///
     /// - Parameter expected: the size according to the client, if known.
     /// - Throws: 400 if the stream ends early, 413, 415, and errors of the stream.
     func take(
-        _ stream: any AsyncSequence<ByteBuffer, any Error> & Sendable, into file: IncomingFile,
+        _ stream: any AsyncSequence<ByteBuffer, any Error> & Sendable, into file: any IncomingData,
         _ inspector: ContentInspector, expected: Int?
     ) async throws -> ReceivedContent {
         let intake = ImageIntake(self, file, inspector)

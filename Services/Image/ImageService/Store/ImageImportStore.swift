@@ -56,6 +56,7 @@ enum ImageImportStore {
     /// A task as recorded with its import.
     struct NewTask: Sendable {
         let id: UUID128
+        var type = "api_image_import"
         let imageID: String
         let project: String
         let user: String
@@ -65,21 +66,24 @@ enum ImageImportStore {
 
     /// Records the task, and the stores to which the image is imported.
     ///
-    /// - Parameter file: the id of new data; nil for a copy of present data.
+    /// - Parameters:
+    ///   - file: the id of new data; nil for a copy of present data.
+    ///   - converted: the id of what a conversion makes of it.
     static func begin(
-        _ connection: Connection, _ image: Authorized<Image>, _ task: NewTask, file: String?, stores: [String], now: Timestamp
+        _ connection: Connection, _ image: Authorized<Image>, _ task: NewTask, file: String?, converted: String?, stores: [String],
+        now: Timestamp
     ) throws {
         let id = try image.value(for: "import_image").id
         try connection.execute(
             """
             INSERT INTO image_tasks (id, image_id, type, status, project_id, user_id, request_id, input, created_at, updated_at)
-            VALUES (\(task.id), \(id)::uuid, 'api_image_import', 'pending', \(task.project), \(task.user), \(task.requestID),
+            VALUES (\(task.id), \(id)::uuid, \(task.type), 'pending', \(task.project), \(task.user), \(task.requestID),
                 \(task.input)::jsonb, \(now), \(now))
             """)
         let status: SQL = file == nil ? "status" : "'importing'"
         try connection.execute(
             """
-            UPDATE images SET status = \(status), import_task = \(task.id), import_file = \(file)::uuid,
+            UPDATE images SET status = \(status), import_task = \(task.id), import_file = \(file)::uuid, convert_file = \(converted)::uuid,
                 importing_to = \(stores)::text[], failed_import = '{}', updated_at = \(now), generation = generation + 1
             WHERE id = \(id)::uuid
             """)
@@ -97,14 +101,17 @@ enum ImageImportStore {
 
     /// Changes the state from importing to active.
     static func finish(
-        _ connection: Connection, _ image: Image, file: String, _ content: ReceivedContent, stores: [String], now: Timestamp
+        _ connection: Connection, _ image: Image, file: String, _ content: ReceivedContent, format: String?, stores: [String],
+        failed: [String], now: Timestamp
     ) throws {
         try connection.execute(
             """
             UPDATE images SET status = 'active', file_id = \(file)::uuid, size = \(content.size), virtual_size = \(content.virtualSize),
                 checksum = \(content.checksum), os_hash_algo = 'sha512', os_hash_value = \(content.hashValue), stores = \(stores)::text[],
                 staging_id = NULL, staging_size = NULL, staging_checksum = NULL, staging_hash = NULL, import_file = NULL,
-                import_task = NULL, importing_to = '{}', updated_at = \(now), generation = generation + 1
+                convert_file = NULL, disk_format = coalesce(\(format), disk_format), import_task = NULL, importing_to = '{}',
+                failed_import = \(failed)::text[], updated_at = \(now),
+                generation = generation + 1
             WHERE id = \(image.id)::uuid
             """)
     }
@@ -114,8 +121,8 @@ enum ImageImportStore {
         try connection.execute(
             """
             UPDATE images SET status = CASE status WHEN 'importing' THEN 'queued' ELSE status END, staging_id = NULL,
-                staging_size = NULL, staging_checksum = NULL, staging_hash = NULL, import_file = NULL, import_task = NULL,
-                importing_to = '{}', failed_import = \(stores)::text[], updated_at = \(now), generation = generation + 1
+                staging_size = NULL, staging_checksum = NULL, staging_hash = NULL, import_file = NULL, convert_file = NULL,
+                import_task = NULL, importing_to = '{}', failed_import = \(stores)::text[], updated_at = \(now), generation = generation + 1
             WHERE id = \(image.id)::uuid
             """)
     }

@@ -100,14 +100,14 @@ enum ImageStore {
     ///
     /// - Returns: the owner; nil if the image was deleted in the meantime.
     static func finishUpload(
-        _ connection: Connection, _ image: Authorized<Image>, upload: String, _ content: ReceivedContent, now: Timestamp
+        _ connection: Connection, _ image: Authorized<Image>, upload: String, _ content: ReceivedContent, store: String, now: Timestamp
     ) throws -> String? {
         let id = try image.value(for: "upload_image").id
         return try connection.query(
             """
             UPDATE images SET status = 'active', upload_id = NULL, file_id = \(upload)::uuid, size = \(content.size),
                 virtual_size = \(content.virtualSize), checksum = \(content.checksum), os_hash_algo = 'sha512',
-                os_hash_value = \(content.hashValue), updated_at = \(now), generation = generation + 1
+                os_hash_value = \(content.hashValue), stores = \([store])::text[], updated_at = \(now), generation = generation + 1
             WHERE id = \(id)::uuid AND upload_id = \(upload)::uuid RETURNING project_id
             """
         ).first?.string("project_id")
@@ -128,14 +128,20 @@ enum ImageStore {
     }
 
     /// The ids among `ids` to which an image refers.
-    static func known(_ connection: Connection, _ ids: [String]) throws -> Set<String> {
-        Set(
+    ///
+    /// - Parameter store: only in this store, or in any while data is copied.
+    static func known(_ connection: Connection, _ ids: [String], in store: String? = nil) throws -> Set<String> {
+        let stores = store.map { [$0] } ?? []
+        return Set(
             try connection.query(
                 """
                 SELECT file_id::text AS id FROM images WHERE file_id = ANY(\(ids)::uuid[])
+                    AND (cardinality(\(stores)::text[]) = 0 OR import_task IS NOT NULL
+                        OR CASE WHEN stores = '{}' THEN ARRAY[\(StoreDeclaration.base)] ELSE stores END && \(stores)::text[])
                 UNION SELECT upload_id::text FROM images WHERE upload_id = ANY(\(ids)::uuid[])
                 UNION SELECT staging_id::text FROM images WHERE staging_id = ANY(\(ids)::uuid[])
                 UNION SELECT import_file::text FROM images WHERE import_file = ANY(\(ids)::uuid[])
+                UNION SELECT convert_file::text FROM images WHERE convert_file = ANY(\(ids)::uuid[])
                 """
             ).map { try $0.string("id") })
     }
@@ -143,6 +149,16 @@ enum ImageStore {
     /// Whether an image has this data.
     static func hasData(_ connection: Connection, _ file: String) throws -> Bool {
         try !connection.query("SELECT 1 FROM images WHERE file_id = \(file)::uuid").isEmpty
+    }
+
+    /// Whether an image has this data in the store.
+    static func hasData(_ connection: Connection, _ file: String, in store: String) throws -> Bool {
+        try !connection.query(
+            """
+            SELECT 1 FROM images WHERE file_id = \(file)::uuid
+                AND \(store) = ANY(CASE WHEN stores = '{}' THEN ARRAY[\(StoreDeclaration.base)] ELSE stores END)
+            """
+        ).isEmpty
     }
 }
 
@@ -187,5 +203,29 @@ enum MemberStore {
     static func remove(_ connection: Connection, _ image: Authorized<Image>, _ member: String) throws -> Bool {
         let id = try image.value(for: "delete_member").id
         return try connection.execute("DELETE FROM image_members WHERE image_id = \(id)::uuid AND member_id = \(member)") == 1
+    }
+}
+
+/// The SQL for the stores of images.
+enum ImageStoreStore {
+    /// Removes a store from an image that has others.
+    static func leave(_ connection: Connection, _ image: Authorized<Image>, _ store: String, now: Timestamp) throws {
+        let image = try image.value(for: "delete_image_location")
+        let rest = image.storeNames.filter { $0 != store }
+        try connection.execute(
+            """
+            UPDATE images SET stores = \(rest)::text[], updated_at = \(now), generation = generation + 1 WHERE id = \(image.id)::uuid
+            """)
+    }
+
+    /// Ends a copy: adds the stores that have the data now.
+    static func join(_ connection: Connection, _ image: Image, _ added: [String], failed: [String], now: Timestamp) throws {
+        let all = image.storeNames + added.filter { !image.storeNames.contains($0) }
+        try connection.execute(
+            """
+            UPDATE images SET stores = \(all)::text[], import_task = NULL, importing_to = '{}', failed_import = \(failed)::text[],
+                updated_at = \(now), generation = generation + 1
+            WHERE id = \(image.id)::uuid
+            """)
     }
 }

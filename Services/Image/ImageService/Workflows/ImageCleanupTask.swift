@@ -5,16 +5,16 @@ package import Logging
 /// Removes leftovers of crashed processes: interrupted uploads, and data to which no image refers.
 package struct ImageCleanupTask: Sendable {
     let database: Database
-    let files: FileStore
+    let stores: ImageStores
     let ambient: Ambient
     let log: Logger
 
     /// Time between two runs.
     package static let interval: Duration = .seconds(60)
 
-    package init(database: Database, files: FileStore, ambient: Ambient, log: Logger) {
+    package init(database: Database, stores: ImageStores, ambient: Ambient, log: Logger) {
         self.database = database
-        self.files = files
+        self.stores = stores
         self.ambient = ambient
         self.log = log
     }
@@ -31,24 +31,38 @@ package struct ImageCleanupTask: Sendable {
 
     /// Runs once.
     package func runOnce() async throws {
-        for upload in try await database.read({ try ImageStore.uploads($0) }) where try await !files.isHeld(upload) {
+        for upload in try await database.read({ try ImageStore.uploads($0) }) where try await !isHeld(upload) {
             let now = ambient.now
             log.notice("an interrupted upload is abandoned", metadata: ["file": "\(upload)"])
             _ = try await database.write { try ImageStore.abandonUpload($0, upload: upload, now: now) }
         }
-        for staging in try await database.read({ try ImageImportStore.stagings($0) }) where try await !files.isHeld(staging) {
+        for staging in try await database.read({ try ImageImportStore.stagings($0) }) where try await !stores.base.isHeld(staging) {
             let now = ambient.now
             log.notice("interrupted staging is abandoned", metadata: ["file": "\(staging)"])
             _ = try await database.write { try ImageImportStore.abandonStaging($0, staging: staging, now: now) }
         }
         let now = ambient.now
         try await database.write { try ImageImportStore.expire($0, now: now) }
-        for file in try await files.ids() where try await !files.isHeld(file) {
+        for store in stores.all {
+            do { try await removeLeftovers(of: store) } catch let error where !(error is CancellationError) {
+                log.warning("an image store could not be cleaned up", metadata: ["store": "\(store.name)", "error": "\(error)"])
+            }
+        }
+    }
+
+    /// An upload goes to one store, but the database does not say to which.
+    private func isHeld(_ file: String) async throws -> Bool {
+        for store in stores.all where try await store.driver.isHeld(file) { return true }
+        return false
+    }
+
+    private func removeLeftovers(of store: NamedStore) async throws {
+        for file in try await store.driver.ids() where try await !store.driver.isHeld(file) {
             // Read after checking the lock, because a process writes to the database before it releases the lock.
-            let known = try await database.read { try ImageStore.known($0, [file]) }
+            let known = try await database.read { try ImageStore.known($0, [file], in: store.name) }
             if known.isEmpty {
-                log.notice("data without an image is removed", metadata: ["file": "\(file)"])
-                try await files.removeLeftover(file)
+                log.notice("data without an image is removed", metadata: ["file": "\(file)", "store": "\(store.name)"])
+                try await store.driver.removeLeftover(file)
             }
         }
     }

@@ -11,18 +11,20 @@ package import Workflow
 package struct ImageWorkflows: Sendable {
     static let service = CloudService.image.section
     /// The longest time of an import: downloads and decompression of large images take long.
-    private static let timeMax: Duration = .seconds(4 * 3600)
+    static let timeMax: Duration = .seconds(4 * 3600)
     /// Time between two records of a download's progress, in nanoseconds.
-    private static let progressInterval: UInt64 = 2_000_000_000
+    static let progressInterval: UInt64 = 2_000_000_000
 
     let database: Database
-    let files: FileStore
+    let stores: ImageStores
     let quota: ImageQuota
     let download: PublicDownload
     let limits: ImageServiceLimits
     let ambient: Ambient
 
-    package var definitions: [WorkflowDefinition] { [importData.definition] }
+    package var definitions: [WorkflowDefinition] { [importData.definition, copyData.definition] }
+    /// Downloads, staged data and what is made of them are in the base store.
+    var files: FileStore { stores.base }
 
     /// The parameters of an import, and the data that it found or wrote.
     struct Frame: Codable, Sendable {
@@ -33,8 +35,15 @@ package struct ImageWorkflows: Sendable {
         /// The id of the data that the import may write.
         var file: String
         var stores: [String]
-        /// The stored data, once it is complete.
+        /// Whether a store without the data fails the import.
+        var needsAll: Bool
+        /// The data in the base store, once it is complete.
         var content: Content?
+        /// The id of the data that a conversion may write, and the format of the image after it.
+        var converted: String
+        var diskFormat: String?
+        /// The stores that have the data, and those that could not be written.
+        var outcome: StoreOutcome?
 
         struct Content: Codable, Sendable {
             var file: String
@@ -59,65 +68,104 @@ package struct ImageWorkflows: Sendable {
                     guard try await !database.read({ try ImageStore.hasData($0, file) }) else { return }
                     try await files.removeLeftover(file)
                 },
+                .init("convert", deadline: ImageWorkflows.timeMax) { context, frame in
+                    guard let image = try await image(context, frame) else { return .goto("end") }
+                    try await convert(image, &frame)
+                    return .next
+                } undo: { _, frame in
+                    try await withdraw(frame.converted, from: [StoreDeclaration.base])
+                },
+                .init("stores", deadline: ImageWorkflows.timeMax) { context, frame in
+                    guard try await image(context, frame) != nil else { return .goto("end") }
+                    let (task, content) = (try taskID(frame.task), try frame.content.recorded("content"))
+                    frame.outcome = try await distribute(
+                        Distribution(
+                            image: context.subjectID, task: task, file: content.file, hash: content.hashValue, stores: frame.stores,
+                            needsAll: frame.needsAll), source: { (try await files.open(content.file), files.threads) })
+                    return .next
+                } undo: { _, frame in
+                    // The undo of the step before removes the data of the base store.
+                    guard let file = frame.content?.file else { return }
+                    try await withdraw(file, from: frame.stores.filter { $0 != StoreDeclaration.base })
+                },
                 .init("publish") { context, frame in
-                    let id = context.subjectID
-                    let (task, content, stores, now) = (try taskID(frame), try frame.content.recorded("content"), frame.stores, ambient.now)
-                    let staged = try await database.write { connection -> String? in
-                        guard let image = try ImageImportStore.importing(connection, id, task: task, locked: true) else { return nil }
-                        try publish(connection, image, content, stores, now)
-                        try ImageImportStore.end(connection, task: task, isSuccess: true, message: "", now: now)
-                        return image.staging?.id
-                    }
-                    if let staged, staged != content.file { try await files.remove(staged) }
+                    try await publish(context.subjectID, frame)
                     return .next
                 },
-                .init("end") { context, frame in
+                .init("end") { _, frame in
                     // If the image was deleted in the meantime, its data is left for the cleanup task, and the task has failed.
-                    let (task, now) = (try taskID(frame), ambient.now)
-                    try await database.write {
-                        try ImageImportStore.end($0, task: task, isSuccess: false, message: "The image was deleted.", now: now)
-                    }
+                    try await end(frame.task)
                     return .next
                 },
             ]
         ) { context, frame, failure in
-            let (id, task, now) = (context.subjectID, try taskID(frame), ambient.now)
-            try await database.write { connection in
-                try ImageImportStore.end(connection, task: task, isSuccess: false, message: failure.message, now: now)
-                guard let image = try ImageImportStore.importing(connection, id, task: task, locked: true) else { return }
-                if let size = image.staging?.size {
-                    try Quota.release(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(size))])
-                }
-                try ImageImportStore.fail(connection, image, stores: frame.stores, now: now)
-            }
+            try await fail(context.subjectID, frame.task, stores: frame.stores, failure)
         }
     }
 
-    private func taskID(_ frame: Frame) throws -> UUID128 {
-        guard let id = UUID128(frame.task) else { throw WorkflowMismatch("'\(frame.task)' is no id of a task") }
+    /// Records that the image was deleted, unless the task has ended already.
+    func end(_ task: String) async throws {
+        let (task, now) = (try taskID(task), ambient.now)
+        try await database.write {
+            try ImageImportStore.end($0, task: task, isSuccess: false, message: "The image was deleted.", now: now)
+        }
+    }
+
+    /// Records the failure with the task, and takes an image that has no data back to queued.
+    func fail(_ id: String, _ task: String, stores: [String], _ failure: StepFailure) async throws {
+        let (task, now) = (try taskID(task), ambient.now)
+        try await database.write { connection in
+            try ImageImportStore.end(connection, task: task, isSuccess: false, message: failure.message, now: now)
+            guard let image = try ImageImportStore.importing(connection, id, task: task, locked: true) else { return }
+            if let size = image.staging?.size {
+                try Quota.release(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(size))])
+            }
+            try ImageImportStore.fail(connection, image, stores: stores, now: now)
+        }
+    }
+
+    func taskID(_ task: String) throws -> UUID128 {
+        guard let id = UUID128(task) else { throw WorkflowMismatch("'\(task)' is no id of a task") }
         return id
     }
 
     private func image(_ context: StepContext, _ frame: Frame) async throws -> Image? {
-        let (id, task) = (context.subjectID, try taskID(frame))
+        let (id, task) = (context.subjectID, try taskID(frame.task))
         return try await database.read { try ImageImportStore.importing($0, id, task: task) }
     }
 
-    /// The staged data was counted for the quota when it arrived.
-    private func publish(
-        _ connection: Connection, _ image: Image, _ content: Frame.Content, _ stores: [String], _ now: Timestamp
-    ) throws {
-        let received = ReceivedContent(
-            size: content.size, virtualSize: content.virtualSize, checksum: content.checksum, hashValue: content.hashValue)
-        if let staged = image.staging?.size {
-            try Quota.release(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(staged))])
+    /// Makes the image active. Its staged data was counted for the quota when it arrived.
+    private func publish(_ id: String, _ frame: Frame) async throws {
+        let (task, content) = (try taskID(frame.task), try frame.content.recorded("content"))
+        let (outcome, now) = (try frame.outcome.recorded("outcome"), ambient.now)
+        let staged = try await database.write { connection -> String? in
+            guard let image = try ImageImportStore.importing(connection, id, task: task, locked: true) else { return nil }
+            let received = ReceivedContent(
+                size: content.size, virtualSize: content.virtualSize, checksum: content.checksum, hashValue: content.hashValue)
+            if let staged = image.staging?.size {
+                try Quota.release(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(staged))])
+            }
+            try reserve(connection, image, content.size, stores: outcome.done.count)
+            try ImageImportStore.finish(
+                connection, image, file: content.file, received, format: frame.diskFormat, stores: outcome.done, failed: outcome.failed,
+                now: now)
+            try ImageImportStore.end(connection, task: task, isSuccess: true, message: outcome.message, now: now)
+            return image.staging?.id
         }
+        for file in [staged, frame.file] {
+            if let file, file != content.file { try await files.remove(file) }
+        }
+        if !outcome.done.contains(StoreDeclaration.base) { try await files.remove(content.file) }
+    }
+
+    /// - Throws: `StepFailure` if the project has not enough quota.
+    func reserve(_ connection: Connection, _ image: Image, _ size: Int, stores: Int) throws {
         do {
-            try quota.quota.reserve(connection, project: image.owner, [(ImageQuotas.size, ImageQuota.mebibytes(content.size))])
+            try quota.quota.reserve(
+                connection, project: image.owner, [(ImageQuotas.size, ImageQuotas.mebibytes(size, stores: stores))])
         } catch let error as ResourceError where error.code == .tooLarge {
             throw StepFailure(error.message)
         }
-        try ImageImportStore.finish(connection, image, file: content.file, received, stores: stores, now: now)
     }
 
     // MARK: data
@@ -137,7 +185,7 @@ package struct ImageWorkflows: Sendable {
     }
 
     /// The largest data that the project and the service allow.
-    private func bytesMax(_ image: Image) async throws -> (bytes: Int, error: ResourceError) {
+    func bytesMax(_ image: Image) async throws -> (bytes: Int, error: ResourceError) {
         let room = try await database.read { try quota.room($0, project: image.owner) }
         let staged = image.staging?.size.map { ImageQuota.mebibytes($0) << 20 } ?? 0
         return quota.limit(room: room.map { $0 + staged }, uploadBytesMax: limits.uploadBytesMax)
@@ -158,7 +206,7 @@ package struct ImageWorkflows: Sendable {
             let bytesMax = try await bytesMax(image).bytes
             _ = try await download.download(uri, bytesMax: bytesMax) { piece in
                 try await intake.append(piece)
-                if let count = progress.due(adding: piece.readableBytes) { try await record(count, image, frame) }
+                if let count = progress.due(adding: piece.readableBytes) { try await record(count, image.id.text, try taskID(frame.task)) }
             }
             let content = try await intake.finish(expected: nil)
             intake.file.release()
@@ -170,11 +218,11 @@ package struct ImageWorkflows: Sendable {
     }
 
     /// - Throws: `StepFailure` if the image was deleted, so that nobody waits for the rest.
-    private func record(_ count: Int, _ image: Image, _ frame: Frame) async throws {
-        let (task, now) = (try taskID(frame), ambient.now)
+    func record(_ count: Int, _ image: String, _ task: UUID128) async throws {
+        let now = ambient.now
         let isWanted = try await database.write { connection -> Bool in
             try ImageImportStore.progress(connection, task: task, message: "Copied \(count >> 20) MiB", now: now)
-            return try ImageImportStore.importing(connection, image.id.text, task: task) != nil
+            return try ImageImportStore.importing(connection, image, task: task) != nil
         }
         guard isWanted else { throw StepFailure("The image was deleted.") }
     }
@@ -205,7 +253,7 @@ package struct ImageWorkflows: Sendable {
                 let (start, count) = (offset, min(FileStore.chunkBytes, size - offset))
                 let piece = try await files.threads.run { try stored.read(start, count) }
                 try await intake.append(piece)
-                if let done = progress.due(adding: count) { try await record(done, image, frame) }
+                if let done = progress.due(adding: count) { try await record(done, image.id.text, try taskID(frame.task)) }
                 offset += count
             }
             let content = try await intake.finish(expected: nil)

@@ -1,0 +1,99 @@
+package import Kernel
+
+/// Which roles may create, read, change and remove the properties of images, as in Glance's property protection file.
+///
+/// A section names properties by a regular expression that matches any part of the name. The first section that matches decides;
+/// a property that none matches is for nobody.
+///
+/// ```
+/// [^x_billing_]
+/// create = admin, billing
+/// read = @
+/// update = admin, billing
+/// delete = !
+/// ```
+package struct PropertyProtections: Sendable {
+    package enum Operation: String, Sendable, CaseIterable {
+        case create, read, update, delete
+    }
+
+    /// An error in the file.
+    package struct Malformed: Error, CustomStringConvertible {
+        package let description: String
+    }
+
+    private struct Section: Sendable {
+        let expression: String
+        var roles: [Operation: [String]] = [:]
+    }
+
+    private let sections: [Section]
+
+    /// - Throws: `Malformed` naming line or section.
+    package init(_ text: String) throws(Malformed) {
+        var sections: [Section] = []
+        for (index, raw) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+            let line = raw.trimmed
+            if line.isEmpty || line.hasPrefix("#") || line.hasPrefix(";") { continue }
+            if line.hasPrefix("["), line.hasSuffix("]") {
+                let expression = String(line.dropFirst().dropLast())
+                do { _ = try Regex(expression) } catch {
+                    throw Malformed(description: "line \(index + 1): '\(expression)' is not a regular expression")
+                }
+                sections.append(Section(expression: expression))
+                continue
+            }
+            let parts = line.split(separator: "=", maxSplits: 1).map { $0.trimmed }
+            guard parts.count == 2, let operation = Operation(rawValue: parts[0]), let last = sections.indices.last else {
+                throw Malformed(
+                    description: "line \(index + 1): '\(line)' is neither a section nor create, read, update or delete with its roles")
+            }
+            let roles = parts[1].split(separator: ",").map { $0.trimmed }.filter { !$0.isEmpty }
+            guard !roles.contains("@") || !roles.contains("!") else {
+                throw Malformed(description: "line \(index + 1): '@' and '!' exclude each other")
+            }
+            sections[last].roles[operation] = roles
+        }
+        for section in sections {
+            for operation in Operation.allCases where section.roles[operation] == nil {
+                throw Malformed(description: "the section [\(section.expression)] has no line '\(operation.rawValue) = …'")
+            }
+        }
+        self.sections = sections
+    }
+
+    /// - Parameter hasRole: whether the caller has a role.
+    package func allow(_ operation: Operation, _ property: String, hasRole: (String) -> Bool) -> Bool {
+        // The service's own ones are not the operator's to protect.
+        if property.hasPrefix(ImageAttribute.reservedPrefix) { return true }
+        // Compiled each time, because threads cannot share a compiled one. It was compiled once when the file was read.
+        do {
+            for section in sections where property.firstMatch(of: try Regex(section.expression)) != nil {
+                let roles = section.roles[operation] ?? []
+                return !roles.contains("!") && roles.contains { $0 == "@" || hasRole($0) }
+            }
+        } catch { return false }
+        return false
+    }
+
+    /// Checks a change of properties.
+    ///
+    /// - Throws: 403 naming the first property that the caller may not change.
+    package func check(_ before: [String: String], _ after: [String: String], hasRole: (String) -> Bool) throws(ResourceError) {
+        for name in Set(before.keys).union(after.keys).sorted() where before[name] != after[name] {
+            let operation: Operation = before[name] == nil ? .create : after[name] == nil ? .delete : .update
+            guard allow(operation, name, hasRole: hasRole) else {
+                throw .forbidden("Property '\(name.prefix(64))' is protected")
+            }
+        }
+    }
+}
+
+extension StringProtocol {
+    fileprivate var trimmed: String {
+        var text = Substring(self)
+        while let first = text.first, first.isWhitespace { text.removeFirst() }
+        while let last = text.last, last.isWhitespace { text.removeLast() }
+        return String(text)
+    }
+}

@@ -1,0 +1,103 @@
+import Commands
+import Glibc
+import ImageCore
+import ImageService
+import JSON
+import Kernel
+import ServiceKit
+import TestKit
+import Testing
+import WebAPI
+import Workflow
+
+/// Conversion of imported images to the cloud's format.
+@Suite(.enabled(if: geteuid() == 0, "needs root"), .serialized) struct ImageConversionTests {
+    private static func limits(to format: DiskFormat, bytes: Int = 1 << 30) -> ImageServiceLimits {
+        ImageServiceLimits(uploadBytesMax: bytes, converter: ImageConverter(to: format, in: Sandbox()))
+    }
+
+    private static func imported(_ cloud: ImageFixture, _ format: String, _ bytes: [UInt8]) async throws -> String {
+        let id = try await cloud.create(["disk_format": .string(format), "container_format": "bare"])
+        #expect(try await cloud.stage(id, bytes).status == 204)
+        #expect(try await cloud.beginImport(id).status == 202)
+        try await cloud.settle()
+        return id
+    }
+
+    private static func used(_ cloud: ImageFixture) async throws -> Int? {
+        try await cloud.call("GET", "/v2/info/usage")["usage"]?["image_size_total"]?["usage"]?.intValue
+    }
+
+    @Test func importsAreConvertedToRaw() async throws {
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: .raw)) { cloud in
+            for (format, bytes, size) in [
+                ("qcow2", DiskImages.qcow2(), 1 << 20), ("vmdk", DiskImages.vmdk(), 10 << 20), ("vdi", DiskImages.vdi(), 10 << 20),
+                ("vhd", DiskImages.vhd(), 10 << 20), ("qcow2", GzipSample.stored(DiskImages.qcow2()), 1 << 20),
+            ] {
+                let id = try await ImageConversionTests.imported(cloud, format, bytes)
+                let image = try await cloud.call("GET", "/v2/images/\(id)")
+                let task = try await cloud.task(id)
+                #expect(image["status"] == "active" && image["disk_format"] == "raw", "\(format): \(task)")
+                #expect(image["size"]?.intValue == size && image["virtual_size"]?.intValue == size, "\(format)")
+                let data = try await cloud.call("GET", "/v2/images/\(id)/file")
+                #expect(data.bytes.count == size && data.bytes.allSatisfy { $0 == 0 }, "\(format)")
+                #expect(cloud.stored.count == 1, "\(format): \(cloud.stored)")
+                #expect(try await ImageConversionTests.used(cloud) == size >> 20)
+                #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204)
+                #expect(cloud.stored.isEmpty)
+            }
+            // What has the format already, and what is no disk.
+            for (format, bytes) in [("raw", [UInt8](repeating: 7, count: 1000)), ("iso", DiskImages.iso())] {
+                let id = try await ImageConversionTests.imported(cloud, format, bytes)
+                #expect(try await cloud.call("GET", "/v2/images/\(id)")["disk_format"] == .string(format))
+                #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes == bytes)
+            }
+        }
+    }
+
+    @Test func importsAreConvertedToQcow2() async throws {
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: .qcow2)) { cloud in
+            let id = try await ImageConversionTests.imported(cloud, "raw", [UInt8](repeating: 7, count: 1 << 20))
+            let image = try await cloud.call("GET", "/v2/images/\(id)")
+            #expect(image["disk_format"] == "qcow2" && image["virtual_size"]?.intValue == 1 << 20)
+            #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes.starts(with: [0x51, 0x46, 0x49, 0xfb]))
+        }
+    }
+
+    @Test("S3: a conversion ends at the limit of the size, and leaves nothing") func s3LargeDisksAreNotConverted() async throws {
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: .raw, bytes: 8 << 20)) { cloud in
+            for (format, bytes) in [("qcow2", DiskImages.qcow2(size: 1 << 40)), ("vdi", DiskImages.vdi())] {
+                let id = try await ImageConversionTests.imported(cloud, format, bytes)
+                let task = try await cloud.task(id)
+                #expect(try await cloud.status(id) == "queued")
+                #expect(task["message"]?.stringValue?.contains("larger than the maximum") == true, "\(task)")
+                try await cloud.cleanupTask.runOnce()
+                #expect(cloud.stored.isEmpty)
+                #expect(try await ImageConversionTests.used(cloud) == 0)
+            }
+        }
+    }
+
+    /// The process may die at any point of an import with a conversion.
+    @Test func everyStepIsDisturbed() async throws {
+        let time = ManualTime()
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: .raw), time: time) { cloud in
+            let definition = try #require(cloud.module.workflows.first { $0.kind == "image_import" })
+            for variant in WorkflowChecks(definition).variants {
+                let id = try await cloud.create(["disk_format": "qcow2", "container_format": "bare"])
+                #expect(try await cloud.stage(id, DiskImages.qcow2()).status == 204)
+                #expect(try await cloud.beginImport(id).status == 202)
+                let ambient = Ambient(time: time, random: SeededRandom(seed: 9))
+                try await cloud.settle(cloud.module.engine(replacing: [variant.definition], ambient: ambient))
+                let isLate = variant.name.hasPrefix("publish fails after") || variant.name.hasPrefix("end fails")
+                let isActive = variant.succeeds || isLate
+                #expect(try await cloud.status(id) == (isActive ? "active" : "queued"), "\(variant.name)")
+                try await cloud.cleanupTask.runOnce()
+                #expect(cloud.stored.count == (isActive ? 1 : 0), "\(variant.name): \(cloud.stored)")
+                #expect(try await ImageConversionTests.used(cloud) == (isActive ? 1 : 0), "\(variant.name)")
+                if isActive { #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes.count == 1 << 20, "\(variant.name)") }
+                #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204)
+            }
+        }
+    }
+}
