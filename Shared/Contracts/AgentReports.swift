@@ -104,7 +104,8 @@ package struct ObservedReport: MessageBody, Hashable {
     package var serverID: String
     package var generation: Int
     package var epoch: Int
-    /// `running`, `shutoff`, `paused`, `suspended`, `crashed` or `absent`; any other value is shown as an error of the server.
+    /// `running`, `shutoff`, `paused`, `suspended`, `crashed`, `expected` or `absent`; any other value is shown as an error of the
+    /// server.
     package var power: String
     package var state: State
     /// The error for operators.
@@ -120,9 +121,11 @@ package struct ObservedReport: MessageBody, Hashable {
     package var unknown: Bool
     /// The jobs of the desired state that have begun. Nil from agents that do none.
     package var jobs: [ServerJobReport]?
+    /// Where another host sends the guest that this host expects. Nil if it expects none.
+    package var endpoint: MigrationEndpoint?
 
     private enum CodingKeys: String, CodingKey {
-        case host, generation, epoch, state, error, reason, permanent, unknown, jobs
+        case host, generation, epoch, state, error, reason, permanent, unknown, jobs, endpoint
         case serverID = "server_id"
         case power = "power_state"
         case metadataReady = "metadata_ready"
@@ -132,9 +135,10 @@ package struct ObservedReport: MessageBody, Hashable {
     package init(
         host: String, serverID: String, generation: Int, epoch: Int, power: String, state: State = .applied,
         error: String? = nil, reason: String? = nil, permanent: Bool = false, metadataReady: Bool = false, operationID: String? = nil,
-        unknown: Bool = false, jobs: [ServerJobReport]? = nil
+        unknown: Bool = false, jobs: [ServerJobReport]? = nil, endpoint: MigrationEndpoint? = nil
     ) {
         self.jobs = jobs
+        self.endpoint = endpoint
         self.host = host
         self.serverID = serverID
         self.generation = generation

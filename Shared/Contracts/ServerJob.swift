@@ -5,10 +5,12 @@
 /// removed. Compute keeps it in `server_jobs`.
 package struct ServerJob: Codable, Sendable, Hashable {
     package var id: String
-    /// `upload-disk`. A host reports a kind that it does not know as failed.
+    /// `upload-disk` or `migrate`. A host reports a kind that it does not know as failed.
     package var kind: String
     /// Of `upload-disk`.
     package var upload: DiskUpload?
+    /// Of `migrate`.
+    package var migration: Migration?
 
     package init(id: String, upload: DiskUpload) {
         self.id = id
@@ -16,7 +18,14 @@ package struct ServerJob: Codable, Sendable, Hashable {
         self.upload = upload
     }
 
+    package init(id: String, migration: Migration) {
+        self.id = id
+        kind = ServerJob.migrate
+        self.migration = migration
+    }
+
     package static let uploadDisk = "upload-disk"
+    package static let migrate = "migrate"
 
     /// A copy of the root disk that becomes the data of an image.
     package struct DiskUpload: Codable, Sendable, Hashable {
@@ -55,6 +64,8 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int
+    /// Of `migrate`, while it runs.
+    package var migration: MigrationProgress?
     /// The error for operators.
     package var error: String?
     /// The error for the server's owner, without names of files, hosts or tools.

@@ -3,6 +3,9 @@ package import JSON
 /// The desired power state of a server.
 package enum DesiredPower: String, Codable, Sendable, Hashable, CaseIterable {
     case running, shutoff, paused, suspended
+    /// The host has all that the guest needs, and does not start it: the guest comes from another host while it runs. A host that does
+    /// not know this refuses the state.
+    case expected
     /// Nothing of the server may remain on the host.
     case absent
 }
@@ -122,8 +125,8 @@ extension ServerSpec {
     /// A one-time operation in addition to the desired state: done once per id.
     package struct Operation: Codable, Sendable, Hashable {
         package var id: String
-        /// `reboot-soft`, `reboot-hard`, `rebuild`, `rescue`, `unrescue`, `resize` or `resize-revert`. A reader refuses kinds that it
-        /// does not know.
+        /// `reboot-soft`, `reboot-hard`, `rebuild`, `rescue`, `unrescue`, `resize`, `resize-revert` or `withdraw`. A reader refuses
+        /// kinds that it does not know.
         package var kind: String
         /// For `rebuild`: whether the ephemeral disk keeps its content. Nil means no.
         package var preservesEphemeral: Bool?

@@ -12,6 +12,8 @@ package final class Hypervisor: Sendable {
     package let uri: String
     private let log: Logger
     private let threads: WorkerThreads
+    /// For calls that return when a guest has moved to another host.
+    let movingThreads: WorkerThreads
     private let connectionLock = NSLock()
     // Guarded by `connectionLock`. libvirt's handles are counted references and usable from any thread.
     private nonisolated(unsafe) var connection: OpaquePointer?
@@ -21,11 +23,14 @@ package final class Hypervisor: Sendable {
     private let subscribers = Mutex<[Int: AsyncStream<LibvirtEvent>.Continuation]>([:])
     private let nextSubscriber = Atomic<Int>(0)
 
-    /// - Parameter threads: number of concurrent calls.
-    package init(uri: String, threads: Int = 4, log: Logger) {
+    /// - Parameters:
+    ///   - threads: number of concurrent calls.
+    ///   - moves: number of guests that can move to other hosts at the same time.
+    package init(uri: String, threads: Int = 4, moves: Int = 1, log: Logger) {
         self.uri = uri
         self.log = log
         self.threads = WorkerThreads(name: "libvirt", count: threads)
+        movingThreads = WorkerThreads(name: "moves", count: moves)
     }
 
     /// Closes the connection; later calls fail.
@@ -41,6 +46,7 @@ package final class Hypervisor: Sendable {
             if !accepted { continuation.resume() }
         }
         threads.close()
+        movingThreads.close()
         // Finishing a stream removes it, which takes the same lock.
         let open = subscribers.withLock { Array($0.values) }
         for subscriber in open { subscriber.finish() }
@@ -77,12 +83,13 @@ package final class Hypervisor: Sendable {
 
     /// Runs `body` with the open connection on one of the threads.
     ///
+    /// - Parameter pool: nil for the threads of short calls.
     /// - Throws: `LibvirtError`.
     func call<Value: Sendable>(
-        _ name: String, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
+        _ name: String, on pool: WorkerThreads? = nil, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
     ) async throws -> Value {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-            let accepted = threads.submit { [self] in
+            let accepted = (pool ?? threads).submit { [self] in
                 do {
                     let handle = try open()
                     defer { virConnectClose(handle) }
@@ -103,9 +110,9 @@ package final class Hypervisor: Sendable {
 
     /// Runs `body` with the domain that has the UUID.
     func withDomain<Value: Sendable>(
-        _ uuid: String, _ name: String, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
+        _ uuid: String, _ name: String, on pool: WorkerThreads? = nil, _ body: @escaping @Sendable (OpaquePointer) throws -> Value
     ) async throws -> Value {
-        try await call(name) { connection in
+        try await call(name, on: pool) { connection in
             guard let domain = virDomainLookupByUUIDString(connection, uuid) else {
                 throw LibvirtError.last("virDomainLookupByUUIDString")
             }

@@ -94,7 +94,7 @@ package enum Schema {
         consoleTokensMigration,
         serverJobsMigration,
         cloudProjectsMigration,
-        imageCacheMigration, imageConversionIndexMigration,
+        imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

@@ -19,7 +19,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var epoch: Int
     }
 
-    private struct State {
+    struct State {
         var keys: [String: String] = [:]
         var domains: [String: [String: Domain]] = [:]
         var addresses = 10
@@ -30,6 +30,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var imagePatches: [JSONValue] = []
         var jobFailure: String?
         var holdsJobs = false
+        /// Servers whose guests have left the host that has their row.
+        var left: Set<String> = []
         var failsOnHost: (error: String, reason: String?, permanent: Bool)?
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
@@ -42,7 +44,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     let database: Database
     let ambient: Ambient
     let probe: EffectProbe
-    private let state = Mutex(State())
+    let state = Mutex(State())
 
     init(database: Database, ambient: Ambient, probe: EffectProbe = EffectProbe()) {
         self.database = database
@@ -203,6 +205,42 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deletePort") {
             _ = try await database.write { try $0.execute("DELETE FROM ports WHERE id = \(id)") }
+        }
+    }
+
+    func bind(port id: String, host: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("bind") {
+            let now = ambient.now
+            _ = try await database.write {
+                try $0.execute(
+                    """
+                    INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(id), \(host), true, \(now))
+                    ON CONFLICT DO NOTHING
+                    """)
+            }
+        }
+    }
+
+    func activateBinding(port id: String, host: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("activate") {
+            let now = ambient.now
+            try await database.write { connection in
+                let old = try connection.query("SELECT host_id FROM ports WHERE id = \(id)").first?.string("host_id") ?? host
+                guard old != host else { return }
+                try connection.execute("DELETE FROM port_bindings WHERE port_id = \(id) AND host = \(host)")
+                try connection.execute(
+                    "INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(id), \(old), false, \(now))")
+                try connection.execute("UPDATE ports SET host_id = \(host) WHERE id = \(id)")
+            }
+        }
+    }
+
+    func unbind(port id: String, host: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("unbind") {
+            _ = try await database.write { try $0.execute("DELETE FROM port_bindings WHERE port_id = \(id) AND host = \(host)") }
         }
     }
 
@@ -374,7 +412,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var reports: [JSONValue] = []
         for job in server["jobs"]?.arrayValue ?? [] {
             let id = job["id"] ?? .null
-            if let failure {
+            if let order = job["migration"] {
+                reports.append(await moveReport(server["id"]?.stringValue ?? "", id, order, failure: failure, isHeld: isHeld))
+            } else if let failure {
                 reports.append(["id": id, "state": "failed", "progress": 0, "error": .string(failure), "reason": .string(failure)])
             } else if isHeld {
                 reports.append(["id": id, "state": "running", "phase": "uploading", "progress": 40])
@@ -406,10 +446,10 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
 
     /// One round of the hosts: heartbeats, and applying their orders.
     func work(_ consumer: AgentConsumer) async throws {
-        if !state.withLock({ $0.silentHosts.contains("host-1") }) {
-            try await send(["type": "heartbeat", "host": "host-1"], consumer)
-            try await consumer.writeBeats()
+        for host in ["host-1", "host-2"] where !state.withLock({ $0.silentHosts.contains(host) }) {
+            try await send(["type": "heartbeat", "host": .string(host)], consumer)
         }
+        try await consumer.writeBeats()
         try await deliver(to: consumer)
     }
 
@@ -435,12 +475,19 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var power = server["power"]?.stringValue ?? ""
         let failure = state.withLock { state -> (error: String, reason: String?, permanent: Bool)? in
             if let known = state.domains[host]?[id], known.epoch > epoch || known.generation > generation { power = known.power }
+            if power == "absent", server["operation"]?["kind"] == "withdraw", state.domains[host]?[id]?.power == "running" {
+                power = "running"
+                return nil
+            }
             if power == "absent" {
                 state.domains[host]?[id] = nil
+                if server["operation"]?["kind"] != "withdraw" { state.left.remove(id) }
                 return nil
             }
             guard state.failsOnHost == nil else { return state.failsOnHost }
-            state.domains[host, default: [:]][id] = Domain(power: power, generation: generation, epoch: epoch)
+            // A guest that has arrived runs on, and one that has left is not here.
+            let isThere = state.domains[host]?[id]?.power == "running" && power == "expected"
+            state.domains[host, default: [:]][id] = Domain(power: isThere ? "running" : power, generation: generation, epoch: epoch)
             return nil
         }
         if power == "running", failure == nil {
@@ -449,13 +496,14 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         try await report(
             id, host: host, power: failure == nil ? power : "absent", generation: generation, epoch: epoch,
             error: failure?.error, reason: failure?.reason, permanent: failure?.permanent, operation: server["operation"]?["id"],
-            jobs: try await jobReports(server), consumer)
+            jobs: try await jobReports(server), endpoint: power == "expected" ? FakeCloud.endpoint(host) : .null, consumer)
     }
 
     /// An agent's report about a server.
     func report(
         _ id: String, host: String, power: String, generation: Int, epoch: Int, error: String? = nil,
-        reason: String? = nil, permanent: Bool? = nil, operation: JSONValue? = nil, jobs: JSONValue = .null, _ consumer: AgentConsumer
+        reason: String? = nil, permanent: Bool? = nil, operation: JSONValue? = nil, jobs: JSONValue = .null, endpoint: JSONValue = .null,
+        _ consumer: AgentConsumer
     ) async throws {
         try await send(
             [
@@ -463,7 +511,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
                 "epoch": JSONValue(epoch), "power_state": .string(power), "state": error == nil ? "applied" : "failed",
                 "error": JSONValue(error), "reason": JSONValue(reason), "permanent": .bool(permanent ?? (error != nil)),
                 "metadata_ready": true,
-                "operation_id": operation ?? .null, "unknown": false, "jobs": jobs,
+                "operation_id": operation ?? .null, "unknown": false, "jobs": jobs, "endpoint": endpoint,
             ], consumer)
     }
 

@@ -158,6 +158,10 @@ struct TestCloud: Sendable {
                 "allocations",
                 "SELECT count(*) AS count FROM fake_allocations WHERE consumer_id NOT IN (\(living) UNION \(moving))")
             try expectNone(
+                "expecting hosts", "SELECT count(*) AS count FROM server_arrivals")
+            try expectNone("jobs of hosts", "SELECT count(*) AS count FROM server_jobs")
+            try expectNone("second bindings of ports", "SELECT count(*) AS count FROM port_bindings")
+            try expectNone(
                 "flavors of servers that are not resized",
                 "SELECT count(*) AS count FROM servers WHERE (other_flavor IS NOT NULL OR keeps_disks) AND (vm_state <> 'resized') AND NOT deleted"
             )

@@ -174,6 +174,19 @@ struct SimulatedLibvirt: HypervisorDriver {
 
     func thaw(_ uuid: String, seconds: Int) async throws { try await running(uuid, "thaw") { _ in } }
 
+    // MARK: moves
+
+    /// No operator of the simulation moves servers while they run.
+    func movableXML(_ uuid: String) async throws -> String { try await xml(uuid, inactive: false) }
+
+    func move(_ uuid: String, _ order: DomainMove) async throws { throw LibvirtError.badDefinition("no other host", call: "move") }
+
+    func moveState(_ uuid: String) async throws -> DomainMoveState? { try await look { nil } }
+
+    func abortMove(_ uuid: String) async throws {}
+
+    func beginPostCopy(_ uuid: String) async throws { throw LibvirtError.invalidState(call: "post-copy") }
+
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic] { try await look { [:] } }
 
     func injectNMI(_ uuid: String) async throws { try await running(uuid, "nmi") { _ in } }

@@ -65,6 +65,11 @@ def versions(url):
     return document["min_version"], document.get("version") or document.get("max_version")
 
 
+# Servers move where there is a second host.
+host_count = sum(
+    service["binary"] == "nova-compute" and service["state"] == "up" for service in get(base["nova"] + "/os-services")["services"])
+
+
 def second_image():
     images = {item["name"]: item for item in get(base["glance"] + "/v2/images?limit=1000")["images"] if item["status"] == "active"}
     first = images.get("guest") or sys.exit("configure.py: the cloud has no image named guest")
@@ -109,15 +114,15 @@ settings = {
     "compute": {
         "image_ref": image_id, "image_ref_alt": second_image_id, "flavor_ref": flavors["m1.nano"],
         "flavor_ref_alt": flavors["m1.tiny"], "min_microversion": compute_versions[0],
-        "max_microversion": compute_versions[1], "build_timeout": 300, "build_interval": 1, "min_compute_nodes": 1,
+        "max_microversion": compute_versions[1], "build_timeout": 300, "build_interval": 1, "min_compute_nodes": host_count,
     },
     "compute-feature-enabled": {
         "console_output": True, "config_drive": True, "interface_attach": True, "pause": True, "suspend": True,
         "resize": True, "rescue": True, "stable_rescue": True, "shelve": True, "snapshot": True,
-        "live_migration": False, "cold_migration": False, "vnc_console": True, "serial_console": True,
+        "live_migration": host_count > 1, "block_migration_for_live_migration": host_count > 1, "cold_migration": False, "vnc_console": True, "serial_console": True,
         "spice_console": False, "personality": False, "swap_volume": False, "change_password": False,
         "attach_encrypted_volume": False, "volume_multiattach": False,
-        "volume_backed_live_migration": False, "unified_limits": False,
+        "volume_backed_live_migration": host_count > 1, "unified_limits": False,
     },
     "network": {"public_network_id": external["id"], "floating_network_name": external["name"], "project_networks_reachable": False},
     "network-feature-enabled": {

@@ -57,6 +57,8 @@ struct CloudFiles: Sendable {
             [
                 ("host", .text(host.name)), ("state_directory", .text(host.agent)), ("libvirt_uri", .text(host.libvirtURI)),
                 ("ovsdb", .text("unix:" + host.vswitchSocket)), ("integration_bridge", .text(layout.integrationBridge)),
+                ("migration_uri", .text(host.libvirtURI.replacing("qemu:///", with: "qemu+unix:///"))),
+                ("migration_address", .text(host.migrationAddress.description)),
             ])
         return yaml.text
     }

@@ -42,6 +42,8 @@ struct HostLayout: Sendable, Hashable {
     var machineAddress: IPAddress { isMachine ? cloud.loopback : cloud.management(number * 4 + 1) }
     /// This host's address for connections from the machine.
     var address: IPAddress { isMachine ? cloud.loopback : cloud.management(number * 4 + 2) }
+    /// This host's address for guests that come from other hosts.
+    var migrationAddress: IPAddress { isMachine && cloud.hostCount > 1 ? cloud.management(2 * 4 + 1) : address }
     var tunnelAddress: IPAddress { cloud.hostCount == 1 ? cloud.loopback : cloud.underlay(number) }
 
     /// The command, run on this host.
@@ -112,6 +114,9 @@ struct SimulatedHosts: Sendable {
             try await Tool.require(["ip", "address", "replace", "\(host.machineAddress)/30", "dev", host.device("mg")])
             try await Tool.require(
                 host.command(["ip", "address", "replace", "\(host.address)/30", "dev", HostLayout.managementDevice]))
+            // Guests move between any two hosts; their memory goes through the machine.
+            let network = IPNetwork(layout.management(0), prefixLength: 24)
+            try await Tool.require(host.command(["ip", "route", "replace", "\(network)", "via", "\(host.machineAddress)"]))
         }
         if !hosts.isEmpty { try await keepTenantsOut() }
     }

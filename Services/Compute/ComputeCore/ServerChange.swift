@@ -1,6 +1,7 @@
 /// Actions that change more of a server than its power.
 package enum ServerChange: String, Sendable, CaseIterable {
-    case rebuild, rescue, unrescue, resize, migrate, confirmResize, revertResize
+    case rebuild, rescue, unrescue, resize, migrate, confirmResize, revertResize, evacuate
+    case liveMigrate = "os-migrateLive"
 
     /// The name in API messages and instance actions.
     package var name: String { rawValue }
@@ -13,13 +14,17 @@ package enum ServerChange: String, Sendable, CaseIterable {
         case .resize, .migrate: "compute_prep_resize"
         case .confirmResize: "compute_confirm_resize"
         case .revertResize: "compute_revert_resize"
+        case .liveMigrate: "conductor_live_migrate_instance"
+        case .evacuate: "conductor_rebuild_instance"
         }
     }
 
     /// The states in which the action is allowed.
     package var from: [VMState] {
         switch self {
-        case .rebuild, .rescue: [.active, .stopped, .error]
+        case .rebuild, .rescue, .evacuate: [.active, .stopped, .error]
+        // A paused guest would not announce itself at its new place.
+        case .liveMigrate: [.active]
         case .unrescue: [.rescued]
         case .resize, .migrate: [.active, .stopped]
         case .confirmResize, .revertResize: [.resized]
@@ -29,7 +34,8 @@ package enum ServerChange: String, Sendable, CaseIterable {
     /// The task at its beginning; nil for what is done with the response.
     package var task: TaskState? {
         switch self {
-        case .rebuild: .rebuilding
+        case .rebuild, .evacuate: .rebuilding
+        case .liveMigrate: .migrating
         case .rescue: .rescuing
         case .unrescue: .unrescuing
         case .resize, .migrate: .resizePrep
@@ -41,6 +47,8 @@ package enum ServerChange: String, Sendable, CaseIterable {
     /// Where it can lead from a state.
     package func ends(from state: VMState) -> [VMState] {
         switch self {
+        case .liveMigrate: [.active]
+        case .evacuate: state == .stopped ? [.stopped] : [.active]
         case .rebuild: state == .stopped ? [.stopped, .error] : [.active, .error]
         case .rescue: [.rescued]
         case .unrescue: [.active]

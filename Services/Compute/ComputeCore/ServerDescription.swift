@@ -165,7 +165,7 @@ extension ServerDescription {
             networkData: networkData, userData: userData,
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,
             // What is to be absent has no jobs.
-            jobs: jobs.isEmpty || power == .absent ? nil : jobs, floatingIPs: ports.flatMap(\.floatingIPs),
+            jobs: jobs.isEmpty || power == .absent || power == .expected ? nil : jobs, floatingIPs: ports.flatMap(\.floatingIPs),
             securityGroups: ports.flatMap(\.securityGroups).uniqued)
     }
 

@@ -26,6 +26,7 @@ package enum TaskState: String, Sendable, CaseIterable {
     case resizeMigrating = "resize_migrating"
     case resizeFinish = "resize_finish"
     case resizeReverting = "resize_reverting"
+    case migrating
     case imageSnapshotPending = "image_snapshot_pending"
     case imageSnapshot = "image_snapshot"
     case imageBackup = "image_backup"
@@ -46,6 +47,7 @@ extension TaskState {
     /// The tasks whose workflows wait until the host has applied something.
     package static let waitsForHost: Set<TaskState> = [
         .deleting, .shelving, .shelvingOffloading, .unshelving, .spawning, .resizeMigrating, .resizeFinish, .resizeReverting,
+        .migrating, .rebuilding,
     ]
     /// The tasks of `shelve`, up to the shelved server.
     package static let shelve: [TaskState] = [.shelving, .shelvingImagePendingUpload, .shelvingImageUploading]
@@ -82,7 +84,7 @@ package enum ServerStates {
             .active,
             [
                 .poweringOff, .rebooting, .rebootingHard, .pausing, .suspending, .deleting, .softDeleting, .rebuilding, .rescuing,
-                .resizePrep, .resizeMigrating, .resizeFinish,
+                .resizePrep, .resizeMigrating, .resizeFinish, .migrating,
             ] + copying
         ),
         (
@@ -118,7 +120,7 @@ package enum ServerStates {
         (.rebooting, "REBOOT"), (.rebootingHard, "HARD_REBOOT"), (.rebuilding, "REBUILD"), (.resizePrep, "RESIZE"),
         (.resizeMigrating, "RESIZE"),
         (.resizeFinish, "RESIZE"),
-        (.resizeReverting, "REVERT_RESIZE"),
+        (.resizeReverting, "REVERT_RESIZE"), (.migrating, "MIGRATING"),
     ]
 
     /// The `status` of Compute's API.
@@ -235,7 +237,7 @@ extension TaskState {
     /// The state of a server when this task has brought it to the power.
     package func target(_ power: DesiredPower) -> VMState {
         switch power {
-        case .running: self == .rescuing ? .rescued : .active
+        case .running, .expected: self == .rescuing ? .rescued : .active
         case .shutoff: self == .softDeleting ? .softDeleted : .stopped
         case .paused: .paused
         case .suspended: .suspended

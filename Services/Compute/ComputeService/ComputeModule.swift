@@ -28,6 +28,7 @@ package enum ComputeModule {
                 interfaces.attach.definition, interfaces.detach.definition, volumes.attach.definition, volumes.detach.definition,
                 resize.workflow.definition, resize.confirmation.definition, resize.reversal.definition,
                 migration.workflow.definition, migration.reversal.definition,
+                ServerLiveMigration(compute).workflow.definition, ServerEvacuation(compute).workflow.definition,
                 ServerSnapshot(compute).workflow.definition, ServerShelve(compute).workflow.definition,
                 ServerOffload(compute).workflow.definition, ServerUnshelve(compute).workflow.definition,
                 ImageRemoval(compute).workflow.definition,

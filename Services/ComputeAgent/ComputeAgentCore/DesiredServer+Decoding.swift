@@ -104,6 +104,14 @@ extension ServerJob {
         var job = self
         job.id = try form.uuid("id", id)
         if let upload { job.upload?.imageID = try form.inner("upload").uuid("image_id", upload.imageID) }
+        if let migration {
+            let inner = form.inner("migration")
+            let endpoint = migration.endpoint
+            guard MigrationXML.isUsable(uri: endpoint.uri), endpoint.address.map(MigrationXML.isUsable(address:)) ?? true,
+                endpoint.directory.hasPrefix("/"), endpoint.emulator.map({ $0.hasPrefix("/") }) ?? true
+            else { throw inner.wrong("endpoint", "must have a connection URI of libvirt's QEMU driver, an address and absolute paths") }
+            _ = try inner.list("volumes", migration.volumes, DesiredVolume.init)
+        }
         return job
     }
 }

@@ -15,6 +15,8 @@ package struct ServerOperation: Sendable, Hashable {
         /// Disks of another size, or as they were before that.
         case resize
         case resizeRevert = "resize-revert"
+        /// With `absent`: nothing of the server may remain, unless its guest has arrived from another host and runs.
+        case withdraw
     }
     package let id: String
     package let kind: Kind
@@ -162,4 +164,7 @@ package struct DesiredServer: Sendable, Hashable {
 extension DesiredServer {
     /// Whether the root disk is a local file based on the image and not a volume.
     package var hasLocalRoot: Bool { image != nil && !volumes.contains { $0.bootIndex == 0 } }
+
+    /// The job that takes the guest to another host; nil if it stays.
+    package var move: ServerJob? { jobs.first { $0.migration != nil && $0.kind == ServerJob.migrate } }
 }

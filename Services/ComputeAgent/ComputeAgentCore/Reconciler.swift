@@ -61,8 +61,11 @@ package enum Reconciler {
         _ desired: DesiredServer, observed: ObservedDomain?, record: LocalServerRecord, lostPorts: Set<String> = []
     ) -> [AgentAction] {
         let operation = desired.operation.flatMap { $0.id == record.lastOperationID ? nil : $0 }
+        // The guest may already run elsewhere: the control plane decides where it belongs, and then takes the job away.
+        if isLeaving(desired, record) { return [] }
         switch desired.power {
-        case .absent: return remove(observed, record)
+        case .absent: return hasArrived(desired, observed) ? [] : remove(observed, record)
+        case .expected: return expect(desired, observed, record, lostPorts)
         case .running, .paused:
             guard let observed, observed.power != .shutoff else {
                 if poweredOffByItself(desired, observed, record), operation == nil { return [] }
@@ -81,6 +84,32 @@ package enum Reconciler {
     ) -> Bool {
         observed?.power == .shutoff && observed?.offReason == .guest && record.appliedPower == .running
             && desired.power == .running && record.appliedGeneration == desired.generation
+    }
+
+    /// Whether the guest is, or may be, on its way to another host.
+    package static func isLeaving(_ desired: DesiredServer, _ record: LocalServerRecord) -> Bool {
+        guard desired.power != .absent, let move = desired.move else { return false }
+        return record.jobs.contains { $0.id == move.id }
+    }
+
+    /// Whether a guest that is no longer expected has arrived nevertheless.
+    package static func hasArrived(_ desired: DesiredServer, _ observed: ObservedDomain?) -> Bool {
+        desired.power == .absent && desired.operation?.kind == .withdraw && observed?.power == .running
+    }
+
+    /// What a guest needs that comes from another host. Its domain is libvirt's, from its first byte on.
+    private static func expect(
+        _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord, _ lostPorts: Set<String>
+    ) -> [AgentAction] {
+        if let observed, observed.power != .shutoff {
+            let lost = desired.ports.filter { lostPorts.contains($0.id) }
+            return lost.isEmpty ? [] : [.plug(lost)]
+        }
+        var actions: [AgentAction] = []
+        // Left by an attempt that failed.
+        if observed != nil { actions.append(.undefine) }
+        if record.appliedGeneration != desired.generation { actions.append(.provision) }
+        return actions + [.plug(desired.ports)]
     }
 
     private static func remove(_ observed: ObservedDomain?, _ record: LocalServerRecord) -> [AgentAction] {
@@ -112,7 +141,7 @@ package enum Reconciler {
         case .rescue?: [.fetch, .discard(.rescue)]
         case .resize?: [.keep]
         case .resizeRevert?: [.restore]
-        case .unrescue?, .rebootSoft?, .rebootHard?, nil: []
+        case .unrescue?, .rebootSoft?, .rebootHard?, .withdraw?, nil: []
         }
     }
 
@@ -172,7 +201,7 @@ package enum Reconciler {
         guard observed.power == .running else { return .destroy }
         return switch operation.kind {
         case .rebootSoft, .rebuild, .rescue, .resize, .resizeRevert: .shutdown
-        case .rebootHard, .unrescue: .destroy
+        case .rebootHard, .unrescue, .withdraw: .destroy
         }
     }
 

@@ -72,6 +72,7 @@ package struct AgentOptions: Sendable {
     /// How long an image is kept after its last use.
     package var imageLifetime: Duration = .seconds(86_400)
     package var parallelStarts = 4
+    package var moves = MoveOptions()
     /// `host:port` of the console service.
     package var consoleAddress = ""
     /// Number of disks that are copied at the same time.
@@ -115,7 +116,7 @@ package struct AgentModule: Sendable {
             host: surroundings.host,
             domains: DomainDriver(
                 hypervisor: surroundings.hypervisor, options: options.domains, disks: disks, ambient: ambient,
-                shutdownTimeout: options.shutdownTimeout, log: log),
+                shutdownTimeout: options.shutdownTimeout, moves: options.moves, log: log),
             disks: disks,
             network: HostNetwork(
                 links: surroundings.links, ports: surroundings.bridge, metadata: surroundings.metadata, time: ambient.time),

@@ -34,6 +34,8 @@ package struct AgentSettings: Sendable {
     /// Numeric id of the user under which tools read images.
     package var sandboxUser: Int
     package var parallelStarts: Int
+    /// How guests move to and from other hosts.
+    package var moves = MoveOptions()
     package var reservedCPUs: Int
     package var reservedMemoryMiB: Int
     package var reservedDiskGiB: Int
@@ -85,6 +87,21 @@ package struct AgentSettings: Sendable {
             "sandbox_user", default: Sandbox.defaultUser, in: 1...65_533,
             "Numeric user and group id, used by nothing else, of the tools that read images."),
         .integer("parallel_starts", default: 4, in: 1...256, "Number of servers whose disks are built, or that are started, concurrently."),
+        .string(
+            "migration_uri", default: nil,
+            "libvirt's connection URI of this host, as other hosts reach it; by default qemu+tls://HOST/system with this host's name."),
+        .string(
+            "migration_address", default: nil,
+            "Name or address of this host to which other hosts send the memory of guests; by default libvirt's choice."),
+        .integer("migration_connections", default: 1, in: 1...16, "Number of connections that carry the memory of one guest."),
+        .boolean("migration_tls", default: false, "Whether the memory of guests is encrypted on its way to another host."),
+        .boolean(
+            "migration_auto_converge", default: true,
+            "Whether a guest that changes its memory faster than it can be sent is slowed down."),
+        .boolean(
+            "migration_post_copy", default: false,
+            "Whether a live migration that is forced to complete goes on as post-copy; otherwise the guest is paused for the rest."),
+        .integer("parallel_migrations", default: 1, in: 1...16, "Number of guests that leave this host at the same time."),
         .integer("reserved_vcpus", default: 0, "Number of processors reserved for the host."),
         .integer("reserved_memory_mb", default: 512, "Memory reserved for the host, in MiB."),
         .integer("reserved_disk_gb", default: 0, "Disk space reserved for the host, in GiB."),
@@ -137,6 +154,19 @@ package struct AgentSettings: Sendable {
         imageLifetime = settings.duration("agent.image_lifetime")
         sandboxUser = settings.integer("agent.sandbox_user")
         parallelStarts = settings.integer("agent.parallel_starts")
+        moves.uri = settings.optionalString("agent.migration_uri") ?? "qemu+tls://\(host)/system"
+        moves.address = settings.optionalString("agent.migration_address")
+        moves.connections = settings.integer("agent.migration_connections")
+        moves.encrypts = settings.boolean("agent.migration_tls")
+        moves.slowsDown = settings.boolean("agent.migration_auto_converge")
+        moves.allowsPostCopy = settings.boolean("agent.migration_post_copy")
+        moves.parallel = settings.integer("agent.parallel_migrations")
+        guard MigrationXML.isUsable(uri: moves.uri) else {
+            throw SettingsError(["agent.migration_uri: \"\(moves.uri)\" is not a connection URI of libvirt's QEMU driver"])
+        }
+        if let address = moves.address, !MigrationXML.isUsable(address: address) {
+            throw SettingsError(["agent.migration_address: \"\(address)\" is neither a host name nor an address"])
+        }
         reservedCPUs = settings.integer("agent.reserved_vcpus")
         reservedMemoryMiB = settings.integer("agent.reserved_memory_mb")
         reservedDiskGiB = settings.integer("agent.reserved_disk_gb")

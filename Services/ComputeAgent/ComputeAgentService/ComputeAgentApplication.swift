@@ -138,7 +138,8 @@ package struct ComputeAgentApplication: Sendable {
                 log: log
             ).detect()
         }
-        let hypervisor = Hypervisor(uri: settings.libvirtURI, threads: settings.parallelStarts + 4, log: log)
+        let hypervisor = Hypervisor(
+            uri: settings.libvirtURI, threads: settings.parallelStarts + 4, moves: settings.moves.parallel, log: log)
         let bus = try makeBus()
         let sandbox = Sandbox(user: settings.sandboxUser)
         let sandboxWatch = SandboxWatch(sandbox, time: ambient.time)
@@ -162,6 +163,7 @@ package struct ComputeAgentApplication: Sendable {
         options.shutdownTimeout = settings.shutdownTimeout
         options.imageLifetime = settings.imageLifetime
         options.parallelStarts = settings.parallelStarts
+        options.moves = settings.moves
         options.consoleAddress = all.address(.console)
         let module = try AgentModule.make(
             options,

@@ -6,8 +6,9 @@ package import Logging
 /// Carries out actions on a server's domain.
 package struct DomainDriver: Sendable {
     let hypervisor: any HypervisorDriver
-    private let options: DomainOptions
-    private let disks: ServerDisks
+    let options: DomainOptions
+    let moves: MoveOptions
+    let disks: ServerDisks
     let ambient: Ambient
     private let shutdownTimeout: Duration
     let log: Logger
@@ -19,8 +20,9 @@ package struct DomainDriver: Sendable {
 
     package init(
         hypervisor: any HypervisorDriver, options: DomainOptions, disks: ServerDisks, ambient: Ambient,
-        shutdownTimeout: Duration, log: Logger
+        shutdownTimeout: Duration, moves: MoveOptions = MoveOptions(), log: Logger
     ) {
+        self.moves = moves
         self.hypervisor = hypervisor
         self.options = options
         self.disks = disks

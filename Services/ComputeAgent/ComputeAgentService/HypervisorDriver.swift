@@ -40,6 +40,16 @@ package protocol HypervisorDriver: Sendable {
     func freeze(_ uuid: String, seconds: Int) async throws
     /// Lets a frozen guest write again.
     func thaw(_ uuid: String, seconds: Int) async throws
+    /// The domain's XML in the form that another host can take over.
+    func movableXML(_ uuid: String) async throws -> String
+    /// Sends the running guest to another host. Returns when the guest runs there and has left this host.
+    func move(_ uuid: String, _ order: DomainMove) async throws
+    /// How far the guest is on its way; nil if it is not on one.
+    func moveState(_ uuid: String) async throws -> DomainMoveState?
+    /// Has the guest stay; does not wait. Succeeds if it is not on its way.
+    func abortMove(_ uuid: String) async throws
+    /// Has the guest run on the other host before all of its memory is there.
+    func beginPostCopy(_ uuid: String) async throws
     /// Statistics of a running domain under libvirt's names.
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic]
     /// Sends a non-maskable interrupt to the guest.

@@ -9,6 +9,8 @@ struct RunningJob: Sendable {
     var phase: String?
     /// Percent.
     var progress = 0
+    /// Of a guest that is on its way to another host.
+    var move: (control: MoveControl, progress: MigrationProgress?)?
 }
 
 /// Long-running work beside the desired state.
@@ -21,7 +23,8 @@ extension ServerWorker {
         let wanted = desired.power == .absent ? [] : desired.jobs
         for job in JobPlan(wanted: wanted, known: record.jobs, active: Set(runningJobs.keys)).dropped {
             if let running = runningJobs[job.id] {
-                running.task.cancel()
+                // A guest that is on its way is asked to stay, and waited for.
+                if let move = running.move { move.control.cancel() } else { running.task.cancel() }
                 await running.task.value
                 runningJobs[job.id] = nil
             }
@@ -37,13 +40,16 @@ extension ServerWorker {
     /// Begins the jobs that the desired state has, once it is reached.
     func beginJobs(_ desired: DesiredServer) async throws {
         guard desired.power != .absent, record.generation == desired.generation else { return }
+        if let move = desired.move, let order = move.migration { runningJobs[move.id]?.move?.control.update(order) }
         for job in JobPlan(wanted: desired.jobs, known: record.jobs, active: Set(runningJobs.keys)).begun {
             if !record.jobs.contains(where: { $0.id == job.id }) {
                 record.jobs.append(LocalJob(id: job.id))
                 try await save()
             }
             tools.log.info("a job begins", metadata: ["server": "\(serverID)", "job": "\(job.id)", "kind": "\(job.kind)"])
-            runningJobs[job.id] = RunningJob(task: Task { await self.work(on: job, of: desired) })
+            var running = RunningJob(task: Task { await self.work(on: job, of: desired) })
+            if let order = job.migration { running.move = (MoveControl(order), nil) }
+            runningJobs[job.id] = running
         }
     }
 
@@ -53,6 +59,7 @@ extension ServerWorker {
     }
 
     private func work(on job: ServerJob, of desired: DesiredServer) async {
+        if job.kind == ServerJob.migrate, let order = job.migration { return await move(job.id, order) }
         do {
             guard job.kind == ServerJob.uploadDisk, let upload = job.upload else {
                 throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
@@ -88,14 +95,36 @@ extension ServerWorker {
         await reportJobs()
     }
 
+    /// Sends the guest to another host. A process that ends leaves it to libvirt; the next one finds out how it ended.
+    private func move(_ id: String, _ order: ServerJob.Migration) async {
+        let control = runningJobs[id]?.move?.control ?? MoveControl(order)
+        do {
+            try await tools.domains.move(serverID, order, control) { await self.advance(id, $0) }
+            await end(id, .done)
+        } catch {
+            guard !isStopping else { return }
+            tools.log.warning("a guest did not leave", metadata: ["server": "\(serverID)", "job": "\(id)", "error": "\(error)"])
+            await end(id, .failed, error: "\(error)", reason: FailureWords.words(error, during: "moving it to another host"))
+        }
+    }
+
+    private func advance(_ id: String, _ progress: MigrationProgress) async {
+        guard runningJobs[id] != nil, runningJobs[id]?.move?.progress != progress else { return }
+        runningJobs[id]?.move?.progress = progress
+        runningJobs[id]?.progress = progress.percent
+        await reportJobs()
+    }
+
     /// The state of all jobs that have begun; nil if there are none.
     var jobReports: [ServerJobReport]? {
         guard !record.jobs.isEmpty else { return nil }
         return record.jobs.map { job in
             let running = runningJobs[job.id]
-            return ServerJobReport(
+            var report = ServerJobReport(
                 id: job.id, state: job.state, phase: running?.phase, progress: running?.progress ?? (job.state == .done ? 100 : 0),
                 error: job.error, reason: job.reason)
+            report.migration = running?.move?.progress
+            return report
         }
     }
 }

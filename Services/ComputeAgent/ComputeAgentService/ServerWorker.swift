@@ -59,6 +59,9 @@ package actor ServerWorker {
     private var again = false
     private var isStopped = false
     private var waitsForGuest = false
+    /// Whether the control plane has said, since this process began, that the server belongs here. While the host was away its server
+    /// may have been given to another one, which runs it on the same volumes.
+    private var isConfirmed = false
     private var backoff = Backoff()
     private var restarts = RestartLimiter()
     /// The generation that the current attempt is to reach.
@@ -98,6 +101,7 @@ package actor ServerWorker {
         let isNew = server.generation > record.generation
         let verdict = record.accept(server)
         guard verdict == .accepted else { return verdict }
+        isConfirmed = true
         if server.power != .absent { tools.directory.set(serverID, server) }
         try await save()
         if isNew { hopelessGeneration = nil }
@@ -116,6 +120,8 @@ package actor ServerWorker {
         again = true
         if loop == nil, !isStopped { loop = Task { await self.work() } }
     }
+
+    var isStopping: Bool { isStopped }
 
     /// Stops reconciling permanently, after the current operation.
     package func stop() {
@@ -204,7 +210,11 @@ package actor ServerWorker {
         if try await isRestartRefused(desired, observed) { return }
         let plan = Reconciler.plan(desired, observed: observed, record: record, lostPorts: lostPorts)
         activity = "connecting its networks"
-        if desired.power == .running || desired.power == .paused { try await tools.network.ensureMetadata(desired.ports) }
+        if [.running, .paused, .expected].contains(desired.power) { try await tools.network.ensureMetadata(desired.ports) }
+        if !isConfirmed, plan.contains(where: \.startsGuest) {
+            tools.log.notice("waits for the control plane before the guest is started", metadata: ["server": "\(serverID)"])
+            return
+        }
         let started = tools.ambient.time.monotonicNanoseconds()
         for action in plan {
             try Task.checkCancellation()
@@ -228,7 +238,7 @@ package actor ServerWorker {
     /// A guest whose QEMU crashes repeatedly is left off; the control plane then decides.
     private func isRestartRefused(_ desired: DesiredServer, _ observed: ObservedDomain?) async throws -> Bool {
         guard let observed, observed.power == .shutoff, observed.offReason == .failure || observed.offReason == .destroyed,
-            desired.power == .running, record.appliedPower == .running,
+            desired.power == .running, record.appliedPower == .running, !Reconciler.isLeaving(desired, record),
             record.appliedGeneration == desired.generation,
             desired.operation == nil || desired.operation?.id == record.lastOperationID
         else { return false }
@@ -247,6 +257,9 @@ package actor ServerWorker {
     /// The desired state is reached.
     private func conclude(_ desired: DesiredServer, observed: ObservedDomain?) async throws {
         guard observed?.power != .stopping else { return }
+        if desired.power == .expected || Reconciler.hasArrived(desired, observed) || Reconciler.isLeaving(desired, record) {
+            return try await concludeMove(desired, observed: observed)
+        }
         if desired.power == .absent {
             if !record.isGone || record.desired != nil, record.generation == desired.generation {
                 record.goneSince = record.goneSince ?? tools.ambient.now
@@ -278,15 +291,33 @@ package actor ServerWorker {
             metadataReady: await tools.network.isMetadataReady(desired.ports))
     }
 
+    /// A server that moves belongs to no host alone.
+    private func concludeMove(_ desired: DesiredServer, observed: ObservedDomain?) async throws {
+        if record.appliedGeneration != desired.generation {
+            record.appliedGeneration = desired.generation
+            try await save()
+        }
+        let power: String
+        if Reconciler.isLeaving(desired, record) {
+            // The guest runs on, here or there.
+            power = desired.power.rawValue
+        } else {
+            power = observed?.power == .running ? DesiredPower.running.rawValue : DesiredPower.expected.rawValue
+        }
+        await report(
+            power: power, generation: desired.generation, metadataReady: await tools.network.isMetadataReady(desired.ports),
+            endpoint: desired.power == .expected ? try await tools.domains.endpoint(desired) : nil)
+    }
+
     private func report(
         power: String, generation: Int? = nil, metadataReady: Bool = false, error: String? = nil,
-        reason: String? = nil, permanent: Bool = false
+        reason: String? = nil, permanent: Bool = false, endpoint: MigrationEndpoint? = nil
     ) async {
         let report = ObservedReport(
             host: tools.host, serverID: serverID, generation: generation ?? record.generation,
             epoch: record.highestEpoch, power: power, state: error == nil ? .applied : .failed, error: error,
             reason: reason, permanent: permanent, metadataReady: metadataReady, operationID: record.lastOperationID,
-            jobs: jobReports)
+            jobs: jobReports, endpoint: endpoint)
         if let error, permanent {
             hopelessFailure = PermanentFailure(reason ?? error, details: reason == nil || error == reason ? nil : error)
         }
@@ -395,4 +426,6 @@ extension AgentAction {
         default: true
         }
     }
+
+    var startsGuest: Bool { if case .start = self { true } else { false } }
 }

@@ -53,6 +53,22 @@ package struct Port: Hashable, Sendable {
     package var dhcpOptions: [DHCPOption]
     /// For each address of this port, the ports of the network with the address among their allowed address pairs.
     package var parents: [IPAddress: [UUID128]]
+    /// The host to which the port is bound; empty for none.
+    package var host = ""
+    /// Other hosts to which it is bound, because its server moves between hosts.
+    package var otherBindings: [Binding] = []
+
+    /// A binding beside the active one.
+    package struct Binding: Hashable, Sendable {
+        package let host: String
+        /// Whether the server is expected there. If not, it was there before.
+        package let isExpected: Bool
+
+        package init(host: String, isExpected: Bool) {
+            self.host = host
+            self.isExpected = isExpected
+        }
+    }
 
     package init(
         id: UUID128, networkID: UUID128, projectID: String, name: String = "", mac: MACAddress,
@@ -74,6 +90,15 @@ package struct Port: Hashable, Sendable {
         self.securityGroups = securityGroups
         self.dhcpOptions = dhcpOptions
         self.parents = parents
+    }
+
+    /// OVN's options of a port whose server moves between hosts. Two chassis have its interface meanwhile, and must not take it from
+    /// each other. The second one lets packets pass when the guest there announces itself (by RARP, which QEMU sends).
+    package var chassisOptions: [String: String]? {
+        guard !host.isEmpty, !otherBindings.isEmpty else { return nil }
+        let expected = otherBindings.filter(\.isExpected).map(\.host).sorted()
+        let requested = ["requested-chassis": ([host] + expected).joined(separator: ",")]
+        return expected.isEmpty ? requested : requested.merging(["activation-strategy": "rarp"]) { $1 }
     }
 
     /// A virtual IP and the ports of the guests that share it. Tools like keepalived reserve an address with an unbound

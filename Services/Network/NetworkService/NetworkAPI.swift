@@ -32,13 +32,17 @@ package struct NetworkAPI: Sendable {
     /// - Throws: 400 for an operator's policy rule that cannot be parsed.
     func make(_ surroundings: ServiceSurroundings) throws -> API {
         try surroundings.api(
-            .network, subjectActions: ["create_port", "update_port", "delete_port", "update_port_security_groups"],
+            .network,
+            subjectActions: [
+                "create_port", "update_port", "delete_port", "update_port_security_groups",
+                "create_port_binding", "delete_port_binding", "activate_port_binding",
+            ],
             resources: resources, rules: NetworkPolicy.rules)
     }
 
     package var resources: [Resource] {
         [
-            versions, networks, subnets, ports, portGroups, routers, floatingIPs, securityGroups, securityGroupRules, quotas,
+            versions, networks, subnets, ports, portBindings, portGroups, routers, floatingIPs, securityGroups, securityGroupRules, quotas,
             extensions, serviceProviders, agents, availabilityZones, ipAvailabilities,
         ] + tags
     }

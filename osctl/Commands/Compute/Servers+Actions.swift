@@ -19,7 +19,7 @@ extension Servers {
         [
             Action<Start>.self, Action<Stop>.self, Action<Reboot>.self, Action<Pause>.self, Action<Unpause>.self,
             Action<Suspend>.self, Action<Resume>.self, Action<Lock>.self, Action<Unlock>.self, Action<Rebuild>.self,
-            Action<Resize>.self, Action<Rescue>.self, Action<Unrescue>.self, Action<Migrate>.self, Action<Shelve>.self,
+            Action<Resize>.self, Action<Rescue>.self, Action<Unrescue>.self, Migrate.self, Action<Evacuate>.self, Action<Shelve>.self,
             Action<Offload>.self, Action<Unshelve>.self,
         ]
     }
@@ -152,18 +152,6 @@ extension Servers {
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
         static func body(_ options: Options, _ api: API) async throws -> JSONValue {
             ["rebuild": ["imageRef": .string(try await api.id(Images.kind, options.image))]]
-        }
-    }
-
-    enum Migrate: ServerAction {
-        struct Options: ServerActionOptions {
-            @Option(help: ArgumentHelp("The host to move to; the scheduler's choice if not given.", valueName: "host")) var host: String?
-        }
-        static let verb = "migrate"
-        static let abstract = "Move servers to another host while they are off; `resize --confirm` or `--revert` ends it."
-        static let goal: Set = ["VERIFY_RESIZE"]
-        static func body(_ options: Options, _ api: API) -> JSONValue {
-            ["migrate": options.host.map { ["host": .string($0)] } ?? .null]
         }
     }
 

@@ -49,12 +49,17 @@ struct MigrationRoutes: Sendable {
                 },
                 Route(
                     .get, MigrationRoutes.ofServer, action: "os_compute_api:servers:migrations:index", rule: Rule.admin,
-                    versions: .from(23), answer: .form(.wrapped("migrations", .array(.any, min: 0, max: 0))),
+                    versions: .from(23), answer: .form(.wrapped("migrations", .many(.object([], additional: .allowed)))),
                     "List a server's live migrations under way"
                 ) { context in
-                    _ = try await compute.authorizedServer(context).value
+                    let server = try await compute.authorizedServer(context).value
                     _ = try context.listRequest(filters: []).page(of: [])
-                    return .json(200, ["migrations": []])
+                    let list = try await compute.database.read { connection in
+                        try MigrationStore.liveRows(connection, server: server.id, number: nil).map {
+                            try LiveMigrations.document($0, context)
+                        }
+                    }
+                    return .json(200, ["migrations": .array(list)])
                 },
                 Route(
                     .get, MigrationRoutes.ofServer + "/{migration_id}", action: "os_compute_api:servers:migrations:show", rule: Rule.admin,
@@ -62,12 +67,41 @@ struct MigrationRoutes: Sendable {
                 ) { context in
                     let server = try await compute.authorizedServer(context).value
                     let id = context.parameter("migration_id")
-                    let isKnown = try await compute.database.read { try MigrationStore.exists($0, number: id, server: server.id) }
-                    throw ResourceError.notFound(
-                        isKnown
-                            ? "Migration \(id.prefix(64)) for server \(server.id) is not live-migration."
-                            : "Migration \(id.prefix(64)) could not be found.")
+                    let found = try await compute.database.read { connection -> JSONValue? in
+                        _ = try MigrationStore.find(connection, id, server: server.id)
+                        return try MigrationStore.liveRows(connection, server: server.id, number: id).first.map {
+                            try LiveMigrations.document($0, context)
+                        }
+                    }
+                    guard let found else {
+                        throw ResourceError.notFound("Live migration \(id.prefix(64)) for server \(server.id) is not in progress.")
+                    }
+                    return .json(200, ["migration": found])
                 },
             ])
+    }
+}
+
+/// Live migrations under way in the form of Compute's API.
+private enum LiveMigrations {
+    static func document(_ row: Row, _ context: RequestContext) throws -> JSONValue {
+        let target = JSONValue(try row.optionalString("dest_host"))
+        let source = JSONValue.string(try row.string("source_host"))
+        func bytes(_ name: String) throws -> JSONValue { try row.optionalInt(name).map { JSONValue($0) } ?? .null }
+        var document: JSONObject = [
+            "id": JSONValue(try row.int("id")), "status": .string(try row.string("status")),
+            "server_uuid": .string(try row.string("server_id")), "source_compute": source, "source_node": source,
+            "dest_compute": target, "dest_node": target, "dest_host": .null,
+            "memory_total_bytes": try bytes("memory_total"), "memory_processed_bytes": try bytes("memory_processed"),
+            "memory_remaining_bytes": try bytes("memory_remaining"), "disk_total_bytes": try bytes("disk_total"),
+            "disk_processed_bytes": try bytes("disk_processed"), "disk_remaining_bytes": try bytes("disk_remaining"),
+            "created_at": .string(try row.timestamp("created_at").iso8601), "updated_at": .string(try row.timestamp("updated_at").iso8601),
+        ]
+        if context.version(atLeast: 2, 59) { document["uuid"] = .string(try row.string("uuid")) }
+        if context.version(atLeast: 2, 80) {
+            document["user_id"] = .string(try row.string("user_id"))
+            document["project_id"] = JSONValue(try row.optionalString("project_id"))
+        }
+        return .object(document)
     }
 }

@@ -29,7 +29,7 @@ struct ServerActionRoutes: Sendable {
     }
 
     var resource: Resource {
-        Resource("server-action", routes: powerRoutes + otherRoutes + missingRoutes)
+        Resource("server-action", routes: powerRoutes + otherRoutes)
     }
 
     private var powerRoutes: [Route] {
@@ -78,20 +78,6 @@ struct ServerActionRoutes: Sendable {
                 "Remove a security group"
             ) { try await changeGroups($0, key: "removeSecurityGroup", adds: false) },
         ]
-    }
-
-    /// Actions of Compute that this cloud does not have, and their policy names.
-    private static let missing: [(key: String, action: String)] = [
-        ("os-migrateLive", "os-migrate-server:migrate_live"), ("evacuate", "os-evacuate"),
-    ]
-
-    private var missingRoutes: [Route] {
-        ServerActionRoutes.missing.map { key, action in
-            .unavailable(
-                .post, ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: Rule.member,
-                body: .json(.wrapped(key, .any)), "The action '\(key)' is not available in this cloud."
-            ) { _ = try await compute.authorizedServer($0) }
-        }
     }
 
     // MARK: power

@@ -31,7 +31,10 @@ enum HeldServers {
                 \(servers.map(\.metadataReady))::boolean[], \(servers.map(\.unknown))::boolean[])
                 AS h(id, generation, epoch, power, state, metadata_ready, is_unknown)
             """
-        let ordered: SQL = "EXISTS (SELECT 1 FROM server_absences a WHERE a.server_id = s.id AND a.host = \(host))"
+        let ordered: SQL = """
+            (EXISTS (SELECT 1 FROM server_absences a WHERE a.server_id = s.id AND a.host = \(host))
+                OR EXISTS (SELECT 1 FROM server_arrivals a WHERE a.server_id = s.id AND a.host = \(host)))
+            """
         var comparison = Comparison()
         let rows = try connection.query(
             """

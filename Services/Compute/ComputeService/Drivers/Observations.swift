@@ -12,10 +12,16 @@ enum Observations {
         let rows = try connection.query(
             """
             SELECT vm_state, task_state, power, generation, operation->>'id' AS operation_id, host, observed_generation,
-                observed_host, deleted, published_at IS NOT NULL AS published
+                observed_host, deleted, published_at IS NOT NULL AS published,
+                EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = servers.id AND m.type = 'evacuation'
+                    AND m.status = ANY(\(MigrationStore.evacuating)::text[])) AS evacuates
             FROM servers WHERE id = \(report.serverID) FOR UPDATE
             """)
         guard let row = rows.first else { return report.power != "absent" }
+        if try Arrivals.record(connection, report) {
+            Workflows.wake(connection, service: Compute.service, subject: report.serverID)
+            return false
+        }
         let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
         guard isHere else { return try elsewhere(connection, report, ambient: ambient) }
         // Whatever its generation, a report says the truth about jobs that have ended.
@@ -49,7 +55,10 @@ enum Observations {
         let observation = Observation(
             generation: report.generation, power: report.power, applied: report.state == .applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
-        try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
+        // The workflow of an evacuation says itself when it has ended.
+        if try !row.bool("evacuates") {
+            try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
+        }
         // Notify only for tasks that wait for their host, because a commit with `NOTIFY` delays other commits.
         if vmState == .building || task.map(TaskState.waitsForHost.contains) == true {
             Workflows.wake(connection, service: Compute.service, subject: report.serverID)
@@ -184,7 +193,8 @@ extension TaskState {
         case .rescuing: "rescue"
         case .unrescuing: "unrescue"
         case .scheduling, .networking, .blockDeviceMapping, .spawning, .deleting, .resizePrep, .resizeMigrating, .resizeFinish,
-            .resizeReverting, .imageSnapshotPending, .imageSnapshot, .imageBackup, .imagePendingUpload, .imageUploading, .shelving,
+            .resizeReverting, .migrating, .imageSnapshotPending, .imageSnapshot, .imageBackup, .imagePendingUpload, .imageUploading,
+            .shelving,
             .shelvingImagePendingUpload, .shelvingImageUploading, .shelvingOffloading, .unshelving:
             nil
         }

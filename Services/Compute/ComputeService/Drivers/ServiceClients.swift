@@ -51,6 +51,12 @@ package protocol NetworkClient: Sendable {
     func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws
     /// Deletes a port; succeeds if it does not exist.
     func deletePort(_ id: String, as subject: ActingSubject) async throws
+    /// Binds a port to another host too. Succeeds if it is bound to it.
+    func bind(port id: String, host: String, as subject: ActingSubject) async throws
+    /// Makes the binding to a host the active one; creates it if there is none.
+    func activateBinding(port id: String, host: String, as subject: ActingSubject) async throws
+    /// Removes an inactive binding; succeeds if there is none.
+    func unbind(port id: String, host: String, as subject: ActingSubject) async throws
 }
 
 /// Volumes and their attachments, as Block Storage manages them, for the subject that its policy decides about.
@@ -206,6 +212,28 @@ struct RemoteNetwork: NetworkClient {
 
     func deletePort(_ id: String, as subject: ActingSubject) async throws {
         try await client.acting(for: subject).delete(.network, "/ports/\(id)", missingIsFine: true)
+    }
+
+    func bind(port id: String, host: String, as subject: ActingSubject) async throws {
+        do {
+            try await client.acting(for: subject).post(.network, "/ports/\(id)/bindings", ["binding": ["host": .string(host)]])
+        } catch let error as ResourceError where error.code == .conflict {
+            // An earlier attempt has bound it.
+        }
+    }
+
+    func activateBinding(port id: String, host: String, as subject: ActingSubject) async throws {
+        do {
+            try await client.acting(for: subject).put(.network, "/ports/\(id)/bindings/\(host)/activate", [:])
+        } catch let error as ResourceError where error.code == .conflict {
+            // It is active.
+        } catch let error as ResourceError where error.code == .notFound {
+            try await updatePort(id, ["binding:host_id": .string(host)], as: subject)
+        }
+    }
+
+    func unbind(port id: String, host: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.network, "/ports/\(id)/bindings/\(host)", missingIsFine: true)
     }
 }
 

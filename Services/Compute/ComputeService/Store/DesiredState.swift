@@ -90,7 +90,8 @@ enum DesiredState {
     /// The complete set of servers that must be present on, or absent from, a host.
     static func all(_ connection: Connection, host: String) throws -> [Enclosed<ServerSpec>] {
         let belongs: SQL = "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL"
-        let absences = try connection.query("SELECT desired FROM server_absences WHERE host = \(host)")
+        let absences = try connection.query(
+            "SELECT desired FROM server_absences WHERE host = \(host) UNION ALL SELECT desired FROM server_arrivals WHERE host = \(host)")
         return try specs(connection, where: belongs) + absences.map { Enclosed(document: try $0.json("desired")) }
     }
 

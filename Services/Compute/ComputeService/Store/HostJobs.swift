@@ -49,6 +49,20 @@ enum HostJobs {
         try DesiredState.publish(connection, server: server, ambient: ambient)
     }
 
+    /// Changes what the host is told about a job; nothing happens if there is no such job.
+    static func change(
+        _ connection: Connection, _ id: String, server: String, ambient: Ambient, _ body: (inout ServerJob) -> Void
+    ) throws {
+        guard let row = try connection.query("SELECT job FROM server_jobs WHERE id = \(id) FOR UPDATE").first else { return }
+        let old: ServerJob = try row.value("job")
+        var job = old
+        body(&job)
+        guard job != old else { return }
+        try connection.execute("UPDATE server_jobs SET job = \(try JSONValue(encoding: job))::jsonb WHERE id = \(id)")
+        try DesiredState.change(connection, server: server)
+        try DesiredState.publish(connection, server: server, ambient: ambient)
+    }
+
     /// Nil if there is no such job.
     static func state(_ connection: Connection, _ id: String) throws -> State? {
         try connection.query("SELECT state, phase, progress, error, reason FROM server_jobs WHERE id = \(id)").first.map { row in
@@ -76,6 +90,9 @@ enum HostJobs {
                 RETURNING old.state <> j.state OR old.phase IS DISTINCT FROM j.phase AS news
                 """)
             if let row = rows.first, try row.bool("news") { isNews = true }
+            if let progress = report.migration {
+                try MigrationStore.record(connection, progress, job: report.id, server: server, now: ambient.now)
+            }
         }
         return isNews
     }

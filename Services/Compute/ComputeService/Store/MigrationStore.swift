@@ -30,17 +30,20 @@ struct ServerMove: Sendable {
 enum MigrationStore {
     /// Statuses of migrations that hold allocations.
     static let open = ["migrating", "finished", "reverting"]
+    /// Statuses of live migrations under way.
+    static let live = ["queued", "preparing", "running"]
+    /// Statuses of evacuations under way.
+    static let evacuating = ["accepted", "pre-migrating"]
 
     static func add(
-        _ connection: Connection, _ id: String, of server: ServerRecord, type: String, target: String?, old: JSONValue, new: JSONValue,
-        user: String,
-        project: String?, now: Timestamp
+        _ connection: Connection, _ id: String, of server: ServerRecord, type: String, status: String = "migrating", target: String?,
+        old: JSONValue, new: JSONValue, user: String, project: String?, now: Timestamp
     ) throws {
         try connection.execute(
             """
             INSERT INTO server_migrations (uuid, server_id, type, status, source_host, dest_host, old_flavor, new_flavor, user_id,
                 project_id, created_at, updated_at)
-            VALUES (\(id), \(server.id), \(type), 'migrating', \(server.host), \(target), \(old)::jsonb, \(new)::jsonb,
+            VALUES (\(id), \(server.id), \(type), \(status), \(server.host), \(target), \(old)::jsonb, \(new)::jsonb,
                 \(user), \(project), \(now), \(now))
             """)
     }
@@ -177,11 +180,6 @@ enum MigrationStore {
                 frame: .init(migration: move.migration, oldFlavor: move.otherID), requestID: context.requestID,
                 ambient: compute.ambient)
         }
-    }
-
-    /// Whether there is a record with this number.
-    static func exists(_ connection: Connection, number: String, server id: String) throws -> Bool {
-        try !connection.query("SELECT 1 AS one FROM server_migrations WHERE server_id = \(id) AND id::text = \(number)").isEmpty
     }
 
     // MARK: confirming

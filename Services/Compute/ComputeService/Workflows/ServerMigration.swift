@@ -120,7 +120,7 @@ struct ServerMigration: Sendable {
     }
 
     /// Binds the server's ports and connects its volumes to a host.
-    private func connect(_ id: String, to host: String) async throws {
+    func connect(_ id: String, to host: String) async throws {
         let server = try await steps.server(id)
         let (ports, volumes) = try await database.read { connection in
             let ports = try connection.query("SELECT port_id, created FROM server_interfaces WHERE server_id = \(id) ORDER BY position")

@@ -37,6 +37,8 @@ extension Compiler {
                     "virtual-ip": "\(shared.address)",
                     "virtual-parents": shared.parents.map(\.description).joined(separator: ","),
                 ])
+            } else if let options = port.chassisOptions {
+                columns["options"] = .map(NBEntries(options.map { ($0.key, $0.value) }))
             }
             for fixed in port.fixedIPs {
                 guard let subnet = subnets[fixed.subnetID], subnet.servesDHCP else { continue }

@@ -29,6 +29,8 @@ enum Extensions {
         Extension("allowed-address-pairs", "Allowed Address Pairs", "Provides allowed address pairs"),
         Extension("availability_zone", "Availability Zone", "The availability zone extension."),
         Extension("binding", "Port Binding", "Expose port bindings of a virtual port to external application"),
+        Extension(
+            "binding-extended", "Port Bindings Extended", "Expose port bindings of a virtual port to external application"),
         Extension("empty-string-filtering", "Empty String Filtering Extension", "Allow filtering by attributes with empty string value"),
         Extension(
             "ext-gw-mode", "Neutron L3 Configurable external gateway mode",

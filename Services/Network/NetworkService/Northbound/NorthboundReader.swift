@@ -117,7 +117,7 @@ struct NorthboundReader {
         guard !ids.isEmpty else { return }
         for row in try connection.query(
             """
-            SELECT id, mac_address, status, network_id, project_id, name, admin_state_up, device_id, device_owner,
+            SELECT id, mac_address, status, network_id, project_id, name, admin_state_up, device_id, device_owner, host_id,
                 nullif(allowed_address_pairs, '[]') AS pairs, port_security_enabled, nullif(extra_dhcp_opts, '[]') AS dhcp_opts
             FROM ports WHERE id \(anyOf: ids)
             """)
@@ -137,6 +137,11 @@ struct NorthboundReader {
                         ip: pair["ip_address"]?.stringValue ?? "")
                 }, portSecurityEnabled: try row.bool("port_security_enabled"),
                 dhcpOptions: try row.optionalJSON("dhcp_opts").map { DHCPOptions.read($0) } ?? [])
+            state.ports[id]?.host = try row.string("host_id")
+        }
+        for row in try connection.query("SELECT port_id, host, is_expected FROM port_bindings WHERE port_id \(anyOf: ids)") {
+            state.ports[try row.uuid("port_id")]?.otherBindings.append(
+                Port.Binding(host: try row.string("host"), isExpected: try row.bool("is_expected")))
         }
         for row in try fixedIPs(ids) {
             guard let address = IPAddress(try row.string("ip_address")) else { continue }

@@ -1,0 +1,27 @@
+package import Contracts
+
+/// Differences between two hosts that keep a running guest from moving.
+package enum MoveObstacles {
+    /// A sentence for each; empty if the guest can move.
+    package static func list(from source: HostCapabilities, to target: HostCapabilities) -> [String] {
+        var found: [String] = []
+        if source.virtType != target.virtType {
+            found.append("Guests are virtualised by \(target.virtType), but here by \(source.virtType).")
+        }
+        if source.processor.arch != target.processor.arch {
+            found.append("The architecture is \(target.processor.arch), but here it is \(source.processor.arch).")
+        }
+        if target.hypervisorVersion < source.hypervisorVersion {
+            found.append(
+                "The hypervisor's version \(version(target.hypervisorVersion)) is older than \(version(source.hypervisorVersion)) here.")
+        }
+        // Guests see the host's processor with KVM only.
+        if source.virtType == "kvm", target.virtType == "kvm" {
+            let missing = Set(source.processor.features).subtracting(target.processor.features).sorted()
+            if !missing.isEmpty { found.append("The processor lacks \(missing.prefix(16).joined(separator: ", ")).") }
+        }
+        return found
+    }
+
+    private static func version(_ number: Int) -> String { "\(number / 1_000_000).\(number / 1000 % 1000).\(number % 1000)" }
+}

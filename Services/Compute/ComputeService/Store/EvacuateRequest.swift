@@ -1,0 +1,69 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// Accepts an evacuation inside its transaction.
+struct EvacuateRequest {
+    let connection: Connection
+    let compute: Compute
+    let owner: ServerOwner
+    let host: String?
+    /// What the request says of the disks; nil from 2.14 on.
+    let onSharedStorage: Bool?
+    /// Whether the server stays off at its new host.
+    let staysOff: Bool
+
+    /// - Throws: 400 if the host is in use, or for a host that cannot take the server.
+    func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
+        let id = try decision.value(for: ServerEvacuateRoutes.action).id
+        let source = server.host ?? ""
+        let row = try connection.query(
+            """
+            SELECT s.flavor, s.flavor_id, s.root_image, \(MoveChecks.hasLocalDisks) AS has_local_disks,
+                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up
+            FROM servers s WHERE s.id = \(id)
+            """)[0]
+        guard try !row.bool("is_up") else {
+            throw ResourceError.badRequest("Compute service of \(source) is still in use.")
+        }
+        if try onSharedStorage == true && row.bool("has_local_disks") {
+            throw ResourceError.badRequest("Invalid state of instance files on shared storage: instance \(id) has local disks.")
+        }
+        if let host { try requireTarget(host, id, source) }
+        let migration = compute.ambient.newUUID().description
+        let (flavor, now) = (try row.json("flavor"), compute.ambient.now)
+        try MigrationStore.add(
+            connection, migration, of: server, type: "evacuation", status: "accepted", target: nil, old: flavor, new: flavor,
+            user: owner.user, project: owner.caller.projectID, now: now)
+        try connection.execute(
+            "UPDATE servers SET fault = NULL, task_state = \(TaskState.rebuilding.rawValue), updated_at = \(now) WHERE id = \(id)")
+        try ServerActions.begin(
+            connection, server: id, action: ServerChange.evacuate.name, event: ServerChange.evacuate.event, requestID: owner.requestID,
+            user: owner.user, project: owner.caller.projectID, now: now)
+        let isOff = staysOff || server.vmState == VMState.stopped.rawValue
+        try Workflows.start(
+            connection, ServerEvacuation(compute).workflow, subject: id,
+            frame: ServerEvacuation.Frame(
+                migration: migration, source: source, requested: host, power: isOff ? .shutoff : .running,
+                rootImage: try row.optionalJSON("root_image")), requestID: owner.requestID, ambient: compute.ambient)
+    }
+
+    private func requireTarget(_ host: String, _ id: String, _ source: String) throws {
+        guard host != source else {
+            throw ResourceError.badRequest("The target host can't be the same one.")
+        }
+        let row = try connection.query(
+            "SELECT t.enabled, \(Hosts.isUp("t", compute)) AS is_up FROM compute_services t WHERE t.host = \(host)"
+        ).first
+        guard let row else { throw ResourceError.badRequest("Compute host \(host.prefix(255)) not found.") }
+        guard try row.bool("is_up") else {
+            throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
+        }
+        guard try row.bool("enabled") else { throw ResourceError.badRequest("Compute service of \(host) is disabled.") }
+    }
+}

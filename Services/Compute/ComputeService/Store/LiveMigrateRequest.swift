@@ -1,0 +1,117 @@
+import Authorization
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// Accepts a live migration inside its transaction.
+struct LiveMigrateRequest {
+    let connection: Connection
+    let compute: Compute
+    let owner: ServerOwner
+    let host: String?
+    /// Nil: local disks are copied if there are any.
+    let copiesDisks: Bool?
+
+    /// - Throws: 400 for a host that cannot take the server, or a server that cannot be moved; 409 if its host is down.
+    func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
+        let id = try decision.value(for: ServerLiveMigrateRoutes.action).id
+        let source = server.host ?? ""
+        let row = try connection.query(
+            """
+            SELECT s.flavor, s.flavor_id, \(MoveChecks.hasLocalDisks) AS has_local_disks,
+                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up
+            FROM servers s WHERE s.id = \(id)
+            """)[0]
+        if try copiesDisks == false && row.bool("has_local_disks") {
+            throw ResourceError.badRequest(
+                """
+                Migration pre-check error: instance \(id) is not on shared storage: shared storage live-migration requires volumes only, \
+                without local disks. Use block_migration 'auto'.
+                """)
+        }
+        guard try row.bool("is_up") else {
+            throw ResourceError.badRequest("Compute service of \(source) is unavailable at this time.")
+        }
+        if let host { try MoveChecks(connection, compute).require(host, for: id, from: source) }
+        let migration = compute.ambient.newUUID().description
+        let flavor = try row.json("flavor")
+        let now = compute.ambient.now
+        try MigrationStore.add(
+            connection, migration, of: server, type: "live-migration", status: "queued", target: nil, old: flavor, new: flavor,
+            user: owner.user, project: owner.caller.projectID, now: now)
+        try connection.execute(
+            "UPDATE servers SET fault = NULL, task_state = \(TaskState.migrating.rawValue), updated_at = \(now) WHERE id = \(id)")
+        try ServerActions.begin(
+            connection, server: id, action: ServerLiveMigration.actionName, event: ServerChange.liveMigrate.event,
+            requestID: owner.requestID, user: owner.user, project: owner.caller.projectID, now: now)
+        try Workflows.start(
+            connection, ServerLiveMigration(compute).workflow, subject: id,
+            frame: ServerLiveMigration.Frame(migration: migration, source: source, requested: host), requestID: owner.requestID,
+            ambient: compute.ambient)
+    }
+}
+
+/// Which hosts can take a server that moves.
+struct MoveChecks {
+    private let connection: Connection
+    private let compute: Compute
+
+    init(_ connection: Connection, _ compute: Compute) {
+        self.connection = connection
+        self.compute = compute
+    }
+
+    /// Whether the server of a row `s` has disks that only its host has. The config drive does not count: it is made anew.
+    static let hasLocalDisks: SQL = """
+        (NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
+            OR coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0 OR coalesce((s.flavor->>'swap')::bigint, 0) > 0)
+        """
+
+    /// - Throws: 400 with everything that stands in the way of the server on this host, as far as it is known without it.
+    func require(_ host: String, for id: String, from source: String) throws {
+        guard host != source else {
+            throw ResourceError.badRequest("Unable to migrate instance (\(id)) to current host (\(source)).")
+        }
+        guard let row = try row(host) else {
+            throw ResourceError.badRequest("Compute host \(host.prefix(255)) could not be found.")
+        }
+        guard try row.bool("is_up") else {
+            throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
+        }
+        guard try row.bool("enabled") else { throw ResourceError.badRequest("Compute service of \(host) is disabled.") }
+        let obstacles = try obstacles(from: source, to: row)
+        guard obstacles.isEmpty else {
+            throw ResourceError.badRequest("Migration pre-check error: \(host): \(obstacles.joined(separator: " "))")
+        }
+    }
+
+    private func row(_ host: String) throws -> Row? {
+        try connection.query(
+            """
+            SELECT t.enabled, \(Hosts.isUp("t", compute)) AS is_up, h.capabilities FROM compute_services t
+            LEFT JOIN hypervisors h ON h.host = t.host WHERE t.host = \(host)
+            """
+        ).first
+    }
+
+    private func obstacles(from source: String, to row: Row) throws -> [String] {
+        guard let now: HostCapabilities = try self.row(source)?.optionalValue("capabilities"),
+            let there: HostCapabilities = try row.optionalValue("capabilities")
+        else { return ["The hypervisor is not known."] }
+        return MoveObstacles.list(from: now, to: there)
+    }
+
+    /// Hosts on which a guest of `source` cannot run on.
+    func unsuitable(for source: String) throws -> [String] {
+        guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return [] }
+        let rows = try connection.query("SELECT host, capabilities FROM hypervisors WHERE host <> \(source) ORDER BY host")
+        return try rows.compactMap { row in
+            let there: HostCapabilities = try row.value("capabilities")
+            return MoveObstacles.list(from: now, to: there).isEmpty ? nil : try row.string("host")
+        }
+    }
+}

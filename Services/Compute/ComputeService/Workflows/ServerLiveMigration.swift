@@ -1,0 +1,377 @@
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import Logging
+import Workflow
+
+/// Moves a server to another host while it runs.
+///
+/// The target prepares itself and says where it takes the guest; the source sends it there. The guest runs on exactly one of them at
+/// any time, which libvirt ensures. Until the move is over, the source neither starts nor changes the guest, and the record of the
+/// server stays with the source. How a move that was interrupted has ended is asked of the hosts: every undo first finds out where
+/// the guest is, and then cleans up at the other place.
+struct ServerLiveMigration: Sendable {
+    let steps: ServerSteps
+    private let resize: ServerResize
+
+    init(_ compute: Compute) {
+        steps = ServerSteps(compute: compute)
+        resize = ServerResize(compute)
+    }
+
+    /// In the instance actions.
+    static let actionName = "live-migration"
+    private static let interval = Duration.seconds(2)
+    private static let patience = Duration.seconds(30)
+
+    private var compute: Compute { steps.compute }
+    private var database: Database { steps.database }
+    private var ambient: Ambient { steps.ambient }
+
+    struct Frame: Codable, Sendable {
+        /// The consumer of the allocations on the source, and the id of the source's job.
+        var migration: String
+        var source: String
+        /// The host that the request named.
+        var requested: String?
+        /// The scheduler's choice.
+        var target: String?
+        /// How the target connects to the volumes, by the id of the volume.
+        var connections: [String: JSONValue]?
+    }
+
+    var workflow: Workflow<Frame> {
+        Workflow(
+            service: Compute.service, kind: "server.live_migrate",
+            steps: [
+                .init(
+                    "hold", run: { try await resize.hold($0.subjectID, $1.migration) },
+                    undo: { try await returnAllocation($0.subjectID, $1) }),
+                .init(
+                    "schedule", deadline: .seconds(300), run: { try await schedule(&$0, &$1) },
+                    undo: { context, frame in
+                        if try await !hasMoved(context.subjectID, frame) {
+                            try await compute.clients.scheduler.release(consumer: context.subjectID)
+                        }
+                    }),
+                .init(
+                    "bind", deadline: .seconds(300), run: { try await bind(&$0, &$1) },
+                    undo: { try await unbind($0.subjectID, $1) }),
+                .init(
+                    "prepare", deadline: ServerResize.hostDeadline, run: { try await prepare($0, $1) },
+                    undo: { try await withdraw($0.subjectID, $1) }),
+                .init("send", deadline: .seconds(60), run: { try await send(&$0, $1) }, undo: { try await land($0.subjectID, $1) }),
+                .init(
+                    "move", deadline: .seconds(6 * 3600), run: { try await awaitMove($0, $1) }, undo: { try await land($0.subjectID, $1) }),
+                .init("exchange", deadline: .seconds(60)) { context, frame in
+                    try await exchange(context.subjectID, frame)
+                    return .next
+                },
+                .init("activate", deadline: .seconds(300)) { context, frame in
+                    try await activate(context.subjectID, frame)
+                    return .next
+                },
+                .init("settle", deadline: .seconds(600)) { try await settle($0.subjectID, $1) },
+                .init("release", deadline: .seconds(300)) { context, frame in
+                    try await unbind(context.subjectID, frame)
+                    try await compute.clients.scheduler.release(consumer: frame.migration)
+                    return .next
+                },
+                .init("finish", deadline: .seconds(60)) { context, frame in
+                    let (id, migration, now) = (context.subjectID, frame.migration, context.now)
+                    let ambient = ambient
+                    context.commit { try ServerLiveMigration.end($0, id, migration, status: "completed", ambient: ambient, now: now) }
+                    return .next
+                },
+            ],
+            interruptedBy: [ServerCreate.deleteIntent],
+            failed: { try await failed($0, $1, $2) })
+    }
+
+    /// Whether the server belongs to the target now.
+    private func hasMoved(_ id: String, _ frame: Frame) async throws -> Bool {
+        guard let target = frame.target else { return false }
+        return try await database.read { try WorkflowServer.load($0, id)?.host == target }
+    }
+
+    /// - Throws: `StepFailure` if the operator has asked for the end.
+    private func requireWanted(_ frame: Frame) async throws {
+        if try await database.read({ try MigrationStore.isAborted($0, frame.migration) }) {
+            throw StepFailure("The migration was aborted.")
+        }
+    }
+
+    // MARK: allocations
+
+    private func returnAllocation(_ id: String, _ frame: Frame) async throws {
+        if try await hasMoved(id, frame) {
+            try await compute.clients.scheduler.release(consumer: frame.migration)
+        } else {
+            try await resize.giveBack(id, frame.migration)
+        }
+    }
+
+    private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
+        let id = context.subjectID
+        try await requireWanted(frame)
+        let operation = context.operationUUID()
+        let compute = compute
+        let source = frame.source
+        let loaded = try await database.read { connection in
+            (
+                try SchedulingQuestion.load(connection, server: id, operation: operation.description),
+                try MoveChecks(connection, compute).unsuitable(for: source)
+            )
+        }
+        guard var question = loaded.0 else { throw StepFailure("The server no longer exists.") }
+        question.host = frame.requested
+        question.excludedHosts = [frame.source] + loaded.1
+        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
+        guard answer.result == .scheduled, let host = answer.host else {
+            let texts = SchedulingFault.texts(answer)
+            throw StepFailure(texts.message, details: texts.details)
+        }
+        frame.target = host
+        let (migration, now) = (frame.migration, context.now)
+        context.commit { connection in
+            try MigrationStore.set(connection, migration, target: host, now: now)
+            try MigrationStore.set(connection, migration, status: "preparing", now: now)
+        }
+        return .next
+    }
+
+    // MARK: ports and volumes
+
+    private func ports(_ id: String) async throws -> [(id: String, owner: ActingSubject)] {
+        let rows = try await database.read { connection in
+            try connection.query("SELECT port_id, created FROM server_interfaces WHERE server_id = \(id) ORDER BY position")
+                .map { (id: try $0.string("port_id"), created: try $0.bool("created")) }
+        }
+        var ports: [(id: String, owner: ActingSubject)] = []
+        for row in rows {
+            guard let owner = try await steps.owner(of: row.id, server: id, created: row.created) else { continue }
+            ports.append((row.id, owner))
+        }
+        return ports
+    }
+
+    private func bind(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
+        let target = try frame.target.recorded("target")
+        for port in try await ports(context.subjectID) {
+            try await compute.clients.network.bind(port: port.id, host: target, as: port.owner)
+        }
+        frame.connections = try await connectVolumes(context.subjectID, to: target)
+        return .next
+    }
+
+    /// - Returns: how the host connects to the volumes, by the id of the volume.
+    private func connectVolumes(_ id: String, to host: String) async throws -> [String: JSONValue] {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return [:] }
+        let volumes = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT volume_id, attachment_id, device FROM server_volumes WHERE server_id = \(id) AND attachment_id IS NOT NULL
+                ORDER BY device
+                """
+            ).map { (id: try $0.string("volume_id"), attachment: try $0.string("attachment_id"), device: try $0.string("device")) }
+        }
+        var connections: [String: JSONValue] = [:]
+        for volume in volumes {
+            connections[volume.id] = try await compute.clients.volumes.connect(
+                attachment: volume.attachment, host: host, device: volume.device, as: server.subject)
+            try await compute.clients.volumes.complete(attachment: volume.attachment, as: server.subject)
+        }
+        return connections
+    }
+
+    private func activate(_ id: String, _ frame: Frame) async throws {
+        let target = try frame.target.recorded("target")
+        for port in try await ports(id) { try await compute.clients.network.activateBinding(port: port.id, host: target, as: port.owner) }
+    }
+
+    /// Removes the bindings and connections of the host that the server is not on.
+    private func unbind(_ id: String, _ frame: Frame) async throws {
+        guard let target = frame.target else { return }
+        let isMoved = try await hasMoved(id, frame)
+        if isMoved { try await activate(id, frame) } else { _ = try await connectVolumes(id, to: frame.source) }
+        for port in try await ports(id) {
+            try await compute.clients.network.unbind(port: port.id, host: isMoved ? frame.source : target, as: port.owner)
+        }
+    }
+
+    // MARK: the target
+
+    private func prepare(_ context: StepContext, _ frame: Frame) async throws -> StepResult {
+        let id = context.subjectID
+        let target = try frame.target.recorded("target")
+        try await requireWanted(frame)
+        let ambient = ambient
+        let state = try await database.write { connection -> Arrivals.State? in
+            if let state = try Arrivals.state(connection, server: id), state.host == target {
+                try Arrivals.repeatOrder(connection, server: id, patience: ServerLiveMigration.patience, ambient: ambient)
+                return state
+            }
+            try Arrivals.order(connection, server: id, host: target, connections: frame.connections ?? [:], ambient: ambient)
+            return nil
+        }
+        if state?.isReady == true { return .next }
+        if let failure = state?.failure, failure.isPermanent { throw failure.failure("The other host could not prepare for the server") }
+        guard try await steps.isUp(host: target) else { throw StepFailure("The other host is down.", details: "host \(target)") }
+        return .wait(ServerLiveMigration.interval)
+    }
+
+    /// Has the target forget the server, unless it has it.
+    private func withdraw(_ id: String, _ frame: Frame) async throws {
+        if try await hasMoved(id, frame) {
+            return try await database.write { try Arrivals.forget($0, server: id) }
+        }
+        let ambient = ambient
+        guard let target = frame.target else { return }
+        let state = try await database.write { connection -> Arrivals.State? in
+            try Arrivals.withdraw(connection, server: id, ambient: ambient)
+            return try Arrivals.state(connection, server: id)
+        }
+        guard state != nil else { return }
+        if try await steps.isUp(host: target) { throw UndoWait(ServerLiveMigration.interval) }
+        // It gets the order when it returns.
+        try await database.write { connection in
+            try Absences.order(connection, server: id, host: target, ambient: ambient)
+            try Arrivals.forget(connection, server: id)
+        }
+    }
+
+    // MARK: the guest's way
+
+    private func send(_ context: inout StepContext, _ frame: Frame) async throws -> StepResult {
+        let id = context.subjectID
+        let (migration, source, now) = (frame.migration, frame.source, context.now)
+        let ambient = ambient
+        guard let arrival = try await database.read({ try Arrivals.state($0, server: id) }), let endpoint = arrival.endpoint else {
+            throw StepFailure("The other host no longer expects the server.")
+        }
+        let connections = frame.connections ?? [:]
+        context.commit { connection in
+            let volumes = try DesiredState.load(connection, where: "s.id = \(id)").first?.spec.volumes ?? []
+            let there = volumes.map { volume in
+                var volume = volume
+                if let info = connections[volume.id] { volume.connection = Enclosed(document: info) }
+                return volume
+            }
+            let job = ServerJob(id: migration, migration: .init(endpoint: endpoint, volumes: there))
+            try HostJobs.order(connection, job, server: id, host: source, ambient: ambient)
+            try MigrationStore.set(connection, migration, status: "running", now: now)
+        }
+        return .nextAfter(ServerLiveMigration.interval)
+    }
+
+    private func awaitMove(_ context: StepContext, _ frame: Frame) async throws -> StepResult {
+        let id = context.subjectID
+        try await requireWanted(frame)
+        let ambient = ambient
+        let (job, arrival) = try await database.write { connection in
+            let state = (try HostJobs.state(connection, frame.migration), try Arrivals.state(connection, server: id))
+            // A report may have been lost: both hosts answer the repeated order.
+            try Arrivals.repeatOrder(connection, server: id, patience: ServerLiveMigration.patience, ambient: ambient)
+            return state
+        }
+        guard let job else { throw StepFailure("The server's host no longer moves it.") }
+        if job.isDone { return .next }
+        if let failure = job.failure("The host could not move the server", host: frame.source) {
+            if arrival?.hasArrived == true { return .next }
+            throw failure.failure("The host could not move the server")
+        }
+        // The source cannot say so any more.
+        if arrival?.hasArrived == true, try await !steps.isUp(host: frame.source) { return .next }
+        return .wait(ServerLiveMigration.interval)
+    }
+
+    /// Finds out where the guest is, and has it stay there: before anything else is undone.
+    private func land(_ id: String, _ frame: Frame) async throws {
+        if try await hasMoved(id, frame) { return }
+        let ambient = ambient
+        let (job, arrival) = try await database.write { connection in
+            try HostJobs.change(connection, frame.migration, server: id, ambient: ambient) { $0.migration?.isCancelled = true }
+            return (try HostJobs.state(connection, frame.migration), try Arrivals.state(connection, server: id))
+        }
+        guard let job else { return }
+        let isOver = job.isDone || job.state == ServerJobReport.State.failed.rawValue
+        if !isOver, try await !isFencedOff(frame.source) { throw UndoWait(ServerLiveMigration.interval) }
+        if job.isDone || arrival?.hasArrived == true { return try await exchange(id, frame) }
+        try await withdraw(id, frame)
+        try await database.write { try HostJobs.end($0, frame.migration, server: id, ambient: ambient) }
+    }
+
+    /// Whether the operator has said that a host does not run.
+    private func isFencedOff(_ host: String) async throws -> Bool {
+        try await database.read {
+            try !$0.query("SELECT 1 AS one FROM compute_services WHERE host = \(host) AND forced_down").isEmpty
+        }
+    }
+
+    /// The server belongs to the target from now on.
+    private func exchange(_ id: String, _ frame: Frame) async throws {
+        let target = try frame.target.recorded("target")
+        let compute = compute
+        let ambient = ambient
+        try await database.write { connection in
+            for (volume, info) in frame.connections ?? [:] {
+                try connection.execute(
+                    "UPDATE server_volumes SET connection = \(info)::jsonb WHERE server_id = \(id) AND volume_id = \(volume)")
+            }
+            try connection.execute("DELETE FROM server_jobs WHERE id = \(frame.migration)")
+            try Arrivals.forget(connection, server: id)
+            try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: .running, compute)
+            try connection.execute("UPDATE servers SET keeps_disks = false WHERE id = \(id)")
+            try ServerLiveMigration.noteHost(connection, id, ambient: ambient)
+        }
+    }
+
+    /// What the source said of the guest does not hold for the target.
+    private static func noteHost(_ connection: Connection, _ id: String, ambient: Ambient) throws {
+        try connection.execute("UPDATE servers SET observed_at = \(ambient.now) WHERE id = \(id)")
+    }
+
+    /// Waits until both hosts have settled: the target has taken the server over, the source has nothing of it left.
+    private func settle(_ id: String, _ frame: Frame) async throws -> StepResult {
+        let server = try await steps.server(id)
+        let target = try frame.target.recorded("target")
+        let isTakenOver =
+            server.isApplied || server.hostFailure(of: server.generation)?.isPermanent == true
+            || server.task == TaskState.deleting.rawValue
+        if !isTakenOver, try await steps.isUp(host: target) { return .wait(ServerLiveMigration.interval) }
+        let isCleared = try await database.read { try MigrationStore.isRemoved($0, server: id, from: frame.source) }
+        if !isCleared, try await steps.isUp(host: frame.source) { return .wait(ServerLiveMigration.interval) }
+        return .next
+    }
+
+    // MARK: the end
+
+    private static func end(
+        _ connection: Connection, _ id: String, _ migration: String, status: String, failure: StepFailure? = nil, ambient: Ambient,
+        now: Timestamp
+    ) throws {
+        try connection.execute(
+            "UPDATE servers SET task_state = NULL, updated_at = \(now) WHERE id = \(id) AND task_state = 'migrating' AND NOT deleted")
+        try MigrationStore.set(connection, migration, status: status, now: now)
+        try ServerActions.finish(
+            connection, server: id, action: actionName, error: failure?.message, details: failure?.description, now: now)
+        try ServerSteps.noteStop(connection, id, ambient: ambient)
+    }
+
+    private func failed(_ context: StepContext, _ frame: Frame, _ failure: StepFailure) async throws {
+        let id = context.subjectID
+        let (now, ambient) = (ambient.now, ambient)
+        compute.log.warning(
+            "a live migration failed",
+            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        let isMoved = try await hasMoved(id, frame)
+        try await database.write { connection in
+            let isAborted = try MigrationStore.isAborted(connection, frame.migration)
+            let status = isMoved ? "completed" : isAborted ? "cancelled" : "error"
+            try ServerLiveMigration.end(
+                connection, id, frame.migration, status: status, failure: isMoved ? nil : failure, ambient: ambient, now: now)
+        }
+    }
+}

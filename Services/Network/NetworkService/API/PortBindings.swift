@@ -1,0 +1,140 @@
+import Authorization
+import Database
+import JSON
+import Kernel
+import NetworkCore
+import WebAPI
+
+/// Bindings of a port to several hosts, while its server moves between them: one is active, the others are not.
+extension NetworkAPI {
+    private static let path = "/v2.0/ports/{id}/bindings"
+    private static let schema = BodySchema.wrapped(
+        "binding",
+        .object([
+            .init("host", .string(min: 1, max: 255, format: nil), required: true),
+            .init("vnic_type", .nullable(.enumeration(["normal"]))), .init("profile", .nullable(.object([]))),
+        ]))
+    private static let shape = BodySchema.object([
+        .init("host", .text, required: true), .init("status", .text, required: true), .init("vif_type", .text, required: true),
+        .init("vnic_type", .text, required: true), .init("profile", .object([], additional: .allowed), required: true),
+        .init("vif_details", .object([], additional: .allowed), required: true),
+    ])
+
+    var portBindings: Resource {
+        let rule = NetworkPolicy.service
+        return Resource(
+            "binding",
+            routes: [
+                Route(
+                    .get, NetworkAPI.path, action: "get_port_binding", rule: rule,
+                    answer: .form(.wrapped("bindings", .array(NetworkAPI.shape, min: 0, max: Int.max))), "List the bindings of a port",
+                    handler: listBindings),
+                Route(
+                    .post, NetworkAPI.path, action: "create_port_binding", rule: rule, body: .json(NetworkAPI.schema), status: 201,
+                    answer: .form(.wrapped("binding", NetworkAPI.shape)), "Bind a port to another host too", handler: createBinding),
+                Route(
+                    .put, NetworkAPI.path + "/{host}/activate", action: "activate_port_binding", rule: rule,
+                    answer: .form(.wrapped("binding", NetworkAPI.shape)), "Make a binding of a port the active one",
+                    handler: activateBinding),
+                Route(
+                    .delete, NetworkAPI.path + "/{host}", action: "delete_port_binding", rule: rule, status: 204,
+                    "Delete a binding of a port", handler: deleteBinding),
+            ])
+    }
+
+    private static func document(_ host: String, isActive: Bool) -> JSONValue {
+        [
+            "host": .string(host), "status": isActive ? "ACTIVE" : "INACTIVE", "vif_type": "ovs", "vnic_type": "normal", "profile": [:],
+            "vif_details": ["port_filter": true, "connectivity": "l2"],
+        ]
+    }
+
+    private func listBindings(_ context: RequestContext) async throws -> Response {
+        let id = try await ResourceKind.ports.find(database, context).value.id
+        let rows = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT host_id AS host, true AS active FROM ports WHERE id = \(id) AND host_id <> ''
+                UNION ALL SELECT host, false FROM port_bindings WHERE port_id = \(id) ORDER BY 2 DESC, 1
+                """
+            ).map { NetworkAPI.document(try $0.string("host"), isActive: try $0.bool("active")) }
+        }
+        return .json(200, ["bindings": .array(rows)])
+    }
+
+    /// The host to which the locked port is bound.
+    private static func lockBinding(_ connection: Connection, _ id: UUID128) throws -> String {
+        guard let row = try connection.query("SELECT host_id FROM ports WHERE id = \(id) FOR UPDATE").first else {
+            throw ResourceKind.ports.notFound("\(id)")
+        }
+        return try row.string("host_id")
+    }
+
+    private func createBinding(_ context: RequestContext) async throws -> Response {
+        let port = try await ResourceKind.ports.find(database, context)
+        let host = context.body["binding"]?["host"]?.stringValue ?? ""
+        let now = ambient.now
+        return try await context.write(database) { connection in
+            let id = try port.value(for: "create_port_binding").id
+            let active = try NetworkAPI.lockBinding(connection, id)
+            guard !active.isEmpty else {
+                throw ResourceError.conflict("Port \(id) is not bound to a host: set binding:host_id first.", type: "PortBindingError")
+            }
+            let isNew =
+                active != host
+                ? try connection.execute(
+                    """
+                    INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(id), \(host), true, \(now))
+                    ON CONFLICT DO NOTHING
+                    """) > 0 : false
+            guard isNew else {
+                throw ResourceError.conflict("Binding for port \(id) on host \(host) already exists.", type: "PortBindingAlreadyExists")
+            }
+            let document = NetworkAPI.document(host, isActive: false)
+            return Change(.json(201, ["binding": document]), "port", id.description, content: ["binding": document])
+        }
+    }
+
+    private static func missing(_ host: String, _ id: UUID128) -> ResourceError {
+        .notFound("Binding for port \(id) for host \(host.prefix(255)) could not be found.", type: "PortBindingNotFound")
+    }
+
+    private func activateBinding(_ context: RequestContext) async throws -> Response {
+        let port = try await ResourceKind.ports.find(database, context)
+        let host = context.parameter("host")
+        let now = ambient.now
+        return try await context.write(database) { connection in
+            let id = try port.value(for: "activate_port_binding").id
+            let active = try NetworkAPI.lockBinding(connection, id)
+            guard active != host else {
+                throw ResourceError.conflict("Binding for port \(id) on host \(host) is already active.", type: "PortBindingAlreadyActive")
+            }
+            guard try connection.execute("DELETE FROM port_bindings WHERE port_id = \(id) AND host = \(host)") > 0 else {
+                throw NetworkAPI.missing(host, id)
+            }
+            try connection.execute(
+                """
+                INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(id), \(active), false, \(now))
+                ON CONFLICT (port_id, host) DO UPDATE SET is_expected = false
+                """)
+            try connection.execute("UPDATE ports SET host_id = \(host), updated_at = \(now) WHERE id = \(id)")
+            let document = NetworkAPI.document(host, isActive: true)
+            return Change(.json(200, ["binding": document]), "port", id.description, content: ["binding": document])
+        }
+    }
+
+    private func deleteBinding(_ context: RequestContext) async throws -> Response {
+        let port = try await ResourceKind.ports.find(database, context)
+        let host = context.parameter("host")
+        return try await context.write(database) { connection in
+            let id = try port.value(for: "delete_port_binding").id
+            guard try NetworkAPI.lockBinding(connection, id) != host else {
+                throw ResourceError.conflict("Binding for port \(id) on host \(host) is active.", type: "PortBindingError")
+            }
+            guard try connection.execute("DELETE FROM port_bindings WHERE port_id = \(id) AND host = \(host)") > 0 else {
+                throw NetworkAPI.missing(host, id)
+            }
+            return Change(.empty(204), "port", id.description, content: ["binding": ["host": .string(host)]])
+        }
+    }
+}

@@ -1,0 +1,46 @@
+/// Servers that move while they run: the hosts that expect them, the bindings of their ports, and the progress.
+let liveMigrationMigration = Migration(
+    43, "live migration", kind: .expand,
+    """
+    -- A host that is prepared for a server which still runs elsewhere. `desired` is the message for the agent.
+    CREATE TABLE server_arrivals (
+        server_id uuid PRIMARY KEY REFERENCES servers (id) ON DELETE CASCADE,
+        host text NOT NULL,
+        generation bigint NOT NULL,
+        desired jsonb NOT NULL,
+        published_at timestamptz NOT NULL,
+        -- What the host last said: of which generation, `expected`, `running` or `absent`, and why it failed.
+        observed_generation bigint NOT NULL DEFAULT -1,
+        observed_power text,
+        observed_error text,
+        observed_reason text,
+        observed_permanent boolean NOT NULL DEFAULT false,
+        -- Where the other host sends the guest.
+        endpoint jsonb
+    );
+    CREATE INDEX server_arrivals_host ON server_arrivals (host);
+    ALTER TABLE server_migrations ADD COLUMN abort_requested boolean NOT NULL DEFAULT false;
+    -- Bytes, as the source's hypervisor counts them.
+    ALTER TABLE server_migrations ADD COLUMN memory_total bigint;
+    ALTER TABLE server_migrations ADD COLUMN memory_processed bigint;
+    ALTER TABLE server_migrations ADD COLUMN memory_remaining bigint;
+    ALTER TABLE server_migrations ADD COLUMN disk_total bigint;
+    ALTER TABLE server_migrations ADD COLUMN disk_processed bigint;
+    ALTER TABLE server_migrations ADD COLUMN disk_remaining bigint;
+    -- Bindings of ports to hosts other than `ports.host_id`.
+    CREATE TABLE port_bindings (
+        port_id uuid NOT NULL REFERENCES ports (id) ON DELETE CASCADE,
+        host text NOT NULL,
+        -- Whether the port's server is expected there. If not, it was there before.
+        is_expected boolean NOT NULL,
+        created_at timestamptz NOT NULL,
+        PRIMARY KEY (port_id, host)
+    );
+    CREATE FUNCTION northbound_port_binding() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM northbound_touch('port', coalesce(NEW.port_id, OLD.port_id)::text);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER northbound AFTER INSERT OR UPDATE OR DELETE ON port_bindings
+        FOR EACH ROW EXECUTE FUNCTION northbound_port_binding();
+    """)
