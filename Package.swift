@@ -95,7 +95,7 @@ let package = Package(
         shared("ServiceCatalog", ["Kernel"]),
         shared("Settings", ["Kernel", "ServiceCatalog", yaml]),
         shared("Telemetry", ["Kernel", "JSON", log]),
-        shared("Contracts", ["Kernel", "JSON"]),
+        shared("Contracts", ["Kernel", "JSON", "GuestKeys"]),
         shared("Database", ["Kernel", "JSON", "Telemetry", "CLibpq", "CProcessExit", log]),
         shared("Schema", ["Kernel", "Database", log]),
         shared("Messaging", ["Kernel", "JSON", "Contracts", "Database", "Telemetry", "CRabbitMQ", log, lifecycle]),
@@ -129,9 +129,9 @@ let package = Package(
     ]
         + service("Identity", "wolke-identity", ["Cryptography", "CCrypt"])
         + service("Placement", "wolke-placement")
-        + service("Compute", "wolke-compute", ["GuestKeys", "ImageAccess", "ImageFormat", "Cryptography"])
+        + service("Compute", "wolke-compute", core: ["GuestKeys"], ["GuestKeys", "ImageAccess", "ImageFormat", "Cryptography"])
         + service(
-            "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat"],
+            "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat", "GuestKeys"],
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
         + service("Console", "wolke-console", ["Cryptography", nio, nioPosix, nioHTTP, nioWebSocket])
         + service("Network", "wolke-network", ["OVSDB"])

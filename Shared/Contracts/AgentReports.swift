@@ -239,6 +239,8 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
     package var switchOutages: JSONValue?
     /// The agent's release. Release 0.1.0 does not send it.
     package var release: String?
+    /// Number of the processors that servers can have for themselves; they are part of `cpus`. Nil means none.
+    package var dedicatedCPUs: Int?
 
     private enum CodingKeys: String, CodingKey {
         case reserved, traits, release
@@ -254,12 +256,14 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
         case sandboxProblem = "sandbox_problem"
         case datapathType = "datapath_type"
         case switchOutages = "switch"
+        case dedicatedCPUs = "dedicated_cpu"
     }
 
     package init(
         cpus: Int, memoryMiB: Int, diskGiB: Int, virtType: String, hypervisorType: String, hypervisorVersion: Int,
         reserved: Amounts<Int>, allocationRatios: Amounts<Double>, processor: Processor, traits: [String], hostIP: String? = nil,
-        sandboxProblem: String? = nil, datapathType: String? = nil, switchOutages: JSONValue? = nil, release: String? = nil
+        sandboxProblem: String? = nil, datapathType: String? = nil, switchOutages: JSONValue? = nil, release: String? = nil,
+        dedicatedCPUs: Int? = nil
     ) {
         self.cpus = cpus
         self.memoryMiB = memoryMiB
@@ -276,5 +280,6 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
         self.datapathType = datapathType
         self.switchOutages = switchOutages
         self.release = release
+        self.dedicatedCPUs = dedicatedCPUs
     }
 }

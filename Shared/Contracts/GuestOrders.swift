@@ -18,6 +18,24 @@ package struct CrashDumpQuestion: MessageQuestion, Hashable {
     package init(serverID: String) { self.serverID = serverID }
 }
 
+/// Requests the host's processors that belong to a server alone.
+package struct ProcessorsQuestion: MessageQuestion, Hashable {
+    package struct Answer: Codable, Sendable, Hashable {
+        /// By virtual processor; empty if the server has none of its own.
+        package var processors: [Int]
+
+        package init(processors: [Int]) { self.processors = processors }
+    }
+
+    package static let type = "processors"
+
+    package var serverID: String
+
+    private enum CodingKeys: String, CodingKey { case serverID = "server_id" }
+
+    package init(serverID: String) { self.serverID = serverID }
+}
+
 /// Sets the password of a user inside the guest, through its guest agent.
 package struct SetPasswordQuestion: MessageQuestion, Hashable {
     package typealias Answer = Done

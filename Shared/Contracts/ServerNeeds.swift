@@ -1,3 +1,4 @@
+import GuestKeys
 import JSON
 import Kernel
 
@@ -62,6 +63,9 @@ package struct ServerNeeds: Sendable, Hashable {
     package private(set) var architecture: String?
     package private(set) var hypervisorType: String?
 
+    /// The prefix of custom traits that agents announce, and that only they set.
+    package static let agentTraits = GuestHardware.ownTraits
+
     /// Largest amount of one class.
     package static let amountMax = Int(Int32.max)
 
@@ -88,6 +92,12 @@ package struct ServerNeeds: Sendable, Hashable {
         self.resources = resources
         self.requiredTraits = Set(requiredTraits)
         self.forbiddenTraits = Set(forbiddenTraits)
+        let hardware = GuestHardware(specs: extraSpecs, properties: imageProperties)
+        self.requiredTraits.formUnion(hardware.requiredTraits)
+        self.forbiddenTraits.formUnion(hardware.forbiddenTraits)
+        if hardware.processorPolicy == .dedicated, let vcpus = self.resources.removeValue(forKey: "VCPU") {
+            self.resources["PCPU"] = vcpus
+        }
         for (name, value) in extraSpecs {
             if name.hasPrefix("resources:") {
                 self.resources[String(name.dropFirst(10))] = try ServerNeeds.amount(value, of: name)
@@ -104,10 +114,18 @@ package struct ServerNeeds: Sendable, Hashable {
         if hypervisorType == "kvm" { hypervisorType = "qemu" }
     }
 
-    /// Whether every host that was chosen for `other` also fits these needs, as far as amounts and aggregates are not concerned.
+    /// Whether every host that was chosen for `other` also fits these needs, as far as aggregates are not concerned.
     package func isMet(where other: ServerNeeds) -> Bool {
         requiredTraits.isSubset(of: other.requiredTraits) && forbiddenTraits.isSubset(of: other.forbiddenTraits)
-            && [nil, other.architecture].contains(architecture) && [nil, other.hypervisorType].contains(hypervisorType)
+            && resources == other.resources && [nil, other.architecture].contains(architecture)
+            && [nil, other.hypervisorType].contains(hypervisorType)
+    }
+
+    /// The same needs without the required traits that a host is known to have.
+    package func without(_ traits: Set<String>) -> ServerNeeds {
+        var rest = self
+        rest.requiredTraits.subtract(traits)
+        return rest
     }
 
     private static func amount(_ text: String, of name: String) throws -> Int {
@@ -144,12 +162,18 @@ package struct ServerNeeds: Sendable, Hashable {
     /// Selects `resource_class` and `amount` of `resources`, for statements about many servers at once. It gives the same result
     /// as the initializer for every flavor and image that the initializer accepts.
     ///
-    /// - Parameter server: the alias of the row of `servers`.
+    /// - Parameter server: the alias of the row of `servers`. Releases before 0.2.0 wrote an image's properties into `image` only.
     package static func resourcesSQL(_ server: String) -> String {
         let specs = "coalesce(\(server).flavor->'extra_specs', '{}')"
+        let properties = "coalesce(\(server).image_properties, nullif(\(server).image->'properties', 'null'), '{}')"
+        let policy = """
+            CASE WHEN lower(\(specs)->>'hw:cpu_policy') IN ('shared', 'dedicated') THEN lower(\(specs)->>'hw:cpu_policy')
+                ELSE lower(\(properties)->>'hw_cpu_policy') END
+            """
         func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }
         return """
-            SELECT d.resource_class, d.amount FROM (VALUES ('VCPU', \(number("vcpus"))), ('MEMORY_MB', \(number("ram"))),
+            SELECT d.resource_class, d.amount FROM (VALUES
+                (CASE \(policy) WHEN 'dedicated' THEN 'PCPU' ELSE 'VCPU' END, \(number("vcpus"))), ('MEMORY_MB', \(number("ram"))),
                 ('DISK_GB', CASE WHEN \(server).image IS NULL THEN 0 WHEN \(number("disk")) > 0 THEN \(number("disk"))
                     ELSE coalesce((\(server).image->>'disk_gb')::bigint, 0) END + \(number("ephemeral"))
                     + (\(number("swap")) + 1023) / 1024)) d (resource_class, amount)

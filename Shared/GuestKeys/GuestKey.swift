@@ -91,36 +91,45 @@ package struct GuestKey: Sendable {
         }
     }
 
-    private func check(_ value: String, of what: String, name: String) throws {
-        let rule: String
+    private func isValid(_ value: String) -> Bool {
         switch values {
-        case .text:
-            return
-        case .flag:
-            if NovaBoolean.read(value) != nil { return }
-            rule = "a boolean"
-        case .number(let range):
-            if let number = Int(value), range.contains(number) { return }
-            rule =
-                range.upperBound == Int.max
-                ? "a whole number from \(range.lowerBound) on" : "a whole number from \(range.lowerBound) to \(range.upperBound)"
-        case .words(let words):
-            if words.contains(value.lowercased()) { return }
-            rule = "one of " + words.joined(separator: ", ")
+        case .text: true
+        case .flag: NovaBoolean.read(value) != nil
+        case .number(let range): Int(value).map(range.contains) ?? false
+        case .words(let words): words.contains(value.lowercased())
         }
+    }
+
+    private func check(_ value: String, of what: String, name: String) throws {
+        guard !isValid(value) else { return }
+        let rule =
+            switch values {
+            case .text: "text"
+            case .flag: "a boolean"
+            case .number(let range):
+                range.upperBound == Int.max
+                    ? "a whole number from \(range.lowerBound) on" : "a whole number from \(range.lowerBound) to \(range.upperBound)"
+            case .words(let words): "one of " + words.joined(separator: ", ")
+            }
         throw ResourceError.badRequest("Invalid value '\(value.prefix(64))' for \(what). It must be \(rule).")
     }
 
-    private func checkEffect(_ value: String, of what: String) throws {
-        let lacking: String
+    /// Whether servers are accepted with this value, as far as this key alone decides.
+    func serves(_ value: String) -> Bool { isValid(value) && lacking(value) == nil }
+
+    /// What this cloud lacks for the value; nil if nothing.
+    private func lacking(_ value: String) -> String? {
         switch effect {
-        case .implemented, .metadata: return
-        case .refused(let text): lacking = text
+        case .implemented, .metadata: return nil
+        case .refused(let text): return text
         case .limited(let served, let text):
             let normal = if case .flag = values { NovaBoolean.read(value) == true ? "true" : "false" } else { value.lowercased() }
-            if served.contains(where: { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal }) { return }
-            lacking = text
+            return served.contains { $0.hasSuffix("*") ? normal.hasPrefix($0.dropLast()) : $0 == normal } ? nil : text
         }
+    }
+
+    private func checkEffect(_ value: String, of what: String) throws {
+        guard let lacking = lacking(value) else { return }
         throw ResourceError.badRequest("The \(what) requires '\(value.prefix(64))', which this cloud does not support: \(lacking).")
     }
 

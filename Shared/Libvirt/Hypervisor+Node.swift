@@ -24,6 +24,21 @@ extension Hypervisor {
         }
     }
 
+    /// libvirt's XML description of what a domain with this machine type can have.
+    ///
+    /// - Parameters:
+    ///   - emulator: the path of QEMU.
+    ///   - machine: `pc` or `q35`.
+    ///   - type: `kvm` or `qemu`.
+    package func domainCapabilities(emulator: String, machine: String, type: String) async throws -> String {
+        try await call("virConnectGetDomainCapabilities") { connection in
+            guard let text = takeText(virConnectGetDomainCapabilities(connection, emulator, "x86_64", machine, type, 0)) else {
+                throw LibvirtError.last("virConnectGetDomainCapabilities")
+            }
+            return text
+        }
+    }
+
     /// The hypervisor's version as `major * 1 000 000 + minor * 1000 + micro`.
     package func hypervisorVersion() async throws -> Int {
         try await call("virConnectGetVersion") { connection in

@@ -95,6 +95,7 @@ package enum Schema {
         serverJobsMigration,
         cloudProjectsMigration,
         imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration,
+        publishedImagePropertiesMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

@@ -169,7 +169,7 @@ import Testing
             "properties": ["hw_machine_type": "evil' x='", "hw_firmware_type": "uefi"],
         ]
         let tree = try document(["image": image], DomainOptions(virtType: .qemu))
-        #expect(tree.child("os")?.child("type")?["machine"] == "pc")
+        #expect(tree.child("os")?.child("type")?["machine"] == "q35")
         #expect(tree.child("os")?.child("loader") != nil)
     }
 

@@ -26,7 +26,8 @@ import Testing
         }
 
         func index(_ name: String) -> UInt32 { state.withLock { $0.taps.contains(name) ? 1 : 0 } }
-        func ensureTap(_ name: String, mtu: Int) async throws {}
+        func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws {}
+        func hasQueues(_ name: String) async throws -> Bool { false }
         func guardRouters(_ name: String, _ isOn: Bool) async throws {}
         func remove(_ name: String) async throws { try step("remove") { $0.taps.remove(name) } }
         func requireSession() async throws {}

@@ -282,7 +282,9 @@ final class TestAgent: Sendable {
         var server: String? { body["server_id"]?.stringValue }
     }
 
-    init(_ host: PrivateHost, state: String, images: TestImages = .all, uploads: TestUploads = TestUploads()) async throws {
+    init(
+        _ host: PrivateHost, state: String, images: TestImages = .all, uploads: TestUploads = TestUploads(), dedicated: [Int] = []
+    ) async throws {
         var log = Logger(label: "agent")
         log.logLevel = ProcessInfo.processInfo.environment["WOLKE_TEST_LOG"] == nil ? .critical : .debug
         let ambient = Ambient()
@@ -303,6 +305,8 @@ final class TestAgent: Sendable {
         options.shutdownTimeout = .seconds(1)
         options.imageLifetime = .seconds(3600)
         options.parallelStarts = 2
+        options.dedicatedProcessors = dedicated
+        options.tpmDirectory = host.directory + "/lib/swtpm"
         let module = try AgentModule.make(
             options,
             AgentSurroundings(

@@ -43,7 +43,7 @@ extension OnARealHost {
             let threads = WorkerThreads(name: "links", count: 1)
             let links = Links(runner: CommandRunner(threads: threads), threads: threads)
             let name = "wtguard\(getpid() % 100_000)"
-            try await links.ensureTap(name, mtu: 1442)
+            try await links.ensureTap(name, mtu: 1442, hasQueues: false)
             let wire = try Wire(name)
             let forbidden = [
                 frame([icmp(134)]), frame([options(0), icmp(134)]), frame([options(0, words: 3), options(60), options(43), icmp(134)]),
@@ -102,7 +102,7 @@ extension OnARealHost {
                 return try #require(try Fixture.server(["ports": [.object(fields)]]).ports.first)
             }
             let tap = try port("10.0.0.5", secured: true).tapName
-            try await links.ensureTap(tap, mtu: 1442)
+            try await links.ensureTap(tap, mtu: 1442, hasQueues: false)
             for address in ["10.0.0.5", "2001:db8::5"] {
                 let one = try port(address, secured: true)
                 await #expect(throws: FileError.self, "\(address)") { try await network.ensureMetadata([one]) }

@@ -92,11 +92,24 @@ import Testing
         }
     }
 
-    @Test func serversHaveNoNUMATopology() async throws {
+    @Test func theTopologyIsTheFlavors() async throws {
         try await TestCloud.with { cloud in
-            let id = try await cloud.createServer()
-            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/topology").json == ["nodes": [], "pagesize_kb": nil])
-            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)/topology", version: "2.77").status == 404)
+            let plain = try await cloud.createServer()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(plain)/topology").json == ["nodes": [], "pagesize_kb": nil])
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(plain)/topology", version: "2.77").status == 404)
+            let specs: JSONValue = ["extra_specs": ["hw:numa_nodes": "2"]]
+            #expect(try await cloud.call("POST", "/v2.1/flavors/2/os-extra_specs", specs, as: "admin").status == 200)
+            let id = try await cloud.createServer(["flavorRef": "2"])
+            let node: JSONObject = ["memory_mb": 4096, "siblings": [], "vcpu_set": [0, 1]]
+            var second = node
+            second["vcpu_set"] = [2, 3]
+            let shown = try await cloud.call("GET", "/v2.1/servers/\(id)/topology")
+            #expect(shown.json == ["nodes": [.object(node), .object(second)], "pagesize_kb": nil])
+            // Operators also see what the host gives.
+            var detailed = node
+            (detailed["cpu_pinning"], detailed["host_node"]) = ([:], .null)
+            let all = try await cloud.call("GET", "/v2.1/servers/\(id)/topology", as: "admin").json["nodes"]?.arrayValue
+            #expect(all?.first == .object(detailed))
         }
     }
 

@@ -13,6 +13,7 @@ enum Samples {
         for (key, body) in try messages() { samples[key] = try sample(body) }
         samples["ensure@1 server"] = try MessageSample(answer: try server())
         samples["console_log@1 answer"] = try MessageSample(answer: ConsoleLogQuestion.Answer(output: "login:"))
+        samples["processors@1 answer"] = try MessageSample(answer: ProcessorsQuestion.Answer(processors: [2, 3]))
         samples["crash_dump@1 answer"] = try MessageSample(answer: Done())
         samples["set_password@1 answer"] = try MessageSample(answer: Done())
         samples["schedule@1 answer"] = try MessageSample(answer: answer)
@@ -47,6 +48,7 @@ enum Samples {
                         minDiskGiB: 1, diskGiB: 2, properties: ["hw_disk_bus": "virtio"],
                         administrator: .init(project: "admins", user: "root"), isCopied: true)
                 ]),
+            "processors@1": ProcessorsQuestion(serverID: id),
             "crash_dump@1": CrashDumpQuestion(serverID: id),
             "set_password@1": SetPasswordQuestion(serverID: id, user: "root", password: "secret"),
             "guest_password@1": GuestPassword(host: "host-1", serverID: id, password: "c2VjcmV0"),
@@ -123,5 +125,5 @@ enum Samples {
         processor: .init(
             arch: "x86_64", model: "Skylake", vendor: "Intel", features: ["aes"], topology: .init(sockets: 1, cores: 2, threads: 2)),
         traits: ["COMPUTE_NODE"], hostIP: "192.0.2.1", sandboxProblem: "no bwrap", datapathType: "netdev",
-        switchOutages: ["count": 1], release: "0.2.0")
+        switchOutages: ["count": 1], release: "0.2.0", dedicatedCPUs: 2)
 }

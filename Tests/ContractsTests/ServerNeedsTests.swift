@@ -76,6 +76,24 @@ import Testing
             name: "traits of the image of which the boot volume was made", flavor: flavor(), image: nil,
             properties: ["trait:C": "required"],
             resources: ["VCPU": 2, "MEMORY_MB": 512], required: ["C"]),
+        Case(
+            name: "dedicated processors by the flavor", flavor: flavor(["extra_specs": ["hw:cpu_policy": "dedicated"]]), image: nil,
+            resources: ["PCPU": 2, "MEMORY_MB": 512]),
+        Case(
+            name: "dedicated processors by the image", flavor: flavor(), image: nil, properties: ["hw_cpu_policy": "Dedicated"],
+            resources: ["PCPU": 2, "MEMORY_MB": 512]),
+        Case(
+            name: "shared processors by the flavor", flavor: flavor(["extra_specs": ["hw:cpu_policy": "shared"]]), image: nil,
+            properties: ["hw_cpu_policy": "dedicated"], resources: ["VCPU": 2, "MEMORY_MB": 512]),
+        Case(
+            name: "devices that not every host has", flavor: flavor(["extra_specs": ["hw:cpu_policy": "mixed", "hw:tpm_version": "2.0"]]),
+            image: nil,
+            properties: ["hw_disk_bus": "scsi", "hw_video_model": "xen", "hw_machine_type": "pc-q35-7.2", "hw_time_hpet": "yes"],
+            resources: ["VCPU": 2, "MEMORY_MB": 512],
+            required: [
+                "COMPUTE_STORAGE_BUS_SCSI", "COMPUTE_SECURITY_TPM_2_0", "COMPUTE_SECURITY_TPM_TIS", "CUSTOM_WOLKE_MACHINE_PC_Q35_7_2",
+                "CUSTOM_WOLKE_GUEST_HARDWARE",
+            ]),
     ]
 
     @Test(arguments: cases) func flavorAndImageSayWhatIsNeeded(_ item: Case) throws {
@@ -97,7 +115,8 @@ import Testing
                 let audited = try await test.database.read { connection in
                     try connection.query(
                         """
-                        SELECT n.resource_class, n.amount FROM (SELECT \(item.flavor)::jsonb AS flavor, \(item.image)::jsonb AS image) s,
+                        SELECT n.resource_class, n.amount FROM (SELECT \(item.flavor)::jsonb AS flavor, \(item.image)::jsonb AS image,
+                                \(try JSONValue(encoding: item.properties))::jsonb AS image_properties) s,
                             LATERAL (\(raw: ServerNeeds.resourcesSQL("s"))) n
                         """
                     ).reduce(into: [String: Int]()) { $0[try $1.string("resource_class")] = try $1.int("amount") }

@@ -180,7 +180,7 @@ import Testing
                 "image_properties": ["hw_architecture": "amd64", "min_disk": 5], "availability_zone": nil,
                 "group": ["id": "g1", "policy": "anti-affinity", "rules": ["max_server_per_host": "2"], "members": []],
             ]))
-        #expect(request.resources.map(\.resourceClass) == ["DISK_GB", "MEMORY_MB", "VCPU", "VGPU"])
+        #expect(request.resources.map(\.resourceClass) == ["DISK_GB", "MEMORY_MB", "PCPU", "VGPU"])
         #expect(request.requiredTraits == ["CUSTOM_A"])
         #expect(request.aggregateSpecs == ["ssd": "true"])
         #expect(request.architecture == "x86_64")

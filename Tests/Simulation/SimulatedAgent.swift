@@ -41,7 +41,9 @@ struct SimulatedLinks: HostLinks {
 
     func index(_ name: String) -> UInt32 { machine.links[name] ?? 0 }
 
-    func ensureTap(_ name: String, mtu: Int) async throws {
+    func hasQueues(_ name: String) async throws -> Bool { false }
+
+    func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws {
         try await process.reach("tap")
         guard machine.links[name] == nil else { return }
         machine.links[name] = machine.nextLink

@@ -56,6 +56,7 @@ struct CloudFiles: Sendable {
             "agent",
             [
                 ("host", .text(host.name)), ("state_directory", .text(host.agent)), ("libvirt_uri", .text(host.libvirtURI)),
+                ("tpm_directory", .text(host.libvirt + "/lib/swtpm")),
                 ("ovsdb", .text("unix:" + host.vswitchSocket)), ("integration_bridge", .text(layout.integrationBridge)),
                 ("migration_uri", .text(host.libvirtURI.replacing("qemu:///", with: "qemu+unix:///"))),
                 ("migration_address", .text(host.migrationAddress.description)),

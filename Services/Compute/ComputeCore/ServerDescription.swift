@@ -1,4 +1,5 @@
 package import Contracts
+import GuestKeys
 package import JSON
 import Kernel
 
@@ -193,9 +194,10 @@ extension ServerDescription {
                 ["type": "nic", "bus": "pci", "mac": .string(port.mac), "tags": [.string(tag)]]
             }
         }
+        let bus = GuestHardware(specs: [:], properties: imageProperties.texts).diskBus?.rawValue ?? "virtio"
         let disks = presentVolumes.compactMap { volume in
             volume.tag.map { tag -> JSONValue in
-                ["type": "disk", "bus": "virtio", "serial": .string(volume.volumeID), "tags": [.string(tag)]]
+                ["type": "disk", "bus": .string(bus), "serial": .string(volume.volumeID), "tags": [.string(tag)]]
             }
         }
         return nics + disks

@@ -9,6 +9,7 @@ package enum PlaneMessage: Sendable, Hashable {
     case sync(servers: [DesiredServer], unreadable: [FormError])
     case consoleLog(serverID: String, lines: Int?)
     case diagnostics(serverID: String)
+    case processors(serverID: String)
     case crashDump(serverID: String)
     case setPassword(SetPasswordQuestion)
     case connectConsole(ConsoleConnection)
@@ -34,6 +35,8 @@ package enum PlaneMessage: Sendable, Hashable {
                 serverID: try FormRules("message").uuid("server_id", question.serverID), lines: question.lines.map { max(0, $0) })
         case DiagnosticsQuestion.type:
             return .diagnostics(serverID: try FormRules("message").uuid("server_id", try read(body, DiagnosticsQuestion.self).serverID))
+        case ProcessorsQuestion.type:
+            return .processors(serverID: try FormRules("message").uuid("server_id", try read(body, ProcessorsQuestion.self).serverID))
         case CrashDumpQuestion.type:
             return .crashDump(serverID: try FormRules("message").uuid("server_id", try read(body, CrashDumpQuestion.self).serverID))
         case SetPasswordQuestion.type:

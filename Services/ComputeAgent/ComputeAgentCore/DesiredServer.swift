@@ -1,4 +1,5 @@
 package import Contracts
+package import GuestKeys
 package import JSON
 package import Kernel
 
@@ -162,6 +163,9 @@ package struct DesiredServer: Sendable, Hashable {
 }
 
 extension DesiredServer {
+    /// What its flavor and image choose.
+    package var hardware: GuestHardware { GuestHardware(specs: extraSpecs, properties: imageProperties) }
+
     /// Whether the root disk is a local file based on the image and not a volume.
     package var hasLocalRoot: Bool { image != nil && !volumes.contains { $0.bootIndex == 0 } }
 

@@ -1,7 +1,7 @@
 /// libvirt's description of a copy of a running guest's disk, as the disk is at one moment.
 package enum DomainBackup {
     /// A complete copy of the root disk, with what its backing file has, in a new qcow2 file.
-    package static func rootDisk(into path: String) -> XMLTree {
+    package static func rootDisk(_ name: String, into path: String) -> XMLTree {
         XMLTree(
             "domainbackup", ["mode": "push"],
             [
@@ -9,10 +9,17 @@ package enum DomainBackup {
                     "disks", [:],
                     [
                         XMLTree(
-                            "disk", ["name": DomainXML.LocalDevice.root, "backup": "yes", "type": "file"],
+                            "disk", ["name": name, "backup": "yes", "type": "file"],
                             [XMLTree("target", ["file": path]), XMLTree("driver", ["type": "qcow2"])])
                     ])
             ])
+    }
+
+    /// The name of the root disk in the definition of a domain; nil if the server boots from a volume.
+    ///
+    /// - Throws: `XMLParseError`.
+    package static func rootDisk(xml: String) throws(XMLParseError) -> String? {
+        try XMLTree.parse(xml).child("devices")?.all("disk").first { $0.child("serial")?.text == "root" }?.child("target")?["dev"]
     }
 
     /// Whether the definition of a domain has the channel of a guest agent.

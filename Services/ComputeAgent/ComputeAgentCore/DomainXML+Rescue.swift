@@ -1,3 +1,5 @@
+import GuestKeys
+
 /// The devices of a rescued server.
 extension DomainXML {
     /// Disks that the guest's firmware tries before the server's own.
@@ -5,36 +7,21 @@ extension DomainXML {
 
     /// The system for the rescue in the place of the server's own, which is the second disk.
     func disks(for rescue: DesiredRescue) -> [XMLTree] {
-        var disks = [rescueDisk(rescue, target: LocalDevice.root)]
-        if server.hasLocalRoot { disks.append(localDisk(files.root, LocalDevice.second, serial: "root", backing: backing)) }
+        var disks = [rescueDisk(rescue, at: places.root)]
+        if server.hasLocalRoot { disks.append(localDisk(files.root, places.second, serial: "root", backing: backing)) }
         if server.configDrive { disks.append(configDrive) }
         return disks
     }
 
     /// The disk of a stable rescue, beside all others.
-    func addedDisk(_ rescue: DesiredRescue) -> XMLTree { rescueDisk(rescue, target: freeTarget(rescue.bus)) }
+    func addedDisk(_ rescue: DesiredRescue) -> XMLTree {
+        var places = places
+        return rescueDisk(rescue, at: places.takeRescue(GuestHardware.Bus(rawValue: rescue.bus.rawValue) ?? .virtio))
+    }
 
-    private func rescueDisk(_ rescue: DesiredRescue, target: String) -> XMLTree {
-        var disk = localDisk(
-            files.rescue, target, serial: "rescue", backing: rescueBacking, boot: 1, device: rescue.device.rawValue,
-            bus: rescue.bus.rawValue)
+    private func rescueDisk(_ rescue: DesiredRescue, at place: DiskPlace) -> XMLTree {
+        var disk = localDisk(files.rescue, place, serial: "rescue", backing: rescueBacking, boot: 1, device: rescue.device.rawValue)
         if rescue.device == .cdrom { disk.append(XMLTree("readonly")) }
         return disk
-    }
-
-    /// A name that no other disk of the server has.
-    private func freeTarget(_ bus: DesiredRescue.Bus) -> String {
-        switch bus {
-        case .ide: return "hda"
-        case .scsi, .sata, .usb: return "sda"
-        case .virtio:
-            let taken = Set(server.volumes.map(\.device))
-            return "wvutsrqponmlkjihgfedcb".map { "vd\($0)" }.first { !taken.contains($0) } ?? "vdaa"
-        }
-    }
-
-    /// libvirt adds controllers of the other buses, and for SCSI one that no current guest has a driver for.
-    var rescueControllers: [XMLTree] {
-        server.rescue?.bus == .scsi ? [XMLTree("controller", ["type": "scsi", "model": "virtio-scsi"])] : []
     }
 }

@@ -1,3 +1,4 @@
+import GuestKeys
 import Kernel
 
 /// How guests are virtualised.
@@ -27,6 +28,10 @@ package struct DomainOptions: Sendable, Hashable {
     package var hotplugSlots: Int
     /// Address on which VNC displays listen, for operators' tools; nil: nowhere. Consoles do not need it.
     package var vncListen: String?
+    /// The processors that servers without dedicated ones may use, as a list; nil: all.
+    package var sharedProcessors: String?
+    /// Whether the firmware for Secure Boot is there.
+    package var hasSecureBoot = false
 
     package init(
         virtType: VirtType, cpuMode: String? = nil, cpuModel: String = "qemu64", machine: String? = nil,
@@ -60,6 +65,12 @@ package struct ServerFiles: Sendable, Hashable {
     package var consoleLog: String { directory + "/console.log" }
     package var serialSocket: String { directory + "/serial.sock" }
     package var nvram: String { directory + "/nvram.fd" }
+    /// The variables of the firmware for Secure Boot.
+    package var secureNVRAM: String { directory + "/nvram.secure.fd" }
+    /// The state of the trusted platform module.
+    package var tpm: String { directory + "/tpm" }
+    /// The socket of a serial port other than the first.
+    package func furtherSerialSocket(_ port: Int) -> String { directory + "/serial\(port).sock" }
     /// The copy of the root disk that a job makes.
     package func copy(_ jobID: String) -> String { directory + "/copy-\(jobID).qcow2" }
 }
@@ -73,6 +84,10 @@ package struct DomainXML: Sendable {
     package let backing: Backing?
     /// The same for the disk of the system for a rescue.
     package let rescueBacking: Backing?
+    /// The host's processors that belong to this server alone, by virtual processor; empty if it has none.
+    package let pins: [Int]
+    let hardware: GuestHardware
+    let places: DiskPlaces
 
     /// A file below a disk.
     package struct Backing: Sendable, Hashable {
@@ -89,23 +104,18 @@ package struct DomainXML: Sendable {
     package static let namespace = "https://wolke.cloud/xmlns/server/1"
 
     package init(
-        server: DesiredServer, files: ServerFiles, options: DomainOptions, backing: Backing? = nil, rescueBacking: Backing? = nil
+        server: DesiredServer, files: ServerFiles, options: DomainOptions, backing: Backing? = nil, rescueBacking: Backing? = nil,
+        pins: [Int] = []
     ) {
+        hardware = server.hardware
+        places = DiskPlaces(server, server.hardware)
+        self.pins = pins
         self.rescueBacking = rescueBacking
         self.server = server
         self.files = files
         self.options = options
         self.backing = backing
     }
-
-    private func property(_ name: String) -> String? { server.imageProperties[name] }
-
-    private var machine: String {
-        guard let wanted = property("hw_machine_type")?.lowercased() else { return isUEFI ? "q35" : options.machine }
-        return ["pc", "q35"].contains { wanted == $0 || wanted.hasPrefix("pc-") } ? wanted : options.machine
-    }
-    private var isPCIe: Bool { machine.contains("q35") }
-    private var isUEFI: Bool { property("hw_firmware_type")?.lowercased() == "uefi" }
 
     package var document: XMLTree {
         XMLTree(
@@ -115,10 +125,8 @@ package struct DomainXML: Sendable {
                 XMLTree("uuid", text: server.id),
                 XMLTree("metadata", [:], [origin]),
                 XMLTree("memory", ["unit": "MiB"], text: String(server.memoryMiB)),
-                XMLTree("vcpu", ["placement": "static"], text: String(server.vcpus)),
-                system, sysinfo,
-                XMLTree("features", [:], [XMLTree("acpi"), XMLTree("apic")]),
-                cpu, clock,
+            ] + processors + [
+                system, sysinfo, features, cpu, clock,
                 XMLTree("on_poweroff", text: "destroy"),
                 XMLTree("on_reboot", text: "restart"),
                 XMLTree("on_crash", text: "destroy"),
@@ -138,12 +146,7 @@ package struct DomainXML: Sendable {
 
     private var system: XMLTree {
         var os = XMLTree("os", [:], [XMLTree("type", ["arch": "x86_64", "machine": machine], text: "hvm")])
-        if isUEFI {
-            // Named explicitly, because libvirt would choose the firmware build that requires Secure Boot.
-            os.append(
-                XMLTree("loader", ["readonly": "yes", "type": "pflash"], text: "/usr/share/OVMF/OVMF_CODE_4M.fd"))
-            os.append(XMLTree("nvram", ["template": "/usr/share/OVMF/OVMF_VARS_4M.fd"], text: files.nvram))
-        }
+        for part in firmware + bootMenu { os.append(part) }
         os.append(XMLTree("smbios", ["mode": "sysinfo"]))
         return os
     }
@@ -164,38 +167,18 @@ package struct DomainXML: Sendable {
             ])
     }
 
-    private var cpu: XMLTree {
-        let topology = XMLTree("topology", ["sockets": String(server.vcpus), "cores": "1", "threads": "1"])
-        guard options.cpuMode == "custom" else {
-            return XMLTree("cpu", ["mode": options.cpuMode, "check": "none"], [topology])
-        }
-        return XMLTree(
-            "cpu", ["mode": "custom", "match": "exact", "check": "none"],
-            [XMLTree("model", ["fallback": "allow"], text: options.cpuModel), topology])
-    }
-
-    private var clock: XMLTree {
-        var clock = XMLTree("clock", ["offset": "utc"])
-        if options.virtType == .kvm {
-            clock.append(XMLTree("timer", ["name": "pit", "tickpolicy": "delay"]))
-            clock.append(XMLTree("timer", ["name": "rtc", "tickpolicy": "catchup"]))
-            clock.append(XMLTree("timer", ["name": "hpet", "present": "no"]))
-        }
-        return clock
-    }
-
     private var devices: XMLTree {
         var devices = XMLTree("devices")
         if let emulator = options.emulator { devices.append(XMLTree("emulator", text: emulator)) }
         if isPCIe {
             devices.append(XMLTree("controller", ["type": "pci", "model": "pcie-root"]))
-            let used = disks.count + server.ports.count + 6
+            let used = disks.count + server.ports.count + controllers.count + inputs.count + furtherDevices.count + 5
             for _ in 0..<(used + options.hotplugSlots) {
                 devices.append(XMLTree("controller", ["type": "pci", "model": "pcie-root-port"]))
             }
         }
         for disk in disks { devices.append(disk) }
-        for controller in rescueControllers { devices.append(controller) }
+        for controller in controllers { devices.append(controller) }
         for port in server.ports { devices.append(interface(port)) }
         // The log is appended to and never truncated, so that console output from before a crash survives the restart.
         let serial = [
@@ -204,8 +187,8 @@ package struct DomainXML: Sendable {
         ]
         devices.append(XMLTree("serial", ["type": "unix"], serial + [XMLTree("target", ["port": "0"])]))
         devices.append(XMLTree("console", ["type": "unix"], serial + [XMLTree("target", ["type": "serial", "port": "0"])]))
-        // The spellings of true in image properties.
-        if ["1", "t", "true", "on", "y", "yes"].contains((property("hw_qemu_guest_agent") ?? "").lowercased()) {
+        for port in furtherSerialPorts { devices.append(port) }
+        if hardware.hasGuestAgent {
             devices.append(
                 XMLTree(
                     "channel", ["type": "unix"],
@@ -219,58 +202,48 @@ package struct DomainXML: Sendable {
                 XMLTree("listen", ["type": "none"])
             }
         devices.append(XMLTree("graphics", ["type": "vnc", "autoport": "yes"], [listen]))
-        devices.append(XMLTree("video", [:], [XMLTree("model", ["type": "virtio"])]))
+        for input in inputs { devices.append(input) }
+        devices.append(video)
         devices.append(XMLTree("memballoon", ["model": "virtio"], [XMLTree("stats", ["period": "10"])]))
-        devices.append(
-            XMLTree("rng", ["model": "virtio"], [XMLTree("backend", ["model": "random"], text: "/dev/urandom")]))
+        for device in furtherDevices { devices.append(device) }
         return devices
     }
 
     // MARK: disks
 
-    /// Local disks are named from the end of the alphabet, so that they never take the device name of a volume.
-    enum LocalDevice {
-        static let root = "vda"
-        /// Of the root disk while the server is rescued.
-        static let second = "vdb"
-        static let ephemeral = "vdx"
-        static let swap = "vdy"
-        static let configDrive = "vdz"
-    }
-
-    /// The targets that the server's own files occupy.
-    package static let localTargets: Set<String> = [
-        LocalDevice.ephemeral, LocalDevice.swap, LocalDevice.configDrive,
-    ]
-
     private var disks: [XMLTree] {
         if let rescue = server.rescue, !rescue.isStable { return disks(for: rescue) }
         var disks: [XMLTree] = []
         if server.hasLocalRoot {
-            disks.append(localDisk(files.root, LocalDevice.root, serial: "root", backing: backing, boot: 1 + bootsBefore))
+            disks.append(localDisk(files.root, places.root, serial: "root", backing: backing, boot: 1 + bootsBefore))
         }
         disks += server.volumes.map { volumeDisk($0) }
         if server.ephemeralGiB > 0 {
-            disks.append(localDisk(files.ephemeral, LocalDevice.ephemeral, serial: "ephemeral0"))
+            disks.append(localDisk(files.ephemeral, places.ephemeral, serial: "ephemeral0"))
         }
-        if server.swapMiB > 0 { disks.append(localDisk(files.swap, LocalDevice.swap, serial: "swap")) }
+        if server.swapMiB > 0 { disks.append(localDisk(files.swap, places.swap, serial: "swap")) }
         if server.configDrive { disks.append(configDrive) }
         if let rescue = server.rescue { disks.append(addedDisk(rescue)) }
         return disks
     }
 
+    /// A disk, or a CD drive for guests that may have no driver for virtio.
     var configDrive: XMLTree {
-        XMLTree(
-            "disk", ["type": "file", "device": "disk"],
+        var disk = XMLTree(
+            "disk", ["type": "file", "device": hardware.configDriveBus == nil ? "disk" : "cdrom"],
             [
                 XMLTree("driver", ["name": "qemu", "type": "raw"]),
                 XMLTree("source", ["file": files.configDrive]),
                 XMLTree("backingStore"),
-                XMLTree("target", ["dev": LocalDevice.configDrive, "bus": "virtio"]),
+                target(places.configDrive),
                 XMLTree("readonly"),
                 XMLTree("serial", text: "config-drive"),
             ])
+        if let address = places.configDrive.address(hardware) { disk.append(address) }
+        return disk
     }
+
+    private func target(_ place: DiskPlace) -> XMLTree { XMLTree("target", ["dev": place.name, "bus": place.bus.rawValue]) }
 
     /// The backing chain is written out, so that libvirt does not probe the disks for it.
     private func chain(_ backing: Backing?) -> XMLTree {
@@ -284,8 +257,8 @@ package struct DomainXML: Sendable {
     }
 
     func localDisk(
-        _ path: String, _ target: String, serial: String, backing: Backing? = nil, boot: Int? = nil,
-        device: String = "disk", bus: String = "virtio"
+        _ path: String, _ place: DiskPlace, serial: String, backing: Backing? = nil, boot: Int? = nil,
+        device: String = "disk"
     ) -> XMLTree {
         var disk = XMLTree(
             "disk", ["type": "file", "device": device],
@@ -293,15 +266,18 @@ package struct DomainXML: Sendable {
                 XMLTree("driver", ["name": "qemu", "type": "qcow2", "cache": options.diskCache, "discard": "unmap"]),
                 XMLTree("source", ["file": path]),
                 chain(backing),
-                XMLTree("target", ["dev": target, "bus": bus]),
+                target(place),
                 XMLTree("serial", text: serial),
             ])
+        if let diskRates { disk.append(diskRates) }
+        if let address = place.address(hardware) { disk.append(address) }
         if let boot { disk.append(XMLTree("boot", ["order": String(boot)])) }
         return disk
     }
 
     /// The disk element of a volume: also what attaches and detaches it.
     package func volumeDisk(_ volume: DesiredVolume) -> XMLTree {
+        let place = DiskPlace(hardware.diskBus ?? .virtio, index: DiskPlace.index(ofDevice: volume.device))
         let source: XMLTree
         let type: String
         var format = "raw"
@@ -321,8 +297,9 @@ package struct DomainXML: Sendable {
                 XMLTree("driver", ["name": "qemu", "type": format, "cache": options.diskCache, "discard": "unmap"]),
                 source,
                 XMLTree("backingStore"),
-                XMLTree("target", ["dev": volume.device, "bus": "virtio"]),
+                target(place),
             ])
+        if let address = place.address(hardware) { disk.append(address) }
         if readOnly { disk.append(XMLTree("readonly")) }
         disk.append(XMLTree("serial", text: volume.volumeID))
         if let index = volume.bootIndex, index >= 0 {
@@ -333,10 +310,7 @@ package struct DomainXML: Sendable {
 
     // MARK: interfaces
 
-    private var interfaceModel: String {
-        let wanted = (property("hw_vif_model") ?? "").lowercased()
-        return ["e1000", "e1000e", "rtl8139", "pcnet"].contains(wanted) ? wanted : "virtio"
-    }
+    private var interfaceModel: String { hardware.interfaceModel ?? "virtio" }
 
     /// The interface element of a port: also what attaches and detaches it. The tap is the agent's own.
     package func interface(_ port: DesiredPort) -> XMLTree {
@@ -348,22 +322,17 @@ package struct DomainXML: Sendable {
                 XMLTree("model", ["type": interfaceModel]),
                 XMLTree("mtu", ["size": String(port.mtu)]),
             ])
-        // Only virtio interfaces have offloads that must be disabled.
-        if !options.nicOffloads, interfaceModel == "virtio" {
-            interface.append(
-                XMLTree(
-                    "driver", [:],
-                    [
-                        XMLTree(
-                            "host",
-                            [
-                                "csum": "off", "gso": "off", "tso4": "off", "tso6": "off", "ecn": "off",
-                                "ufo": "off",
-                            ]),
-                        XMLTree(
-                            "guest", ["csum": "off", "tso4": "off", "tso6": "off", "ecn": "off", "ufo": "off"]),
-                    ]))
+        // Only virtio interfaces have queues, and offloads that must be disabled.
+        guard interfaceModel == "virtio" else { return interface }
+        var driver = XMLTree("driver")
+        let queues = hardware.interfaceQueues(vcpus: server.vcpus)
+        if queues > 1 { driver.set("queues", String(queues)) }
+        if !options.nicOffloads {
+            driver.append(
+                XMLTree("host", ["csum": "off", "gso": "off", "tso4": "off", "tso6": "off", "ecn": "off", "ufo": "off"]))
+            driver.append(XMLTree("guest", ["csum": "off", "tso4": "off", "tso6": "off", "ecn": "off", "ufo": "off"]))
         }
+        if driver["queues"] != nil || !driver.children.isEmpty { interface.append(driver) }
         return interface
     }
 }

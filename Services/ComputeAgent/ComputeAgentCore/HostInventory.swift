@@ -1,4 +1,5 @@
 package import Contracts
+import GuestKeys
 import JSON
 import Kernel
 
@@ -8,6 +9,12 @@ package struct HostInventory: Sendable, Hashable {
     package var memoryMiB: Int
     /// Size of the file system that holds the servers' disks.
     package var diskGiB: Int
+    /// Number of the processors that servers can have for themselves.
+    package var dedicatedCPUs = 0
+    /// Whether libvirt can set shares and quotas of processor time.
+    package var hasProcessorRates = false
+    /// Traits of the devices that libvirt offers.
+    private var deviceTraits: Set<String> = []
     package var reservedMemoryMiB: Int
     package var reservedCPUs: Int
     package var reservedDiskGiB: Int
@@ -45,13 +52,53 @@ package struct HostInventory: Sendable, Hashable {
         (sockets, cores, threads) = (1, cpus, 1)
     }
 
-    /// Takes model, vendor and features of the processor from libvirt's capabilities.
+    /// Takes model, vendor and features of the processor, and the machine types, from libvirt's capabilities.
     package mutating func readCapabilities(xml: String) throws(XMLParseError) {
-        guard let cpu = try XMLTree.parse(xml).child("host")?.child("cpu") else { return }
+        let document = try XMLTree.parse(xml)
+        for guest in document.all("guest") {
+            for arch in guest.all("arch") where arch["name"] == "x86_64" {
+                for machine in arch.all("machine") where machine.text.hasPrefix("pc-i440fx-") || machine.text.hasPrefix("pc-q35-") {
+                    deviceTraits.insert(GuestHardware.machineTrait(machine.text))
+                }
+            }
+        }
+        guard let cpu = document.child("host")?.child("cpu") else { return }
         cpuModel = cpu.child("model")?.text ?? ""
         cpuVendor = cpu.child("vendor")?.text ?? ""
         cpuFeatures = cpu.all("feature").compactMap { $0["name"] }
     }
+
+    /// Takes buses, graphics cards, trusted platform modules and firmware from libvirt's capabilities of domains.
+    ///
+    /// - Throws: `XMLParseError`.
+    package mutating func readDomainCapabilities(xml: String) throws(XMLParseError) {
+        let document = try XMLTree.parse(xml)
+        func values(_ element: XMLTree?, _ name: String) -> [String] {
+            element?.all("enum").first { $0["name"] == name }?.all("value").map(\.text) ?? []
+        }
+        func insert(_ prefix: String, _ names: [String], of known: [String]) {
+            for name in names where known.contains(name) {
+                deviceTraits.insert(prefix + name.uppercased().replacing("-", with: "_").replacing(".", with: "_"))
+            }
+        }
+        let devices = document.child("devices")
+        insert("COMPUTE_STORAGE_BUS_", values(devices?.child("disk"), "bus"), of: GuestHardware.Bus.allCases.map(\.rawValue))
+        insert(
+            "COMPUTE_GRAPHICS_MODEL_", values(devices?.child("video"), "modelType"),
+            of: ["virtio", "vga", "cirrus", "qxl", "bochs", "none"])
+        if let tpm = devices?.child("tpm"), tpm["supported"] == "yes", values(tpm, "backendModel").contains("emulator") {
+            insert("COMPUTE_SECURITY_TPM_", values(tpm, "backendVersion"), of: ["1.2", "2.0"])
+            insert("COMPUTE_SECURITY_", values(tpm, "model"), of: ["tpm-tis", "tpm-crb"])
+        }
+        let loader = document.child("os")?.child("loader")
+        let firmware = loader?.all("value").map(\.text) ?? []
+        if firmware.contains(DomainXML.Firmware.code) { deviceTraits.insert("COMPUTE_FIRMWARE_UEFI") }
+        if firmware.contains(DomainXML.Firmware.secureCode), values(loader, "secure").contains("yes") {
+            deviceTraits.insert(HostInventory.secureBoot)
+        }
+    }
+
+    private static let secureBoot = "COMPUTE_SECURITY_UEFI_SECURE_BOOT"
 
     /// Feature names of libvirt and the traits that stand for them.
     private static let featureTraits: [String: String] = [
@@ -66,8 +113,15 @@ package struct HostInventory: Sendable, Hashable {
         var traits: Set<String> = [
             "COMPUTE_NODE", "HW_ARCH_X86_64", "HW_CPU_X86_MMX", "HW_CPU_X86_SSE", "HW_CPU_X86_SSE2",
             "COMPUTE_IMAGE_TYPE_QCOW2", "COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_STORAGE_BUS_VIRTIO",
-            "COMPUTE_NET_VIF_MODEL_VIRTIO", "COMPUTE_VOLUME_ATTACH", "COMPUTE_NET_ATTACH_INTERFACE",
+            "COMPUTE_NET_VIF_MODEL_VIRTIO", "COMPUTE_NET_VIF_MODEL_E1000", "COMPUTE_NET_VIF_MODEL_E1000E",
+            "COMPUTE_NET_VIF_MODEL_RTL8139", "COMPUTE_NET_VIF_MODEL_PCNET",
+            "COMPUTE_VOLUME_ATTACH", "COMPUTE_VOLUME_ATTACH_WITH_TAG", "COMPUTE_NET_ATTACH_INTERFACE",
+            "COMPUTE_NET_ATTACH_INTERFACE_WITH_TAG", "COMPUTE_DEVICE_TAGGING", "COMPUTE_RESCUE_BFV", "COMPUTE_FIRMWARE_BIOS",
+            GuestHardware.knowsHardware,
         ]
+        traits.formUnion(deviceTraits)
+        if hasProcessorRates { traits.insert(GuestHardware.hasProcessorRates) }
+        if threads > 1 { traits.insert("HW_CPU_HYPERTHREADING") }
         // Under emulation (TCG) the guest sees QEMU's CPU, regardless of the host's CPU.
         if virtType == .kvm {
             for feature in cpuFeatures { if let trait = HostInventory.featureTraits[feature] { traits.insert(trait) } }
@@ -86,6 +140,7 @@ package struct HostInventory: Sendable, Hashable {
                 arch: "x86_64", model: virtType == .kvm ? cpuModel : "qemu64", vendor: cpuVendor, features: cpuFeatures,
                 topology: .init(sockets: sockets, cores: cores, threads: threads)),
             traits: traits, sandboxProblem: sandboxProblem, datapathType: network.datapath,
-            switchOutages: network.outages?.document, release: WolkeVersion.current)
+            switchOutages: network.outages?.document, release: WolkeVersion.current,
+            dedicatedCPUs: dedicatedCPUs)
     }
 }

@@ -33,6 +33,8 @@ package struct LocalServerRecord: Sendable, Hashable {
     package var pluggedPorts: [PluggedPort] = []
     /// Jobs that have begun, until the desired state no longer has them.
     package var jobs: [LocalJob] = []
+    /// The host's processors that belong to the server alone, by virtual processor.
+    package var pins: [Int] = []
 
     package init(serverID: String) { self.serverID = serverID }
 
@@ -52,7 +54,7 @@ package struct LocalServerRecord: Sendable, Hashable {
                 pluggedPorts.map {
                     ["id": .string($0.id), "tap": .string($0.tap), "network_id": .string($0.networkID)]
                 }),
-            "jobs": .array(jobs.map(\.document)), "desired": desired?.source ?? .null,
+            "jobs": .array(jobs.map(\.document)), "pins": .array(pins.map { JSONValue($0) }), "desired": desired?.source ?? .null,
         ])
     }
 
@@ -74,6 +76,8 @@ package struct LocalServerRecord: Sendable, Hashable {
             PluggedPort(id: try port.text("id"), tap: try port.text("tap"), networkID: try port.text("network_id"))
         }
         jobs = try fields.list("jobs") { (job) throws(FormError) in try LocalJob(job) }
+        // Earlier agents wrote none.
+        pins = (fields.object["pins"]?.arrayValue ?? []).compactMap(\.intValue)
         if let value = fields.object["desired"], !value.isNull { desired = try DesiredServer.decode(value) }
     }
 }

@@ -185,6 +185,7 @@ package struct MetadataTree: Sendable {
 
     private var ec2Tree: Node {
         let hostname = server.metadata["hostname"]?.stringValue ?? server.hostname
+        let places = DiskPlaces(server, server.hardware)
         let addresses = server.ports.flatMap(\.fixedIPs).map(\.address).filter { $0.version == .v4 }
         var entries: [(String, Node)] = [
             ("ami-id", .leaf(server.image.map { MetadataTree.ec2ID("ami", $0.id) } ?? "ami-00000000")),
@@ -193,9 +194,9 @@ package struct MetadataTree: Sendable {
             (
                 "block-device-mapping",
                 .branch(
-                    [("ami", .leaf("vda")), ("root", .leaf("/dev/vda"))]
-                        + (server.ephemeralGiB > 0 ? [("ephemeral0", .leaf("/dev/vdx"))] : [])
-                        + (server.swapMiB > 0 ? [("swap", .leaf("/dev/vdy"))] : []))
+                    [("ami", .leaf(places.root.name)), ("root", .leaf("/dev/\(places.root.name)"))]
+                        + (server.ephemeralGiB > 0 ? [("ephemeral0", .leaf("/dev/\(places.ephemeral.name)"))] : [])
+                        + (server.swapMiB > 0 ? [("swap", .leaf("/dev/\(places.swap.name)"))] : []))
             ),
             ("hostname", .leaf(hostname)), ("instance-action", .leaf("none")),
             ("instance-id", .leaf(MetadataTree.ec2ID("i", server.id))),

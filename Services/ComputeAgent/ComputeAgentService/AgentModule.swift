@@ -64,6 +64,10 @@ package struct AgentOptions: Sendable {
     /// The directory of records, images and the servers' files.
     package var stateDirectory: String
     package var domains: DomainOptions
+    /// Processors that servers can have for themselves.
+    package var dedicatedProcessors: [Int] = []
+    /// Where libvirt has the state of trusted platform modules.
+    package var tpmDirectory = "/var/lib/libvirt/swtpm"
     /// The user of the tools that convert images.
     package var sandbox = Sandbox()
     package var heartbeatInterval: Duration = .seconds(2)
@@ -105,7 +109,7 @@ package struct AgentModule: Sendable {
             log: log)
         let disks = try ServerDisks(
             directory: state + "/servers", images: images, maker: surroundings.disks, threads: threads,
-            copyThreads: surroundings.copyThreads)
+            copyThreads: surroundings.copyThreads, tpmDirectory: options.tpmDirectory)
         let (bus, host) = (surroundings.bus, surroundings.host)
         surroundings.directory.sendPasswords { serverID, password in
             let message = GuestPassword(host: host, serverID: serverID, password: password)
@@ -122,7 +126,8 @@ package struct AgentModule: Sendable {
                 links: surroundings.links, ports: surroundings.bridge, metadata: surroundings.metadata, time: ambient.time),
             store: try StateStore(directory: state + "/records", threads: threads), directory: surroundings.directory,
             reports: reports, heavyWork: Gate(width: options.parallelStarts), copies: Gate(width: AgentOptions.parallelCopies),
-            images: surroundings.uploads, ambient: ambient, metrics: surroundings.metrics, log: log)
+            images: surroundings.uploads, processors: DedicatedProcessors(options.dedicatedProcessors), ambient: ambient,
+            metrics: surroundings.metrics, log: log)
         let fleet = ServerFleet(
             tools: tools, hypervisor: surroundings.hypervisor, images: images, consoles: ConsoleLinks(address: options.consoleAddress),
             imageLifetime: options.imageLifetime)

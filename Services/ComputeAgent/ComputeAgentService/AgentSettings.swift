@@ -1,6 +1,7 @@
 import Commands
 package import ComputeAgentCore
 import Glibc
+import GuestKeys
 import Kernel
 package import Settings
 package import WebAPI
@@ -37,6 +38,12 @@ package struct AgentSettings: Sendable {
     /// How guests move to and from other hosts.
     package var moves = MoveOptions()
     package var reservedCPUs: Int
+    /// Processors that servers can have for themselves.
+    package var dedicatedCPUs: Set<Int>
+    /// Whether libvirt can set shares and quotas of processor time.
+    package var hasProcessorRates: Bool
+    /// Where libvirt has the state of trusted platform modules.
+    package var tpmDirectory: String
     package var reservedMemoryMiB: Int
     package var reservedDiskGiB: Int
     /// Promised amounts per real one.
@@ -103,6 +110,13 @@ package struct AgentSettings: Sendable {
             "Whether a live migration that is forced to complete goes on as post-copy; otherwise the guest is paused for the rest."),
         .integer("parallel_migrations", default: 1, in: 1...16, "Number of guests that leave this host at the same time."),
         .integer("reserved_vcpus", default: 0, "Number of processors reserved for the host."),
+        .string(
+            "dedicated_cpus", default: "",
+            "Processors for servers with `hw:cpu_policy=dedicated`, such as `2-7,^4`; the others are for all other servers."),
+        .boolean(
+            "cpu_rates", default: false,
+            "Whether libvirt has the control group `cpu` here, which `quota:cpu_*` needs."),
+        .string("tpm_directory", default: "/var/lib/libvirt/swtpm", "Where libvirt keeps the state of trusted platform modules."),
         .integer("reserved_memory_mb", default: 512, "Memory reserved for the host, in MiB."),
         .integer("reserved_disk_gb", default: 0, "Disk space reserved for the host, in GiB."),
         .string("cpu_allocation_ratio", default: "4", "Allocation ratio of processors: virtual processors per processor."),
@@ -169,6 +183,13 @@ package struct AgentSettings: Sendable {
         }
         reservedCPUs = settings.integer("agent.reserved_vcpus")
         reservedMemoryMiB = settings.integer("agent.reserved_memory_mb")
+        let dedicated = settings.string("agent.dedicated_cpus")
+        guard let list = dedicated.isEmpty ? [] : ProcessorList.read(dedicated, largest: AgentSettings.largestProcessor) else {
+            throw SettingsError(["agent.dedicated_cpus: \"\(dedicated)\" is not a list of processors such as 2-7,^4"])
+        }
+        dedicatedCPUs = list
+        hasProcessorRates = settings.boolean("agent.cpu_rates")
+        tpmDirectory = settings.string("agent.tpm_directory")
         reservedDiskGiB = settings.integer("agent.reserved_disk_gb")
         cpuRatio = try ratio("cpu_allocation_ratio")
         memoryRatio = try ratio("memory_allocation_ratio")
@@ -180,6 +201,23 @@ package struct AgentSettings: Sendable {
         guard stateDirectory.hasPrefix("/") else {
             throw SettingsError(["agent.state_directory: \"\(stateDirectory)\" is not absolute"])
         }
+    }
+
+    private static let largestProcessor = 8191
+
+    /// The processors for servers without dedicated ones, as a list; nil if that is all of them.
+    ///
+    /// - Parameter online: the processors of the machine, as the kernel lists them.
+    /// - Throws: `SettingsError` if a dedicated processor is not there.
+    package func sharedProcessors(online: String) throws -> String? {
+        guard !dedicatedCPUs.isEmpty else { return nil }
+        let all = ProcessorList.read(online.filter { !$0.isWhitespace }, largest: AgentSettings.largestProcessor) ?? []
+        guard dedicatedCPUs.isSubset(of: all) else {
+            let missing = ProcessorList.text(dedicatedCPUs.subtracting(all))
+            throw SettingsError(["agent.dedicated_cpus: the machine has no processors \(missing); it has \(ProcessorList.text(all))"])
+        }
+        let shared = all.subtracting(dedicatedCPUs)
+        return shared.isEmpty ? nil : ProcessorList.text(shared)
     }
 
     /// Open vSwitch keeps its database's socket and its daemons' sockets in one directory.

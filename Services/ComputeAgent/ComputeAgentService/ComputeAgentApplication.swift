@@ -116,6 +116,9 @@ package struct ComputeAgentApplication: Sendable {
             virtType: virtType, cpuMode: settings.cpuMode, cpuModel: settings.cpuModel, machine: settings.machine,
             diskCache: cache ?? "writeback", nicOffloads: settings.nicOffloads, emulator: settings.emulator)
         options.vncListen = settings.vncListen
+        options.hasSecureBoot = Files.exists(DomainXML.Firmware.secureCode)
+        let online = try await threads.run { try Files.read("/sys/devices/system/cpu/online") }
+        options.sharedProcessors = try settings.sharedProcessors(online: String(decoding: online ?? [], as: UTF8.self))
         return options
     }
 
@@ -157,6 +160,8 @@ package struct ComputeAgentApplication: Sendable {
         let keeper = makeSwitchKeeper(ports)
         var options = AgentOptions(
             stateDirectory: settings.stateDirectory, domains: try await domainOptions(virtType, threads))
+        options.dedicatedProcessors = settings.dedicatedCPUs.sorted()
+        options.tpmDirectory = settings.tpmDirectory
         options.sandbox = sandbox
         options.heartbeatInterval = settings.heartbeatInterval
         options.auditInterval = settings.auditInterval

@@ -26,7 +26,10 @@ extension DomainDriver {
         let isFrozen = try await freeze(serverID, quiesce)
         do {
             // The copy has the disk's content of this moment, whatever the guest writes afterwards.
-            try await hypervisor.beginBackup(serverID, xml: DomainBackup.rootDisk(into: path).rendered)
+            guard let root = try DomainBackup.rootDisk(xml: try await hypervisor.xml(serverID, inactive: false)) else {
+                throw PermanentFailure("the server has no local root disk")
+            }
+            try await hypervisor.beginBackup(serverID, xml: DomainBackup.rootDisk(root, into: path).rendered)
         } catch {
             if isFrozen { await thaw(serverID) }
             throw error

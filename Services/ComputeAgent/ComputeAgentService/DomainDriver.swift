@@ -73,13 +73,16 @@ package struct DomainDriver: Sendable {
 
     /// Defines the domain, in place of an earlier definition.
     ///
+    /// - Parameter pins: the host's processors that belong to the server alone.
     /// - Throws: `PermanentFailure` when libvirt refused the definition or the root disk is not what it was made as,
     ///   `LibvirtError`.
-    package func define(_ server: DesiredServer) async throws {
+    package func define(_ server: DesiredServer, pins: [Int]) async throws {
+        try await disks.prepareTPM(server)
         let backing = try await disks.backing(server)
         let rescue = try await disks.rescueBacking(server)
         let xml = DomainXML(
-            server: server, files: disks.files(server.id), options: options, backing: backing, rescueBacking: rescue)
+            server: server, files: disks.files(server.id), options: options, backing: backing, rescueBacking: rescue,
+            pins: pins)
         try await definitely { try await hypervisor.define(xml: xml.document.rendered) }
     }
 

@@ -7,7 +7,11 @@ package protocol HostLinks: Sendable {
     /// The device's index, which changes when the device is recreated; 0 if there is no device of this name.
     func index(_ name: String) -> UInt32
     /// Creates a persistent tap, set up and without addresses.
-    func ensureTap(_ name: String, mtu: Int) async throws
+    ///
+    /// - Parameter hasQueues: whether it can have several queues. A tap that exists is not changed.
+    func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws
+    /// Whether the tap was created for several queues; QEMU must open it accordingly.
+    func hasQueues(_ name: String) async throws -> Bool
     /// Whether router advertisements from the device are dropped (`isOn`).
     func guardRouters(_ name: String, _ isOn: Bool) async throws
     /// Removes a device; an absent one counts as removed.

@@ -54,6 +54,12 @@ package struct HostInspector: HostFacts {
         inventory.sandboxProblem = await sandboxProblem()
         (inventory.sockets, inventory.cores, inventory.threads) = (node.sockets, node.cores, node.threads)
         try inventory.readCapabilities(xml: try await hypervisor.capabilities())
+        for machine in ["pc", "q35"] {
+            try inventory.readDomainCapabilities(
+                xml: try await hypervisor.domainCapabilities(emulator: settings.emulator, machine: machine, type: virtType.rawValue))
+        }
+        inventory.dedicatedCPUs = settings.dedicatedCPUs.count
+        inventory.hasProcessorRates = settings.hasProcessorRates
         return inventory
     }
 

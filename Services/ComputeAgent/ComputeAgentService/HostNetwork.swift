@@ -25,14 +25,16 @@ package struct HostNetwork: Sendable {
         self.metadata = metadata
     }
 
+    /// - Parameter hasQueues: whether the guest's interface has several queues. A tap of the other kind is replaced; its guest is off.
     /// - Throws: `CommandError`, `OVSDBError`.
-    package func plug(_ port: DesiredPort, serverID: String) async throws {
+    package func plug(_ port: DesiredPort, serverID: String, hasQueues: Bool = false) async throws {
+        if links.exists(port.tapName), try await links.hasQueues(port.tapName) != hasQueues { try await links.remove(port.tapName) }
         if !links.exists(port.tapName), await ports.has(port.tapName) {
             // Otherwise the switch would keep listening to the deleted device.
             try await ports.unplug(port.tapName)
             try await ports.settle(time)
         }
-        try await links.ensureTap(port.tapName, mtu: port.mtu)
+        try await links.ensureTap(port.tapName, mtu: port.mtu, hasQueues: hasQueues)
         try await guardRouters(port)
         try await ports.plug(
             SwitchPort(

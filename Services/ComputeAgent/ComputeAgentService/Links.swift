@@ -20,9 +20,19 @@ package struct Links: HostLinks {
     package func index(_ name: String) -> UInt32 { if_nametoindex(name) }
 
     /// Creates a persistent tap, set up and without addresses.
-    package func ensureTap(_ name: String, mtu: Int) async throws {
-        if !Links.exists(name) { try await runner.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"]) }
+    package func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws {
+        if !Links.exists(name) {
+            try await runner.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"] + (hasQueues ? ["multi_queue"] : []))
+        }
         try await prepare(name, mtu: mtu)
+    }
+
+    /// See `HostLinks`.
+    package func hasQueues(_ name: String) async throws -> Bool {
+        let text = try await threads.run { try Files.read("/sys/class/net/\(name)/tun_flags") }
+        let digits = String(decoding: text ?? [], as: UTF8.self).filter { !$0.isWhitespace }.dropFirst(2)
+        // IFF_MULTI_QUEUE of if_tun.h.
+        return (Int(digits, radix: 16) ?? 0) & 0x100 != 0
     }
 
     /// Whether router advertisements from the device are dropped (`isOn`). OVN's ACLs cannot do this: northd lets neighbour

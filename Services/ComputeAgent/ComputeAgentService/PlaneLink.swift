@@ -55,6 +55,7 @@ package struct PlaneLink: Sendable {
         case .consoleLog(let id, let lines):
             return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))
         case .diagnostics(let id): return try await fleet.diagnostics(id)
+        case .processors(let id): return try JSONValue(encoding: ProcessorsQuestion.Answer(processors: try await fleet.processors(of: id)))
         case .crashDump(let id): try await fleet.crashDump(id)
         case .setPassword(let order): try await fleet.setPassword(order)
         case .connectConsole(let order): return try JSONValue(encoding: try await fleet.connectConsole(order))

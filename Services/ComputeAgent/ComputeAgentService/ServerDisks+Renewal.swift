@@ -21,7 +21,8 @@ extension ServerDisks {
         return try await images.ensure(rescue.image, largest: largest)
     }
 
-    /// Deletes disks of a server that is off. The firmware's variables go with the system that wrote them.
+    /// Deletes disks of a server that is off. The firmware's variables and the state of the trusted platform module go with the
+    /// system that wrote them.
     ///
     /// - Throws: `FileError`.
     package func discard(_ disks: DiskSelection, of serverID: String) async throws {
@@ -29,10 +30,13 @@ extension ServerDisks {
         let paths =
             switch disks {
             case .rebuilt(let withEphemeral):
-                [files.root, files.rescue, files.swap, files.nvram] + (withEphemeral ? [files.ephemeral] : [])
+                [files.root, files.rescue, files.swap, files.nvram, files.secureNVRAM] + (withEphemeral ? [files.ephemeral] : [])
             case .rescue: [files.rescue]
             case .kept: [files.root, files.ephemeral, files.swap].map(ServerFiles.kept)
             }
-        try await threads.run { for path in paths { try Files.remove(path) } }
+        try await threads.run {
+            for path in paths { try Files.remove(path) }
+            if case .rebuilt = disks { try Files.removeTree(files.tpm) }
+        }
     }
 }

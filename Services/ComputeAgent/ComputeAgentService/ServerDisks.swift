@@ -14,13 +14,17 @@ package struct ServerDisks: Sendable {
     let threads: WorkerThreads
     /// For copies of disks, which take long.
     let copyThreads: WorkerThreads
+    /// Where libvirt has the state of trusted platform modules.
+    let tpmDirectory: String
 
     static let gib = 1 << 30
 
     /// - Throws: `FileError`.
     package init(
-        directory: String, images: ImageCache, maker: any DiskMaker, threads: WorkerThreads, copyThreads: WorkerThreads
+        directory: String, images: ImageCache, maker: any DiskMaker, threads: WorkerThreads, copyThreads: WorkerThreads,
+        tpmDirectory: String = "/var/lib/libvirt/swtpm"
     ) throws {
+        self.tpmDirectory = tpmDirectory
         self.copyThreads = copyThreads
         self.directory = directory
         self.images = images
@@ -191,6 +195,7 @@ package struct ServerDisks: Sendable {
 
     /// Removes all that is the server's.
     package func remove(_ serverID: String) async throws {
+        try await removeTPM(serverID)
         let directory = files(serverID).directory
         try await threads.run { try Files.removeTree(directory) }
     }

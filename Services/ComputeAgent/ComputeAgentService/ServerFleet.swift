@@ -47,6 +47,7 @@ package actor ServerFleet {
         prunes = problems.isEmpty
         for problem in problems { tools.log.error("a state file is set aside", metadata: ["problem": "\(problem)"]) }
         for record in records {
+            await tools.processors.adopt(record.serverID, record.pins)
             workers[record.serverID] = ServerWorker(record: record, tools: tools)
         }
         tools.log.info("servers restored", metadata: ["count": "\(records.filter { !$0.isGone }.count)"])
@@ -283,6 +284,16 @@ package actor ServerFleet {
         }
         return Diagnostics.document(
             desired, power: observed.reportedPower(desired: desired.power), figures: try await hypervisor.statistics(serverID))
+    }
+
+    /// The host's processors that belong to the server alone, by virtual processor.
+    ///
+    /// - Throws: 404 when the server is not on this host.
+    package func processors(of serverID: String) async throws -> [Int] {
+        guard let record = await workers[serverID]?.current, record.desired != nil else {
+            throw ResourceError.notFound("Server \(serverID) is not on this host.")
+        }
+        return record.pins
     }
 
     // MARK: images

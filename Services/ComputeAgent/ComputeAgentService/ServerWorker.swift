@@ -1,6 +1,7 @@
 package import ComputeAgentCore
 package import Contracts
 package import FileTransfer
+import GuestKeys
 package import Kernel
 import Libvirt
 package import Logging
@@ -20,6 +21,7 @@ package struct ServerTools: Sendable {
     /// Copies of disks.
     package let copies: Gate
     package let images: any ImageTarget
+    package let processors: DedicatedProcessors
     package let ambient: Ambient
     package let metrics: Metrics
     package let log: Logger
@@ -27,10 +29,11 @@ package struct ServerTools: Sendable {
     package init(
         host: String, domains: DomainDriver, disks: ServerDisks, network: HostNetwork, store: StateStore,
         directory: MetadataDirectory, reports: ReportQueue, heavyWork: Gate, copies: Gate, images: any ImageTarget,
-        ambient: Ambient, metrics: Metrics, log: Logger
+        processors: DedicatedProcessors, ambient: Ambient, metrics: Metrics, log: Logger
     ) {
         self.copies = copies
         self.images = images
+        self.processors = processors
         self.host = host
         self.domains = domains
         self.disks = disks
@@ -266,7 +269,9 @@ package actor ServerWorker {
                 record.appliedGeneration = -1
                 record.appliedPower = nil
                 record.pluggedPorts = []
+                record.pins = []
                 record.desired = nil
+                await tools.processors.release(serverID)
                 tools.directory.set(serverID, nil)
                 do { try await save() } catch {
                     // A repeated message may have cancelled this attempt; the next attempt reports the removal.
@@ -358,7 +363,8 @@ extension ServerWorker {
         case .unplug(let ports): try await unplug(ports)
         case .define:
             if !desired.keepsDisks { try await tools.disks.discard(.kept, of: serverID) }
-            try await domains.define(desired)
+            try await assignProcessors(desired)
+            try await domains.define(desired, pins: record.pins)
         case .start(let paused):
             try await tools.heavyWork.run { [serverID] in try await domains.start(serverID, paused: paused) }
         case .suspend: try await domains.suspend(serverID)
@@ -392,6 +398,20 @@ extension ServerWorker {
         }
     }
 
+    /// Gives the server its dedicated processors, and records them before it gets them. Those of a running guest stay as they are.
+    ///
+    /// - Throws: 503 while the host has too few; `FileError`.
+    private func assignProcessors(_ desired: DesiredServer) async throws {
+        let count = desired.hardware.dedicatedProcessors(vcpus: desired.vcpus)
+        if count == record.pins.count {
+            guard count > 0, try await tools.domains.observe(serverID)?.power ?? .shutoff == .shutoff else { return }
+        }
+        let pins = try await tools.processors.assign(count, to: serverID)
+        guard pins != record.pins else { return }
+        record.pins = pins
+        try await save()
+    }
+
     private func plug(_ ports: [DesiredPort]) async throws {
         let known = Set(record.pluggedPorts.map(\.id))
         let added = ports.filter { !known.contains($0.id) }
@@ -400,7 +420,8 @@ extension ServerWorker {
             record.pluggedPorts += added.map { .init(id: $0.id, tap: $0.tapName, networkID: $0.networkID) }
             try await save()
         }
-        for port in ports { try await tools.network.plug(port, serverID: serverID) }
+        let hasQueues = record.desired.map { $0.hardware.interfaceQueues(vcpus: $0.vcpus) > 1 } ?? false
+        for port in ports { try await tools.network.plug(port, serverID: serverID, hasQueues: hasQueues) }
     }
 
     private func unplug(_ ports: [LocalServerRecord.PluggedPort]) async throws {

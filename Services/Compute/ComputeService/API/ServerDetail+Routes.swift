@@ -1,6 +1,7 @@
 import Authorization
 import Contracts
 import Database
+import GuestKeys
 import JSON
 import Kernel
 import Messaging
@@ -31,8 +32,17 @@ struct ServerDetailRoutes: Sendable {
             ])))
 
     private static let topologySchema = BodySchema.object([
-        .required("nodes", .array(.any, min: 0, max: 0)), .required("pagesize_kb", .nullable(.count)),
+        .required(
+            "nodes",
+            .many(
+                .object([
+                    .required("memory_mb", .count), .required("siblings", .many(.many(.count))), .required("vcpu_set", .many(.count)),
+                    .init("cpu_pinning", .object([], additional: .allowed)), .init("host_node", .nullable(.count)),
+                ]))),
+        .required("pagesize_kb", .nullable(.count)),
     ])
+    /// Nova's policy for what the topology says about the host.
+    static let hostTopology = "compute:server:topology:host:index"
 
     var resource: Resource {
         let one = ServerDetailRoutes.one
@@ -47,12 +57,8 @@ struct ServerDetailRoutes: Sendable {
                     answer: .form(ServerDetailRoutes.groupsSchema), "List a server's security groups", handler: groups),
                 Route(
                     .get, one + "/topology", action: "compute:server:topology:index", rule: Rule.reader, versions: .from(78),
-                    answer: .form(ServerDetailRoutes.topologySchema), "Show a server's NUMA topology"
-                ) { context in
-                    _ = try await compute.authorizedServer(context).value
-                    // No server has a NUMA topology here: flavors and images that require one are refused (`hw:numa_nodes`).
-                    return .json(200, ["nodes": [], "pagesize_kb": nil])
-                },
+                    answer: .form(ServerDetailRoutes.topologySchema), "Show a server's NUMA topology",
+                    handler: topology),
             ])
     }
 
@@ -65,6 +71,41 @@ struct ServerDetailRoutes: Sendable {
             DiagnosticsQuestion(serverID: server.id), to: .agent(host: host), id: compute.ambient.newUUID(), timeout: .seconds(15),
             expiration: .seconds(20))
         return .json(200, figures)
+    }
+
+    /// The NUMA nodes that the guest sees. A server with dedicated processors and no nodes has one, as in Nova. Callers who may know
+    /// about the host also see the processors: the agent says which they are.
+    private func topology(_ context: RequestContext) async throws -> Response {
+        let server = try await compute.authorizedServer(context).value
+        let (flavor, properties) = try await compute.database.read { try ServerStore.hardware($0, of: server.id) }
+        let hardware = GuestHardware(specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts)
+        let isDedicated = hardware.processorPolicy == .dedicated
+        var nodes = hardware.nodes(vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
+        if nodes.isEmpty, isDedicated { nodes = [NUMANode(processors: Array(0..<flavor.vcpus), memoryMiB: flavor.memoryMiB)] }
+        let seesHost = context.allows(ServerDetailRoutes.hostTopology, target: server.target)
+        var pins: [Int] = []
+        if seesHost, isDedicated, let host = server.host {
+            pins = try await compute.bus.request(
+                ProcessorsQuestion(serverID: server.id), to: .agent(host: host), id: compute.ambient.newUUID(), timeout: .seconds(15),
+                expiration: .seconds(20)
+            ).processors
+        }
+        let list = nodes.map { node -> JSONValue in
+            var document: JSONObject = [
+                "memory_mb": JSONValue(node.memoryMiB), "siblings": [], "vcpu_set": .array(node.processors.map { JSONValue($0) }),
+            ]
+            if seesHost {
+                var pinning = JSONObject()
+                for processor in node.processors where pins.indices.contains(processor) {
+                    pinning[String(processor)] = JSONValue(pins[processor])
+                }
+                document["cpu_pinning"] = .object(pinning)
+                // The nodes of a guest are not bound to nodes of the host.
+                document["host_node"] = .null
+            }
+            return .object(document)
+        }
+        return .json(200, ["nodes": .array(list), "pagesize_kb": nil])
     }
 
     private func groups(_ context: RequestContext) async throws -> Response {

@@ -169,6 +169,7 @@ struct VolumeAttachmentRoutes: Sendable {
                 throw VolumeAttachmentRoutes.missing(server.id, volume)
             }
             if attachment.isRoot { throw ResourceError.forbidden("Cannot detach a root device volume") }
+            try VolumeAttachmentStore.requireHotplug(connection, current)
             if attachment.state == "detaching" { return Change(.empty(202), "server", server.id) }
             if attachment.state == "attaching" {
                 throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")

@@ -66,8 +66,11 @@ enum Hosts {
         guard let row = rows.first else { return }
         let offered: HostCapabilities = try row.value("capabilities")
         let (reserved, ratios) = (offered.reserved, offered.allocationRatios)
+        let dedicated = min(offered.cpus, offered.dedicatedCPUs ?? 0)
+        let shared = offered.cpus - dedicated
         let amounts = [
-            ("VCPU", offered.cpus, reserved.vcpu, ratios.vcpu), ("MEMORY_MB", offered.memoryMiB, reserved.memoryMiB, ratios.memoryMiB),
+            ("VCPU", shared, min(shared, reserved.vcpu), ratios.vcpu), ("PCPU", dedicated, 0, 1),
+            ("MEMORY_MB", offered.memoryMiB, reserved.memoryMiB, ratios.memoryMiB),
             ("DISK_GB", offered.diskGiB, reserved.diskGiB, ratios.diskGiB),
         ]
         var inventories: [String: HostChanged.Amount] = [:]

@@ -41,7 +41,8 @@ struct ResizeRequest {
         let image: ServerImage? = try row.optionalValue("image")
         try check(new, old, image: try row.bool("on_volume") ? nil : image, row)
         let properties: TextMap = try row.value("image_properties")
-        try GuestKey.check(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
+        try GuestHardware.check(
+            specs: new.extraSpecs?.texts ?? [:], properties: properties.texts, vcpus: new.vcpus, memoryMiB: new.memoryMiB)
         _ = try ServerNeeds(new, image, properties: properties)
         let migration = compute.ambient.newUUID().description
         try MigrationStore.add(

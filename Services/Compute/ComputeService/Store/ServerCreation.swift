@@ -64,7 +64,8 @@ struct ServerCreation {
         let image = try self.image(flavor)
         let properties = try image?.properties ?? TextMap(bootVolumeProperties())
         let specs = flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:]
-        try GuestKey.check(specs: specs, properties: properties.texts)
+        try GuestHardware.check(specs: specs, properties: properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memory)
+        try checkDisks(flavor, GuestHardware(specs: specs, properties: properties.texts))
         // Refuse early what the scheduler would refuse later.
         _ = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: properties.texts)
         try checkZone()
@@ -93,6 +94,13 @@ struct ServerCreation {
 
     private func amounts(_ flavor: Flavor, _ count: Int) -> [(quota: QuotaDeclaration, amount: Int)] {
         [(ComputeQuotas.instances, count), (ComputeQuotas.cores, count * flavor.vcpus), (ComputeQuotas.memory, count * flavor.memory)]
+    }
+
+    /// - Throws: 400 if the bus of the disks does not hold all of them.
+    private func checkDisks(_ flavor: Flavor, _ hardware: GuestHardware) throws {
+        let local = ["ephemeral", "swap"].count { (flavor.document[$0]?.intValue ?? 0) > 0 } + (request.imageID == nil ? 0 : 1)
+        let drive = request.configDrive && hardware.configDriveBus == hardware.diskBus ? 1 : 0
+        try hardware.check(disks: local + drive + request.devices.count { $0.destination != .local })
     }
 
     private func checkMetadata() throws {

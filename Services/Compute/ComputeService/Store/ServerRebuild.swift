@@ -24,7 +24,7 @@ struct ServerRebuild {
         let id = try decision.value(for: "os_compute_api:servers:rebuild").id
         let row = try connection.query(
             """
-            SELECT flavor, image, image_id, \(ServerProperties.ofImage) AS image_properties,
+            SELECT flavor, image, image_id, host, \(ServerProperties.ofImage) AS image_properties,
                 (SELECT v.volume_id FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0) AS boot_volume
             FROM servers s WHERE id = \(id)
             """)[0]
@@ -68,15 +68,16 @@ struct ServerRebuild {
         let image = try ServerImageCheck(connection: connection, images: compute.images, owner: owner)
             .rootDisk(id, memory: flavor.memoryMiB, root: flavor.rootGiB)
         let specs = flavor.extraSpecs?.texts ?? [:]
-        try GuestKey.check(specs: specs, properties: image.properties.texts)
+        try GuestHardware.check(specs: specs, properties: image.properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
         let earlier: TextMap = try row.value("image_properties")
-        let old = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: earlier.texts)
-        let new = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: image.properties.texts)
-        guard new.isMet(where: old) else {
+        let claim = ["VCPU": flavor.vcpus]
+        let old = try ServerNeeds(resources: claim, extraSpecs: specs, imageProperties: earlier.texts)
+        let new = try ServerNeeds(resources: claim, extraSpecs: specs, imageProperties: image.properties.texts)
+        guard new.without(try hostTraits(row)).isMet(where: old) else {
             throw ResourceError.badRequest(
                 """
-                Image \(id) cannot be used to rebuild the server: it needs traits, an architecture or a hypervisor for which the \
-                server's host was not chosen.
+                Image \(id) cannot be used to rebuild the server: it needs traits, dedicated processors, an architecture or a \
+                hypervisor for which the server's host was not chosen.
                 """
             )
         }
@@ -95,6 +96,15 @@ struct ServerRebuild {
         changes.set("image_id", sql: "\(id)::uuid")
         changes.set(json: "image", try JSONValue(encoding: kept))
         changes.set(json: "image_properties", try JSONValue(encoding: image.properties))
+    }
+
+    /// What the server's host has announced. Placement also has the traits of operators, which count only if the server was
+    /// scheduled with them.
+    private func hostTraits(_ row: Row) throws -> Set<String> {
+        guard let host = try row.optionalString("host") else { return [] }
+        let rows = try connection.query("SELECT capabilities FROM hypervisors WHERE host = \(host)")
+        guard let offered: HostCapabilities = try rows.first?.value("capabilities") else { return [] }
+        return Set(offered.traits)
     }
 
     /// Members that the body has replace those of the server; null removes them.

@@ -1,5 +1,6 @@
 import Authorization
 import ComputeCore
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -7,6 +8,13 @@ import WebAPI
 
 /// The statements about what owners write to their servers.
 enum ServerStore {
+    /// The flavor of a server, and the properties of its image.
+    static func hardware(_ connection: Connection, of server: String) throws -> (flavor: ServerFlavor, properties: TextMap) {
+        let row = try connection.query(
+            "SELECT s.flavor, \(ServerProperties.ofImage) AS properties FROM servers s WHERE s.id = \(server)")[0]
+        return (try row.value("flavor"), try row.value("properties"))
+    }
+
     /// The project of a server, also of one that has been deleted; nil if there never was one with this id.
     static func project(_ connection: Connection, of id: String) throws -> String? {
         try connection.query("SELECT project_id FROM servers WHERE id = \(id)").first?.string("project_id")

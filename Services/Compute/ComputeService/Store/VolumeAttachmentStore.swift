@@ -1,6 +1,8 @@
 import Authorization
 import ComputeCore
+import Contracts
 import Database
+import GuestKeys
 import Kernel
 import WebAPI
 
@@ -27,6 +29,30 @@ enum VolumeAttachmentStore {
         let state: String
     }
 
+    /// Guests cannot be given, or lose, disks on IDE and SATA while they run.
+    ///
+    /// - Throws: 409 for a server with such disks that is not off.
+    @discardableResult
+    static func requireHotplug(_ connection: Connection, _ server: ServerRecord) throws -> GuestHardware {
+        let (flavor, properties) = try ServerStore.hardware(connection, of: server.id)
+        let hardware = GuestHardware(specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts)
+        let isOff = [VMState.stopped.rawValue, VMState.shelvedOffloaded.rawValue].contains(server.vmState)
+        guard !isOff, !hardware.canHotplugDisks else { return hardware }
+        throw ResourceError.conflict(
+            "The property 'hw_disk_bus' of the image of server \(server.id) is '\(hardware.diskBus?.rawValue ?? "")'. Such disks can be "
+                + "attached and detached only while the server is stopped.")
+    }
+
+    /// Number of disks that are not volumes.
+    private static func localDisks(_ connection: Connection, _ server: String) throws -> Int {
+        try connection.query(
+            """
+            SELECT CASE WHEN s.image IS NULL THEN 0 ELSE 1 END + s.config_drive::int
+                + (coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0)::int + (coalesce((s.flavor->>'swap')::bigint, 0) > 0)::int AS disks
+            FROM servers s WHERE s.id = \(server)
+            """)[0].int("disks")
+    }
+
     /// Checks the volume and inserts the row that reserves its device name.
     ///
     /// - Returns: the device name.
@@ -36,6 +62,7 @@ enum VolumeAttachmentStore {
     ) throws -> String {
         let server = try decision.value(for: action + "create")
         let volume = draft.volume
+        let hardware = try requireHotplug(connection, server)
         let rows = try connection.query(
             "SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
         guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
@@ -44,6 +71,7 @@ enum VolumeAttachmentStore {
         if taken[volume] != nil {
             throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
         }
+        try hardware.check(disks: try localDisks(connection, server.id) + taken.count + 1)
         let status = try row.string("status")
         guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
             throw ResourceError.badRequest(

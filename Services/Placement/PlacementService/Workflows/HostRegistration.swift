@@ -5,7 +5,7 @@ import Kernel
 package import Messaging
 import PlacementCore
 
-/// Applies Compute's messages about hosts. The operator's custom traits (`CUSTOM_`) are kept.
+/// Applies Compute's messages about hosts. The operator's custom traits (`CUSTOM_`) are kept, without those that agents announce.
 extension Placement {
     /// - Throws: `PoisonMessage` for an invalid message.
     package func register(_ message: Message) async throws {
@@ -44,7 +44,7 @@ extension Placement {
         try addCustom(connection, classes: wanted.keys.filter(PlacementName.isCustom), traits: custom, at: now)
         let kept = try connection.query(
             "SELECT trait FROM provider_traits WHERE resource_provider_id = \(id)::uuid AND trait LIKE 'CUSTOM\\_%'"
-        ).map { try $0.string("trait") }
+        ).map { try $0.string("trait") }.filter { !$0.hasPrefix(ServerNeeds.agentTraits) }
         let traits = Set(host.traits.filter { StandardTraits.set.contains($0) } + custom + kept).sorted()
         // Classes with allocations are kept until the allocations are gone.
         let used = try InventoryStore.usages(connection, providers: [id])[id] ?? [:]
