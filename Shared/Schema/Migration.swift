@@ -94,7 +94,7 @@ package enum Schema {
         consoleTokensMigration,
         serverJobsMigration,
         cloudProjectsMigration,
-        imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration,
+        imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration, portBindingsMigration,
         publishedImagePropertiesMigration,
     ]
 

@@ -109,6 +109,8 @@ package struct ServerDescription: Sendable {
     package var keyData: String?
     /// `ssh` or `x509`.
     package var keyType = "ssh"
+    /// The tag of the local root disk.
+    package var rootTag: String?
     package var availabilityZone: String?
     package var launchIndex: Int
     package var ports: [PortDescription]
@@ -200,7 +202,8 @@ extension ServerDescription {
                 ["type": "disk", "bus": .string(bus), "serial": .string(volume.volumeID), "tags": [.string(tag)]]
             }
         }
-        return nics + disks
+        let root: [JSONValue] = rootTag.map { [["type": "disk", "bus": "virtio", "serial": "root", "tags": [.string($0)]]] } ?? []
+        return nics + root + disks
     }
 
     /// `network_data.json`: links, networks and name servers.

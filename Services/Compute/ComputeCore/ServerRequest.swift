@@ -17,6 +17,8 @@ package struct ServerRequest: Sendable {
     package var imageID: String?
     package var flavorRef: String
     package var devices: [DeviceRequest]
+    /// The tag of the local root disk.
+    package var rootTag: String?
     package var networks: Networks
     /// Names or ids; empty for the project's default.
     package var securityGroups: [String]
@@ -116,7 +118,7 @@ package struct ServerRequest: Sendable {
     }
 
     /// Reconciles `imageRef` with the boot device: an image mapped to the local disk is the server's image.
-    private mutating func settleDevices() throws {
+    package mutating func settleDevices() throws {
         let boots = devices.filter { $0.bootIndex == 0 }
         guard boots.count <= 1 else {
             throw ResourceError.badRequest(
@@ -127,6 +129,7 @@ package struct ServerRequest: Sendable {
                 throw ResourceError.badRequest("Block Device Mapping is Invalid: imageRef and the boot device name different images.")
             }
             imageID = boot.uuid
+            rootTag = boot.tag
             devices.removeAll { $0 == boot }
         } else if imageID != nil, let boot = boots.first {
             // Clients also send `imageRef` when they boot from a volume that is created from the same image.
@@ -148,14 +151,6 @@ package struct ServerRequest: Sendable {
                     Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping \
                     combination is not valid.
                     """
-            )
-        }
-        for device in devices where device.destination == .local {
-            throw ResourceError.badRequest(
-                """
-                Block Device Mapping is Invalid: local disks beside the flavor's (source_type \
-                \(device.source.rawValue), destination_type local) are not supported.
-                """
             )
         }
         guard devices.count <= 25 else { throw ResourceError.badRequest("block_device_mapping_v2 has more than 25 items.") }
@@ -305,8 +300,18 @@ package struct DeviceRequest: Sendable, Hashable {
     package var deletesOnTermination: Bool
     package var device: String?
     package var tag: String?
+    /// Of a blank local disk: whether it is the swap disk. Otherwise it is the ephemeral one.
+    package var isSwap = false
+    /// Whether the entry only removes a device that the image defines.
+    package var isRemoval = false
 
+    /// - Throws: 400 in Nova's words.
     package init(_ value: JSONValue) throws {
+        device = value["device_name"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
+        guard value["no_device"]?.boolValue != true else {
+            (source, destination, deletesOnTermination, isRemoval) = (.blank, .local, false, true)
+            return
+        }
         guard let source = value["source_type"]?.stringValue.flatMap(Source.init(rawValue:)) else {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: source_type must be image, volume, snapshot or blank.")
         }
@@ -318,11 +323,18 @@ package struct DeviceRequest: Sendable, Hashable {
         size = value["volume_size"].flatMap { $0.intValue ?? $0.stringValue.flatMap { Int($0) } }
         volumeType = value["volume_type"]?.stringValue
         deletesOnTermination = value["delete_on_termination"]?.boolValue ?? false
-        device = value["device_name"]?.stringValue
         tag = value["tag"]?.stringValue
-        if value["no_device"]?.boolValue == true {
+        isSwap = value["guest_format"]?.stringValue == "swap"
+        if isSwap, source != .blank || destination != .local {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute no_device. Value: true. Images define no devices that could be omitted.")
+                "Block Device Mapping is Invalid: guest_format swap needs source_type blank and destination_type local.")
+        }
+        if source == .blank, uuid != nil { throw ResourceError.badRequest("Block Device Mapping is Invalid: Invalid device UUID.") }
+        if source == .blank, bootIndex == 0 {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: a blank disk cannot be booted from.")
+        }
+        if source == .image, destination == .local, bootIndex != 0 {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: Mapping image to local is not supported.")
         }
         if source != .blank, uuid == nil {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: a mapping with source_type \(source.rawValue) needs a uuid.")
@@ -349,7 +361,7 @@ package struct DeviceRequest: Sendable, Hashable {
     /// Reads `document`.
     package init(stored value: JSONValue) {
         source = value["source"]?.stringValue.flatMap(Source.init(rawValue:)) ?? .blank
-        destination = .volume
+        destination = value["destination"]?.stringValue.flatMap(Destination.init(rawValue:)) ?? .volume
         uuid = value["uuid"]?.stringValue
         bootIndex = value["boot_index"]?.intValue
         size = value["size"]?.intValue

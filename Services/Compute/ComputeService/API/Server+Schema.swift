@@ -9,13 +9,13 @@ enum ServerSchema {
     static let tags = BodySchema.array(tag, min: 0, max: tagsMax)
 
     private static let device = BodySchema.object([
-        .init("source_type", .enumeration(["volume", "image", "snapshot", "blank"]), required: true),
+        .init("source_type", .enumeration(["volume", "image", "snapshot", "blank"])),
         .init("destination_type", .nullable(.enumeration(["local", "volume"]))), .init("uuid", .nullable(.uuid)),
         .init("boot_index", .nullable(.integer)),
         .init("volume_size", .nullable(.oneOf([.integer(min: 0, max: 1 << 20), .enumeration([""])]))),
         .init("delete_on_termination", .nullable(.boolean)), .init("device_name", .nullable(.text)),
-        // Supported values: disks on the virtio bus, no removal of image-defined devices.
-        .init("guest_format", .nullable(.enumeration([""]))), .init("device_type", .nullable(.enumeration(["disk", ""]))),
+        // Supported values: disks on the virtio bus.
+        .init("guest_format", .nullable(.enumeration(["swap", ""]))), .init("device_type", .nullable(.enumeration(["disk", ""]))),
         .init("disk_bus", .nullable(.enumeration(["virtio", ""]))), .init("no_device", .nullable(.oneOf([.boolean, .enumeration([""])]))),
         .init("tag", .nullable(.text(60)), versions: .from(42)),
         .init("volume_type", .nullable(.text), versions: .from(67)),

@@ -51,7 +51,7 @@ struct ServerCreation {
     let images: ImageAccess
     let workflow: Workflow<ServerCreate.Build>
     let owner: ServerOwner
-    let request: ServerRequest
+    var request: ServerRequest
 
     /// Quota is reserved as late as possible, because the usage row is a lock that serializes the requests of a project.
     ///
@@ -61,8 +61,33 @@ struct ServerCreation {
     func run(_ project: Authorized<String>) throws -> [String] {
         try project.value(for: "os_compute_api:servers:create", "os_compute_api:os-wolke-scheduling:try")
         let flavor = try self.flavor()
+        var creation = self
+        let ofImage = try creation.addImageDevices(flavor)
+        return try creation.admit(flavor, imageProperties: ofImage)
+    }
+
+    /// Adds the disks that the image defines, and takes out those that the flavor has anyway.
+    ///
+    /// - Returns: the properties of an image that stands for volumes.
+    private mutating func addImageDevices(_ flavor: Flavor) throws -> JSONObject? {
+        var properties: JSONObject?
+        if let id = request.imageID {
+            let image = try usableImage(id)
+            let devices = try ImageDevices.devices(image.properties, image: id)
+            try request.add(imageDevices: devices)
+            if request.imageID == nil {
+                properties = JSONObject(image.properties.members.filter { !ImageDevices.properties.contains($0.name) })
+            }
+        } else {
+            try request.add(imageDevices: [])
+        }
+        try request.settleLocalDisks(ephemeralGiB: flavor.ephemeral, swapMiB: flavor.swap)
+        return properties
+    }
+
+    private func admit(_ flavor: Flavor, imageProperties: JSONObject?) throws -> [String] {
         let image = try self.image(flavor)
-        let properties = try image?.properties ?? TextMap(bootVolumeProperties())
+        let properties = try image?.properties ?? TextMap(imageProperties ?? bootVolumeProperties())
         let specs = flavor.document["extra_specs"]?.objectValue.map { TextMap($0).texts } ?? [:]
         try GuestHardware.check(specs: specs, properties: properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memory)
         try checkDisks(flavor, GuestHardware(specs: specs, properties: properties.texts))
@@ -177,7 +202,7 @@ struct ServerCreation {
                     \(JSONValue.array(request.files.map(\.document)))::jsonb,
                     \(request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
-                    \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb,
+                    \(group), \(networks)::jsonb, \(JSONValue.array(request.deviceDocuments))::jsonb,
                     \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
                     \(index), \(reservation), \(now), \(now)))
             INSERT INTO server_actions (
@@ -212,6 +237,10 @@ struct ServerCreation {
         let vcpus: Int
         let memory: Int
         let root: Int
+        /// GiB.
+        let ephemeral: Int
+        /// MiB.
+        let swap: Int
         let document: JSONValue
     }
 
@@ -234,7 +263,7 @@ struct ServerCreation {
         guard let row = rows.first else { return nil }
         return Flavor(
             id: try row.string("id"), vcpus: try row.int("vcpus"), memory: try row.int("memory_mb"),
-            root: try row.int("root_gb"),
+            root: try row.int("root_gb"), ephemeral: try row.int("ephemeral_gb"), swap: try row.int("swap_mb"),
             document: [
                 "vcpus": JSONValue(try row.int("vcpus")), "ram": JSONValue(try row.int("memory_mb")),
                 "disk": JSONValue(try row.int("root_gb")), "ephemeral": JSONValue(try row.int("ephemeral_gb")),

@@ -38,6 +38,7 @@ struct ServerImageCheck {
     /// - Throws: 400 if the image needs more than the flavor has, 403 for a flavor without a disk; as `usable`.
     func rootDisk(_ id: String, memory: Int, root: Int) throws -> ServerSpec.Image {
         let image = try usable(id)
+        guard image.size != 0 else { throw ResourceError.badRequest("Image \(id) has no data, so it cannot be a local root disk.") }
         if image.minRAM > memory {
             throw ResourceError.badRequest(
                 """

@@ -52,7 +52,8 @@ struct WorkflowServer: Sendable {
             observedPermanent: try row.bool("observed_permanent"),
             observedHost: try row.optionalString("observed_host"), metadataReady: try row.bool("metadata_ready"),
             networks: (try row.json("requested_networks").arrayValue ?? []).map(InterfaceRequest.init(stored:)),
-            devices: (try row.json("requested_devices").arrayValue ?? []).map(DeviceRequest.init(stored:)),
+            devices: (try row.json("requested_devices").arrayValue ?? []).map(DeviceRequest.init(stored:))
+                .filter { $0.destination == .volume },
             securityGroups: try row.strings("security_groups"), bootsFromImage: try row.bool("boots_from_image"))
     }
 

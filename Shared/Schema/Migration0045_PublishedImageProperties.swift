@@ -1,6 +1,6 @@
 /// Placement derives the resources of a server from its image's properties too (`hw_cpu_policy`).
 let publishedImagePropertiesMigration = Migration(
-    44, "published image properties", kind: .expand,
+    45, "published image properties", kind: .expand,
     """
     CREATE OR REPLACE VIEW published_servers AS
         SELECT id, project_id, user_id, host, group_id, flavor, image, deleted, image_properties FROM servers;

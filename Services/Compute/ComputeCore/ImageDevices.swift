@@ -1,0 +1,107 @@
+package import JSON
+import Kernel
+
+/// The disks that an image defines for the servers that are made from it: its property `block_device_mapping`, as images of servers on
+/// volumes have it.
+package enum ImageDevices {
+    /// Properties that define disks.
+    package static let properties: Set<String> = ["block_device_mapping", "bdm_v2", "root_device_name"]
+    private static let entriesMax = 25
+
+    /// The devices of an image with these properties.
+    ///
+    /// - Throws: 400 for a mapping that cannot be read, and for one in the form before `bdm_v2`.
+    package static func devices(_ properties: JSONObject, image: String) throws -> [DeviceRequest] {
+        guard let value = properties["block_device_mapping"], !value.isNull, value != "" else { return [] }
+        func refusal(_ reason: String) -> ResourceError { .badRequest("Image \(image) has a block_device_mapping that \(reason).") }
+        let list: [JSONValue]?
+        if let text = value.stringValue {
+            do { list = try JSONValue.parse(text).arrayValue } catch { throw refusal("is not JSON") }
+        } else {
+            list = value.arrayValue
+        }
+        guard let list else { throw refusal("is not a list") }
+        if list.isEmpty { return [] }
+        guard isTrue(properties["bdm_v2"]) else { throw refusal("is in the form before version 2: it has no bdm_v2") }
+        guard list.count <= entriesMax else { throw refusal("has more than \(entriesMax) entries") }
+        let devices = try list.map { entry in
+            guard entry.objectValue != nil else { throw refusal("has an entry that is no object") }
+            for (name, allowed) in [("device_type", ["disk", ""]), ("disk_bus", ["virtio", ""]), ("guest_format", ["swap", ""])] {
+                if let text = entry[name]?.stringValue, !allowed.contains(text) {
+                    throw refusal("has the \(name) '\(text.prefix(64))', which is not supported")
+                }
+            }
+            var entry = entry.objectValue ?? [:]
+            let source = entry["source_type"]?.stringValue ?? ""
+            if entry["uuid"] == nil, let id = entry["\(source)_id"] { entry["uuid"] = id }
+            return try DeviceRequest(.object(entry))
+        }
+        return devices.filter { !$0.isRemoval }
+    }
+
+    private static func isTrue(_ value: JSONValue?) -> Bool {
+        value?.boolValue ?? ["1", "t", "true", "on", "y", "yes"].contains(value?.stringValue?.lowercased() ?? "")
+    }
+}
+
+extension ServerRequest {
+    /// Adds the devices that the image defines. A device of the request replaces the image's device with the same name, and its boot
+    /// device the image's; one with `no_device` removes it.
+    ///
+    /// - Throws: 400 in Nova's words.
+    package mutating func add(imageDevices defined: [DeviceRequest]) throws {
+        let names = Set(devices.compactMap(\.device).map(ServerRequest.plainName))
+        let bootsByRequest = devices.contains { $0.bootIndex == 0 }
+        let kept = defined.filter { device in
+            if let name = device.device, names.contains(ServerRequest.plainName(name)) { return false }
+            return !(bootsByRequest && device.bootIndex == 0)
+        }
+        devices.removeAll(where: \.isRemoval)
+        devices += kept
+        // The image stands for the volumes, so the server boots from one of them.
+        if kept.contains(where: { $0.bootIndex == 0 }) { imageID = nil }
+        try settleDevices()
+    }
+
+    /// What is stored of the devices. The local root disk is the last one, if it has a tag.
+    package var deviceDocuments: [JSONValue] {
+        let root: [JSONValue] =
+            rootTag.map { tag in
+                [["source": "image", "destination": "local", "boot_index": 0, "uuid": JSONValue(imageID), "tag": .string(tag)]]
+            } ?? []
+        return devices.map(\.document) + root
+    }
+
+    private static func plainName(_ name: String) -> String { name.hasPrefix("/dev/") ? String(name.dropFirst(5)) : name }
+
+    /// Takes the disks that the flavor gives every server out of the devices.
+    ///
+    /// - Parameters:
+    ///   - ephemeralGiB: of the flavor; so `swapMiB`.
+    /// - Throws: 400 where the request wants other ones.
+    package mutating func settleLocalDisks(ephemeralGiB: Int, swapMiB: Int) throws {
+        func check(_ disks: [DeviceRequest], _ name: String, _ size: Int, unit: String) throws {
+            guard disks.count <= 1 else {
+                throw ResourceError.badRequest("Block Device Mapping is Invalid: a server has one \(name) disk at most.")
+            }
+            guard let disk = disks.first else { return }
+            guard size > 0 else {
+                throw ResourceError.badRequest("Block Device Mapping is Invalid: the flavor has no \(name) disk.")
+            }
+            guard disk.size == nil || disk.size == size else {
+                throw ResourceError.badRequest(
+                    """
+                    Block Device Mapping is Invalid: the \(name) disk has the flavor's size, \(size) \(unit): volume_size \
+                    \(disk.size ?? 0) is not available.
+                    """)
+            }
+            guard disk.tag == nil else {
+                throw ResourceError.badRequest("Block Device Mapping is Invalid: the \(name) disk cannot have a tag.")
+            }
+        }
+        let local = devices.filter { $0.destination == .local }
+        try check(local.filter { !$0.isSwap }, "ephemeral", ephemeralGiB, unit: "GiB")
+        try check(local.filter(\.isSwap), "swap", swapMiB, unit: "MiB")
+        devices.removeAll { $0.destination == .local }
+    }
+}
