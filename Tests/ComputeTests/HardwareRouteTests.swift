@@ -36,6 +36,32 @@ import Testing
         }
     }
 
+    @Test(
+        "S7: a move does not lose what is on the host",
+        arguments: [
+            (["hw_tpm_version": "2.0", "hw_firmware_type": "uefi"], ["os-migrateLive", "shelve"]),
+            (["hw_firmware_type": "uefi"], ["os-migrateLive"]),
+            (["hw_cpu_policy": "dedicated"], ["os-migrateLive"]),
+        ] as [([String: String], [String])]) func s7StateOfTheHostStays(properties: [String: String], refused: [String]) async throws
+    {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            try await cloud.database.write { connection in
+                let set = JSONObject(properties.map { ($0.key, .string($0.value)) })
+                try connection.execute("UPDATE servers SET image_properties = \(set)::jsonb WHERE id = \(id)::uuid")
+            }
+            func act(_ name: String) async throws -> TestCloud.Answer {
+                let body: JSONValue = name == "shelve" ? .null : ["host": nil, "block_migration": "auto"]
+                return try await cloud.call("POST", "/v2.1/servers/\(id)/action", .object([name: body]), as: "admin")
+            }
+            for name in refused {
+                let answer = try await act(name)
+                #expect(answer.status == 400 && answer.message.contains("cannot leave its host"), "\(name): \(answer.json)")
+            }
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+        }
+    }
+
     @Test func volumesComeToOldBusesOnlyWhileTheServerIsOff() async throws {
         try await TestCloud.with { cloud in
             try await setProperties(cloud, ["hw_disk_bus": "ide"])

@@ -108,16 +108,41 @@ enum Samples {
             metadata: ["uuid": .string(id), "launch_index": 0], networkData: ["links": []], userData: "IyEvYmluL3NoCg==",
             files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web",
             guestPassword: "c2VjcmV0",
-            jobs: [.init(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible))],
+            jobs: [job],
             floatingIPs: ["203.0.113.7"], securityGroups: ["default"])
     }
+
+    private static let endpoint = MigrationEndpoint(
+        uri: "qemu+tls://host-2/system", address: "192.0.2.2", directory: "/servers/1", backing: "/images/1", emulator: "/usr/bin/qemu",
+        vncListen: "127.0.0.1")
+
+    /// One with the members of all kinds.
+    private static let job: ServerJob = {
+        var job = ServerJob(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible))
+        var migration = ServerJob.Migration(
+            endpoint: endpoint,
+            volumes: [
+                ServerSpec.Volume(
+                    id: other, attachmentID: id, device: "vdb", bootIndex: 1,
+                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]))
+            ])
+        (migration.completes, migration.isCancelled) = (true, false)
+        job.migration = migration
+        return job
+    }()
+
+    private static let report: ServerJobReport = {
+        var report = ServerJobReport(
+            id: other, state: .failed, phase: "uploading", progress: 40, error: "connection refused", reason: "Image does not answer")
+        report.migration = MigrationProgress(
+            memory: .init(total: 100, processed: 60, remaining: 40), disk: .init(total: 10, processed: 3, remaining: 7))
+        return report
+    }()
 
     static let observed = ObservedReport(
         host: "host-1", serverID: id, generation: 3, epoch: 2, power: "running", state: .failed, error: "no such machine type",
         reason: "the machine type is not available", permanent: true, metadataReady: true, operationID: other, unknown: false,
-        jobs: [
-            .init(id: other, state: .failed, phase: "uploading", progress: 40, error: "connection refused", reason: "Image does not answer")
-        ])
+        jobs: [report], endpoint: endpoint)
 
     static let capabilities = HostCapabilities(
         cpus: 4, memoryMiB: 8192, diskGiB: 100, virtType: "kvm", hypervisorType: "QEMU", hypervisorVersion: 7_002_000,

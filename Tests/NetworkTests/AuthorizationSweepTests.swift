@@ -17,6 +17,7 @@ import WebAPI
                 "routers", "router", ["name": "r", "external_gateway_info": ["network_id": .string(external)]]
             ).id
             let port = try await cloud.make("ports", "port", ["network_id": .string(network)]).id
+            #expect(try await cloud.call("PUT", "/ports/\(port)", as: "admin", ["port": ["binding:host_id": "h1"]]).status == 200)
             let group = try await cloud.make("security-groups", "security_group", ["name": "g"])
             let rule = group["security_group_rules"]?.arrayValue?.first?.id ?? ""
             let address = try await cloud.make("floatingips", "floatingip", ["floating_network_id": .string(external)]).id

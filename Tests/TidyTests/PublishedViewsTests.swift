@@ -6,7 +6,10 @@ import Testing
     private static let foundation: Set<String> = ["Foundation", "Repairs", "PlaneServices", "Replicas"]
 
     /// Owners of migrations whose name does not begin with the service's name.
-    private static let ownersOfOthers = ["NorthboundChanges": "Network", "ConsoleTokens": "Compute", "ServerJobs": "Compute"]
+    private static let ownersOfOthers = [
+        "NorthboundChanges": "Network", "ConsoleTokens": "Compute", "ServerJobs": "Compute", "LiveMigration": "Compute",
+        "PortBindings": "Network",
+    ]
 
     /// The owner of a migration's tables; `.some(nil)` for tables that all services use, nil if unknown.
     private static func owner(_ migration: String) -> String?? {

@@ -89,8 +89,7 @@ struct ServerLiveMigrateRoutes: Sendable {
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             let live = try ServerLiveMigrateRoutes.find(connection, context, id, number, in: allowed, for: "abort live migration")
-            try connection.execute(
-                "UPDATE server_migrations SET abort_requested = true, updated_at = \(now) WHERE uuid = \(live.migration)")
+            try MigrationStore.requestAbort(connection, live.migration, at: now)
             Workflows.wake(connection, service: Compute.service, subject: id)
             return Change(.empty(202), "migration", live.migration)
         }

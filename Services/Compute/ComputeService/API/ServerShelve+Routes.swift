@@ -88,6 +88,7 @@ struct ServerShelveRoutes: Sendable {
             guard current.host != nil else {
                 throw ResourceError.conflict("Instance \(server.id) is not on a host: 'shelve' is not possible.")
             }
+            try MoveChecks.require(connection, server.id, without: [.tpm])
             let source = try ServerImages.source(connection, server.id, images: compute.images)
             let isRunning = current.vmState == VMState.active.rawValue
             let frame = ServerShelve.Shelving(

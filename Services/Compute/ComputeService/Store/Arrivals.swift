@@ -37,10 +37,10 @@ enum Arrivals {
         }
         // It may still be ordered away from there.
         try connection.execute("DELETE FROM server_absences WHERE server_id = \(server) AND host = \(host)")
-        try write(connection, description, host: host, ambient: ambient)
+        try record(connection, description, host: host, ambient: ambient)
     }
 
-    private static func write(_ connection: Connection, _ description: ServerDescription, host: String, ambient: Ambient) throws {
+    private static func record(_ connection: Connection, _ description: ServerDescription, host: String, ambient: Ambient) throws {
         let desired = try Enclosed(description.spec)
         try connection.execute(
             """

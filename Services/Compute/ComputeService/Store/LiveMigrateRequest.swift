@@ -2,6 +2,7 @@ import Authorization
 import ComputeCore
 import Contracts
 import Database
+import GuestKeys
 import JSON
 import Kernel
 import WebAPI
@@ -20,6 +21,7 @@ struct LiveMigrateRequest {
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: ServerLiveMigrateRoutes.action).id
         let source = server.host ?? ""
+        try MoveChecks.require(connection, id, without: [.firmware, .tpm, .pins])
         let row = try connection.query(
             """
             SELECT s.flavor, s.flavor_id, \(MoveChecks.hasLocalDisks) AS has_local_disks,
@@ -70,6 +72,28 @@ struct MoveChecks {
         (NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
             OR coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0 OR coalesce((s.flavor->>'swap')::bigint, 0) > 0)
         """
+
+    /// What a move cannot take along: state in files of the host.
+    enum Keepsake: Hashable { case firmware, tpm, pins }
+
+    /// - Parameter keepsakes: those that this kind of move would lose.
+    /// - Throws: 400 for a server that has one of them.
+    static func require(_ connection: Connection, _ id: String, without keepsakes: Set<Keepsake>) throws {
+        let row = try connection.query(
+            "SELECT s.flavor, \(ServerProperties.ofImage) AS properties FROM servers s WHERE s.id = \(id)")[0]
+        let flavor: ServerFlavor = try row.value("flavor")
+        let properties: TextMap = try row.value("properties")
+        let hardware = GuestHardware(specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts)
+        let reason: String? =
+            if hardware.tpm != nil, keepsakes.contains(.tpm) {
+                "a trusted platform module, whose state is on its host"
+            } else if hardware.firmware == .uefi, keepsakes.contains(.firmware) {
+                "UEFI firmware, whose variables are on its host"
+            } else if hardware.processorPolicy == .dedicated, keepsakes.contains(.pins) {
+                "processors of its host for itself"
+            } else { nil }
+        if let reason { throw ResourceError.badRequest("Instance \(id) cannot leave its host: it has \(reason).") }
+    }
 
     /// - Throws: 400 with everything that stands in the way of the server on this host, as far as it is known without it.
     func require(_ host: String, for id: String, from source: String) throws {

@@ -18,6 +18,7 @@ struct MigrateRequest {
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: "os_compute_api:os-migrate-server:migrate").id
         let source = server.host ?? ""
+        try MoveChecks.require(connection, id, without: [.firmware, .tpm])
         let row = try connection.query(
             """
             SELECT s.flavor, s.flavor_id, s.power, EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)

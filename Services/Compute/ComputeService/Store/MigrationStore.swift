@@ -52,6 +52,11 @@ enum MigrationStore {
         try connection.execute("UPDATE server_migrations SET status = \(status), updated_at = \(now) WHERE uuid = \(migration)")
     }
 
+    /// Asks for the end of a live migration; its workflow does it.
+    static func requestAbort(_ connection: Connection, _ migration: String, at now: Timestamp) throws {
+        try connection.execute("UPDATE server_migrations SET abort_requested = true, updated_at = \(now) WHERE uuid = \(migration)")
+    }
+
     /// The server's move that has not ended; nil for none.
     static func current(_ connection: Connection, server id: String) throws -> ServerMove? {
         let rows = try connection.query(

@@ -51,23 +51,8 @@ extension NetworkAPI {
 
     private func listBindings(_ context: RequestContext) async throws -> Response {
         let id = try await ResourceKind.ports.find(database, context).value.id
-        let rows = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT host_id AS host, true AS active FROM ports WHERE id = \(id) AND host_id <> ''
-                UNION ALL SELECT host, false FROM port_bindings WHERE port_id = \(id) ORDER BY 2 DESC, 1
-                """
-            ).map { NetworkAPI.document(try $0.string("host"), isActive: try $0.bool("active")) }
-        }
-        return .json(200, ["bindings": .array(rows)])
-    }
-
-    /// The host to which the locked port is bound.
-    private static func lockBinding(_ connection: Connection, _ id: UUID128) throws -> String {
-        guard let row = try connection.query("SELECT host_id FROM ports WHERE id = \(id) FOR UPDATE").first else {
-            throw ResourceKind.ports.notFound("\(id)")
-        }
-        return try row.string("host_id")
+        let bindings = try await database.read { try PortBindingStore.all($0, of: id) }
+        return .json(200, ["bindings": .array(bindings.map { NetworkAPI.document($0.host, isActive: $0.isActive) })])
     }
 
     private func createBinding(_ context: RequestContext) async throws -> Response {
@@ -76,18 +61,11 @@ extension NetworkAPI {
         let now = ambient.now
         return try await context.write(database) { connection in
             let id = try port.value(for: "create_port_binding").id
-            let active = try NetworkAPI.lockBinding(connection, id)
+            let active = try PortBindingStore.lock(connection, id)
             guard !active.isEmpty else {
                 throw ResourceError.conflict("Port \(id) is not bound to a host: set binding:host_id first.", type: "PortBindingError")
             }
-            let isNew =
-                active != host
-                ? try connection.execute(
-                    """
-                    INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(id), \(host), true, \(now))
-                    ON CONFLICT DO NOTHING
-                    """) > 0 : false
-            guard isNew else {
+            guard try active != host && PortBindingStore.expect(connection, id, on: host, at: now) else {
                 throw ResourceError.conflict("Binding for port \(id) on host \(host) already exists.", type: "PortBindingAlreadyExists")
             }
             let document = NetworkAPI.document(host, isActive: false)
@@ -105,19 +83,13 @@ extension NetworkAPI {
         let now = ambient.now
         return try await context.write(database) { connection in
             let id = try port.value(for: "activate_port_binding").id
-            let active = try NetworkAPI.lockBinding(connection, id)
+            let active = try PortBindingStore.lock(connection, id)
             guard active != host else {
                 throw ResourceError.conflict("Binding for port \(id) on host \(host) is already active.", type: "PortBindingAlreadyActive")
             }
-            guard try connection.execute("DELETE FROM port_bindings WHERE port_id = \(id) AND host = \(host)") > 0 else {
+            guard try PortBindingStore.activate(connection, id, on: host, insteadOf: active, at: now) else {
                 throw NetworkAPI.missing(host, id)
             }
-            try connection.execute(
-                """
-                INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(id), \(active), false, \(now))
-                ON CONFLICT (port_id, host) DO UPDATE SET is_expected = false
-                """)
-            try connection.execute("UPDATE ports SET host_id = \(host), updated_at = \(now) WHERE id = \(id)")
             let document = NetworkAPI.document(host, isActive: true)
             return Change(.json(200, ["binding": document]), "port", id.description, content: ["binding": document])
         }
@@ -128,10 +100,10 @@ extension NetworkAPI {
         let host = context.parameter("host")
         return try await context.write(database) { connection in
             let id = try port.value(for: "delete_port_binding").id
-            guard try NetworkAPI.lockBinding(connection, id) != host else {
+            guard try PortBindingStore.lock(connection, id) != host else {
                 throw ResourceError.conflict("Binding for port \(id) on host \(host) is active.", type: "PortBindingError")
             }
-            guard try connection.execute("DELETE FROM port_bindings WHERE port_id = \(id) AND host = \(host)") > 0 else {
+            guard try PortBindingStore.delete(connection, id, on: host) else {
                 throw NetworkAPI.missing(host, id)
             }
             return Change(.empty(204), "port", id.description, content: ["binding": ["host": .string(host)]])
