@@ -121,6 +121,23 @@ import Testing
         }
     }
 
+    @Test("S8: what later cloud projects inherit is the cloud's to assign") func s8LaterCloudProjects() async throws {
+        try await Cloud.with { cloud in
+            let admin = try await cloud.admin()
+            let manager = try await cloud.token("domainer", scope: CloudProjectTests.domainScope)
+            let (member, adminRole) = (try await cloud.id("roles", "member"), try await cloud.id("roles", "admin"))
+            let user = try await cloud.make("users", "user", ["name": "mine"]).id
+            let operatorID = try await cloud.make("users", "user", ["name": "operator"]).id
+            let leaf = try await cloud.make("projects", "project", ["name": "leaf"]).id
+            let below = "OS-INHERIT/projects/\(leaf)/users/%/roles/"
+            let given = below.replacing("%", with: operatorID) + "\(adminRole)/inherited_to_projects"
+            #expect(try await cloud.call("PUT", "/v3/\(given)", token: admin).status == 204)
+            let wanted = below.replacing("%", with: user) + "\(member)/inherited_to_projects"
+            let refused = try await cloud.call("PUT", "/v3/\(wanted)", token: manager)
+            #expect(refused.status == 403, "\(refused.json)")
+        }
+    }
+
     @Test("S8: administrators of a domain or the system leave its projects to their managers", arguments: ["domains/default", "system"])
     func s8OtherProjectsStayTheManagers(place: String) async throws {
         try await Cloud.with { cloud in

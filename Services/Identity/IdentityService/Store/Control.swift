@@ -132,14 +132,15 @@ extension Identity {
     /// Common table expressions of two sets of ids.
     ///
     /// `cloud_projects` are the projects of the cloud's operators, which own what all projects use (public images, external and
-    /// shared networks). None of the conditions depends on a preference of an administrator alone:
+    /// shared networks):
     /// - projects that the bootstrap file gives to administrators or services;
     /// - projects in which a user or group has a role that is or implies `admin` or `service`, also if it is inherited from a
     ///   domain or a parent project;
     /// - projects in which a service user has any role;
     /// - default projects of service users, and of users who have one of these roles anywhere.
     ///
-    /// `above` are these projects with all projects and domains that they inherit role assignments from.
+    /// `above` are these projects with all projects and domains that they inherit role assignments from, and those from which later
+    /// projects will inherit such a role.
     private static let cloudProjects: SQL = """
         powers AS (
             SELECT id FROM roles WHERE lower(name) IN ('admin', 'service') AND domain_id IS NULL
@@ -168,6 +169,8 @@ extension Identity {
                 SELECT m.user_id FROM powerful w JOIN group_members m ON m.group_id = w.group_id))),
         above AS (
             SELECT id FROM cloud_projects
+            UNION
+            SELECT coalesce(w.project_id, w.domain_id) FROM powerful w WHERE w.inherited
             UNION
             SELECT p.parent_id FROM above a JOIN projects p ON p.id = a.id WHERE p.parent_id IS NOT NULL)
         """
