@@ -126,6 +126,10 @@ import Testing
             }
         }
         #expect(MigrationXML.isUsable(address: "2001:db8::1"))
+        #expect(MigrationXML.isUsable(uri: "qemu+unix:///system?socket=/run/a.sock&pkipath=/etc/pki"))
+        for parameter in ["command=/bin/sh", "netcat=/bin/sh", "keyfile=/x", "no_verify=1", "socket=/a&command=/b", "x"] {
+            #expect(!MigrationXML.isUsable(uri: "qemu+ssh://h/system?\(parameter)"), "\(parameter)")
+        }
         #expect(MigrationXML.dataURI("2001:db8::1") == "tcp://[2001:db8::1]")
     }
 }

@@ -228,7 +228,7 @@ enum Fixtures {
                 allocationRatios: .init(vcpu: 4, memoryMiB: 1, diskGiB: 1),
                 processor: .init(
                     arch: "x86_64", model: "qemu64", vendor: "", features: [], topology: .init(sockets: 1, cores: 8, threads: 1)),
-                traits: ["COMPUTE_NODE"])
+                traits: ["COMPUTE_NODE"], release: WolkeVersion.current)
         ).document()
     }
 

@@ -114,6 +114,23 @@ import Workflow
                 try await act(cloud, id, ["os-migrateLive": ["host": host, "block_migration": blocks]], as: token)
             }
             #expect(try await refusal(nil, as: "member").status == 403)
+            // A process that does not know of moves would have the other host remove the guest.
+            let now = cloud.cloud.ambient.now
+            try await cloud.database.write {
+                try $0.execute(
+                    """
+                    INSERT INTO service_replicas (id, service, host, process, release, schema_version, started_at, last_seen_at)
+                    VALUES (gen_random_uuid(), 'wolke-compute', 'node', 7, '0.1.1', 44, \(now), now())
+                    """)
+            }
+            let mixed = try await refusal(nil)
+            #expect(mixed.status == 409 && mixed.message.contains("release 0.1.1"), "\(mixed.message)")
+            try await cloud.database.write { try $0.execute("DELETE FROM service_replicas") }
+            try await cloud.database.write {
+                try $0.execute("UPDATE hypervisors SET capabilities = capabilities - 'release' WHERE host = 'host-2'")
+            }
+            #expect(try await refusal("host-2").message.contains("takes no running guests"))
+            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
             #expect(try await refusal("nowhere").message.contains("could not be found"))
             #expect(try await refusal(nil, blocks: false).message.contains("not on shared storage"))
             try await cloud.database.write { try $0.execute("UPDATE compute_services SET enabled = false WHERE host = 'host-2'") }
@@ -272,6 +289,17 @@ import Workflow
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(cloud.cloud.domains(on: "host-1")[id] == nil)
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
+        }
+    }
+
+    @Test func aSlowEvacuationIsNotBrokenOff() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            try await fence(cloud, true)
+            #expect(try await evacuate(cloud, id).status == 200)
+            cloud.time.advance(by: .seconds(1000))
+            _ = try await ComputePeriodicTasks(cloud.compute).runOnce()
+            #expect(try await cloud.server(id)["status"] == "REBUILD")
         }
     }
 

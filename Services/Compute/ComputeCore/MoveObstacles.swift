@@ -5,6 +5,8 @@ package enum MoveObstacles {
     /// A sentence for each; empty if the guest can move.
     package static func list(from source: HostCapabilities, to target: HostCapabilities) -> [String] {
         var found: [String] = []
+        // Release 0.1.0 does not know servers that it is to expect.
+        if target.release == nil { found.append("The agent there is of a release that takes no running guests.") }
         if source.virtType != target.virtType {
             found.append("Guests are virtualised by \(target.virtType), but here by \(source.virtType).")
         }

@@ -99,9 +99,14 @@ package struct MigrationXML: Sendable {
     // MARK: addresses
 
     /// Whether the URI names libvirt's QEMU driver, and has no characters that end or change an argument.
+    ///
+    /// Of libvirt's parameters only those are usable that neither run a program nor switch a check off.
     package static func isUsable(uri: String) -> Bool {
-        (uri.hasPrefix("qemu:///") || uri.hasPrefix("qemu+unix:///") || uri.hasPrefix("qemu+tls://") || uri.hasPrefix("qemu+tcp://")
-            || uri.hasPrefix("qemu+ssh://") || uri.hasPrefix("qemu+libssh2://"))
+        let parameters = uri.split(separator: "?", maxSplits: 1).dropFirst().first?.split(separator: "&", omittingEmptySubsequences: false)
+        let names = parameters?.map { $0.prefix { $0 != "=" } } ?? []
+        return names.allSatisfy { ["socket", "pkipath"].contains($0) } && !uri.contains("#")
+            && (uri.hasPrefix("qemu:///") || uri.hasPrefix("qemu+unix:///") || uri.hasPrefix("qemu+tls://") || uri.hasPrefix("qemu+tcp://")
+                || uri.hasPrefix("qemu+ssh://") || uri.hasPrefix("qemu+libssh2://"))
             && uri.utf8.count <= 512 && uri.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != 0x27 && $0 != 0x22 && $0 != 0x5c }
     }
 

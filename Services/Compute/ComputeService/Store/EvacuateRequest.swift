@@ -22,6 +22,7 @@ struct EvacuateRequest {
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: ServerEvacuateRoutes.action).id
         let source = server.host ?? ""
+        try MoveChecks.requireUpgraded(connection, compute.ambient)
         try MoveChecks.require(connection, id, without: [.tpm])
         let row = try connection.query(
             """

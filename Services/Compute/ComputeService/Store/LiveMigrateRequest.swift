@@ -5,6 +5,7 @@ import Database
 import GuestKeys
 import JSON
 import Kernel
+import Schema
 import WebAPI
 import Workflow
 
@@ -21,6 +22,7 @@ struct LiveMigrateRequest {
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: ServerLiveMigrateRoutes.action).id
         let source = server.host ?? ""
+        try MoveChecks.requireUpgraded(connection, compute.ambient)
         try MoveChecks.require(connection, id, without: [.firmware, .tpm, .pins])
         let row = try connection.query(
             """
@@ -72,6 +74,17 @@ struct MoveChecks {
         (NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
             OR coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0 OR coalesce((s.flavor->>'swap')::bigint, 0) > 0)
         """
+
+    /// The migration with which moves came.
+    private static let moves = 45
+
+    /// - Throws: 409 while processes run that do not know of moves: they would have the expecting host remove the guest.
+    static func requireUpgraded(_ connection: Connection, _ ambient: Ambient) throws {
+        let older = try Replicas.blockers(connection, of: moves, ambient)
+        guard older.isEmpty else {
+            throw ResourceError.conflict("No server can move before the upgrade is complete: there is \(older.joined(separator: ", ")).")
+        }
+    }
 
     /// What a move cannot take along: state in files of the host.
     enum Keepsake: Hashable { case firmware, tpm, pins }

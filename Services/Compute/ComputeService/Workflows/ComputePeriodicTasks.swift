@@ -108,7 +108,8 @@ package struct ComputePeriodicTasks: Sendable {
         }
     }
 
-    /// Ends power tasks that the host did not finish in time; the server takes the power state that the host last reported.
+    /// Ends power tasks that the host did not finish in time, except those of evacuations, whose workflow has a deadline of its own; the
+    /// server takes the power state that the host last reported.
     private func endTasks() async throws -> Int {
         let ambient = compute.ambient
         let before: SQL = "\(ambient.databaseNow) - \(ComputePeriodicTasks.taskDeadline)::interval"
@@ -117,6 +118,8 @@ package struct ComputePeriodicTasks: Sendable {
                 """
                 SELECT id, task_state, observed_power FROM servers WHERE NOT deleted AND updated_at < \(before)
                 AND task_state = ANY(\(TaskState.ofPower.map(\.rawValue))::text[])
+                AND NOT EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = servers.id AND m.type = 'evacuation'
+                    AND m.status = ANY(\(MigrationStore.evacuating)::text[]))
                 LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """)
             for row in rows {
