@@ -33,6 +33,20 @@ import Testing
             try await announce(cloud, ["COMPUTE_NODE", "COMPUTE_STORAGE_BUS_SATA"])
             #expect(try await rebuild(cloud, id).status == 202)
             #expect(cloud.cloud.received.last?["server"]?["image_properties"] == ["hw_disk_bus": "sata"])
+            // The root disk and four volumes are more than IDE holds.
+            try await announce(cloud, ["COMPUTE_NODE", "COMPUTE_STORAGE_BUS_IDE"])
+            try await setProperties(cloud, ["hw_disk_bus": "ide"])
+            try await cloud.database.write { connection in
+                for letter in ["b", "c", "d", "e"] {
+                    try connection.execute(
+                        """
+                        INSERT INTO server_volumes (id, server_id, volume_id, device, created_at)
+                        VALUES (gen_random_uuid(), \(id)::uuid, gen_random_uuid(), \("/dev/vd" + letter), now())
+                        """)
+                }
+            }
+            let many = try await rebuild(cloud, id)
+            #expect(many.status == 400 && many.message.contains("holds at most"), "\(many.json)")
         }
     }
 

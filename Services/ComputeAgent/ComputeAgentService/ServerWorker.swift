@@ -421,7 +421,8 @@ extension ServerWorker {
             try await save()
         }
         let hasQueues = record.desired.map { $0.hardware.interfaceQueues(vcpus: $0.vcpus) > 1 } ?? false
-        for port in ports { try await tools.network.plug(port, serverID: serverID, hasQueues: hasQueues) }
+        let isOff = ports.isEmpty ? false : try await tools.domains.observe(serverID).map { $0.power == .shutoff } ?? true
+        for port in ports { try await tools.network.plug(port, serverID: serverID, hasQueues: hasQueues, isOff: isOff) }
     }
 
     private func unplug(_ ports: [LocalServerRecord.PluggedPort]) async throws {

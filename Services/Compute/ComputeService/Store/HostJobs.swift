@@ -8,6 +8,9 @@ import Kernel
 /// A workflow orders a job, waits for its end with `HostJobs.state`, and ends it in every case, also when it unwinds: then the host
 /// cancels it. While the host does not answer, the desired state with the job is sent again.
 enum HostJobs {
+    /// The state until the host says something.
+    static let ordered = "ordered"
+
     /// What a host says about a job.
     struct State: Sendable {
         /// `ordered` until the host says something.

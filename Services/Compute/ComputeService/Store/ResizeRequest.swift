@@ -43,6 +43,8 @@ struct ResizeRequest {
         let properties: TextMap = try row.value("image_properties")
         try GuestHardware.check(
             specs: new.extraSpecs?.texts ?? [:], properties: properties.texts, vcpus: new.vcpus, memoryMiB: new.memoryMiB)
+        try GuestHardware(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
+            .check(disks: VolumeAttachmentStore.disks(connection, id, flavor: chosen.document))
         _ = try ServerNeeds(new, image, properties: properties)
         let migration = compute.ambient.newUUID().description
         try MigrationStore.add(

@@ -33,7 +33,7 @@ struct ServerRebuild {
         if let volume = try row.optionalString("boot_volume") {
             try checkVolume(volume, image)
         } else {
-            try setImage(image, row, &changes)
+            try setImage(image, of: id, row, &changes)
         }
         try settings(&changes)
         try changes.apply(connection, "servers", id, at: compute.ambient.now, touching: true)
@@ -63,12 +63,13 @@ struct ServerRebuild {
         }
     }
 
-    private func setImage(_ id: String, _ row: Row, _ changes: inout Changes) throws {
+    private func setImage(_ id: String, of server: String, _ row: Row, _ changes: inout Changes) throws {
         let flavor: ServerFlavor = try row.value("flavor")
         let image = try ServerImageCheck(connection: connection, images: compute.images, owner: owner)
             .rootDisk(id, memory: flavor.memoryMiB, root: flavor.rootGiB)
         let specs = flavor.extraSpecs?.texts ?? [:]
         try GuestHardware.check(specs: specs, properties: image.properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
+        try GuestHardware(specs: specs, properties: image.properties.texts).check(disks: VolumeAttachmentStore.disks(connection, server))
         let earlier: TextMap = try row.value("image_properties")
         let claim = ["VCPU": flavor.vcpus]
         let old = try ServerNeeds(resources: claim, extraSpecs: specs, imageProperties: earlier.texts)

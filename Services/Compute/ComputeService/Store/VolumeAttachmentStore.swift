@@ -3,6 +3,7 @@ import ComputeCore
 import Contracts
 import Database
 import GuestKeys
+import JSON
 import Kernel
 import WebAPI
 
@@ -43,13 +44,16 @@ enum VolumeAttachmentStore {
                 + "attached and detached only while the server is stopped.")
     }
 
-    /// Number of disks that are not volumes.
-    private static func localDisks(_ connection: Connection, _ server: String) throws -> Int {
+    /// Number of the server's disks, volumes included.
+    ///
+    /// - Parameter flavor: another flavor than the server has.
+    static func disks(_ connection: Connection, _ server: String, flavor: JSONValue? = nil) throws -> Int {
         try connection.query(
             """
             SELECT CASE WHEN s.image IS NULL THEN 0 ELSE 1 END + s.config_drive::int
-                + (coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0)::int + (coalesce((s.flavor->>'swap')::bigint, 0) > 0)::int AS disks
-            FROM servers s WHERE s.id = \(server)
+                + (coalesce((f.flavor->>'ephemeral')::bigint, 0) > 0)::int + (coalesce((f.flavor->>'swap')::bigint, 0) > 0)::int
+                + (SELECT count(*) FROM server_volumes v WHERE v.server_id = s.id) AS disks
+            FROM servers s, LATERAL (SELECT coalesce(\(flavor)::jsonb, s.flavor) AS flavor) f WHERE s.id = \(server)
             """)[0].int("disks")
     }
 
@@ -71,7 +75,7 @@ enum VolumeAttachmentStore {
         if taken[volume] != nil {
             throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
         }
-        try hardware.check(disks: try localDisks(connection, server.id) + taken.count + 1)
+        try hardware.check(disks: try disks(connection, server.id) + 1)
         let status = try row.string("status")
         guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
             throw ResourceError.badRequest(

@@ -282,9 +282,18 @@ struct ServerLiveMigration: Sendable {
             if arrival?.hasArrived == true { return .next }
             throw failure.failure("The host could not move the server")
         }
+        if let refusal = try await refusal(of: job, id) { throw refusal.failure("The host could not move the server") }
         // The source cannot say so any more.
         if arrival?.hasArrived == true, try await !steps.isUp(host: frame.source) { return .next }
         return .wait(ServerLiveMigration.interval)
+    }
+
+    /// Why the source did not begin the job: it cannot apply the server's desired state, with which the job came.
+    private func refusal(of job: HostJobs.State, _ id: String) async throws -> HostFailure? {
+        guard job.state == HostJobs.ordered, let server = try await database.read({ try WorkflowServer.load($0, id) }),
+            let failure = server.hostFailure(of: server.generation), failure.isPermanent
+        else { return nil }
+        return failure
     }
 
     /// Finds out where the guest is, and has it stay there: before anything else is undone.
@@ -296,7 +305,8 @@ struct ServerLiveMigration: Sendable {
             return (try HostJobs.state(connection, frame.migration), try Arrivals.state(connection, server: id))
         }
         guard let job else { return }
-        let isOver = job.isDone || job.state == ServerJobReport.State.failed.rawValue
+        let isRefused = try await refusal(of: job, id) != nil
+        let isOver = job.isDone || job.state == ServerJobReport.State.failed.rawValue || isRefused
         if !isOver, try await !isFencedOff(frame.source) { throw UndoWait(ServerLiveMigration.interval) }
         if job.isDone || arrival?.hasArrived == true { return try await exchange(id, frame) }
         try await withdraw(id, frame)
