@@ -10,6 +10,10 @@ package enum MoveObstacles {
         if source.virtType != target.virtType {
             found.append("Guests are virtualised by \(target.virtType), but here by \(source.virtType).")
         }
+        // A running guest keeps the list of processors that it may use.
+        if (source.dedicatedCPUs ?? 0) > 0 || (target.dedicatedCPUs ?? 0) > 0 {
+            found.append("One of the hosts has processors set apart (agent.dedicated_cpus), which running guests would not respect.")
+        }
         if source.processor.arch != target.processor.arch {
             found.append("The architecture is \(target.processor.arch), but here it is \(source.processor.arch).")
         }

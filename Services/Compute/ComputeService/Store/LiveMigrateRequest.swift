@@ -119,6 +119,10 @@ struct MoveChecks {
         guard try row.bool("is_up") else {
             throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
         }
+        // What it still has would count as the guest that has arrived.
+        guard try connection.query("SELECT 1 AS one FROM server_absences WHERE server_id = \(id) AND host = \(host)").isEmpty else {
+            throw ResourceError.conflict("Compute host \(host) has not yet removed what it had of instance \(id).")
+        }
         guard try row.bool("enabled") else { throw ResourceError.badRequest("Compute service of \(host) is disabled.") }
         let obstacles = try obstacles(from: source, to: row)
         guard obstacles.isEmpty else {
@@ -142,13 +146,15 @@ struct MoveChecks {
         return MoveObstacles.list(from: now, to: there)
     }
 
-    /// Hosts on which a guest of `source` cannot run on.
-    func unsuitable(for source: String) throws -> [String] {
-        guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return [] }
+    /// Hosts on which the guest cannot run on, and those that have not yet removed what they had of the server.
+    func unsuitable(for id: String, on source: String) throws -> [String] {
+        let leaving = try connection.query("SELECT host FROM server_absences WHERE server_id = \(id)").map { try $0.string("host") }
+        guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return leaving }
         let rows = try connection.query("SELECT host, capabilities FROM hypervisors WHERE host <> \(source) ORDER BY host")
-        return try rows.compactMap { row in
-            let there: HostCapabilities = try row.value("capabilities")
-            return MoveObstacles.list(from: now, to: there).isEmpty ? nil : try row.string("host")
-        }
+        return try leaving
+            + rows.compactMap { row in
+                let there: HostCapabilities = try row.value("capabilities")
+                return MoveObstacles.list(from: now, to: there).isEmpty ? nil : try row.string("host")
+            }
     }
 }

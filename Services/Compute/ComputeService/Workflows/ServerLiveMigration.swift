@@ -122,7 +122,7 @@ struct ServerLiveMigration: Sendable {
         let loaded = try await database.read { connection in
             (
                 try SchedulingQuestion.load(connection, server: id, operation: operation.description),
-                try MoveChecks(connection, compute).unsuitable(for: source)
+                try MoveChecks(connection, compute).unsuitable(for: id, on: source)
             )
         }
         guard var question = loaded.0 else { throw StepFailure("The server no longer exists.") }
