@@ -88,6 +88,7 @@ def test_a_guest_has_the_hardware_of_its_flavor_and_image(cloud, tenant, flavors
     volume = storage.create_volume(size=1, name="data")
     wait("the volume is available", lambda: storage.get_volume(volume.id).status == "available", 60)
     compute.create_volume_attachment(server.id, volume_id=volume.id)
+    wait("the volume is attached", lambda: storage.get_volume(volume.id).status == "in-use", 60)
     wait("the guest has the volume", lambda: inside("ls /sys/block | grep -c '^sd'") == "2", 60)
     compute.delete_volume_attachment(server.id, volume.id)
     wait("the guest has released the volume", lambda: inside("ls /sys/block | grep -c '^sd'") == "1", 60)
