@@ -27,10 +27,14 @@ package struct HostNetwork: Sendable {
 
     /// - Parameters:
     ///   - hasQueues: whether the guest's interface has several queues.
-    ///   - isOff: whether no guest uses the tap, so that one of the other kind is replaced.
+    ///   - isOff: whether no guest uses the tap, so that one of the other kind is replaced. Asked only about such a tap.
     /// - Throws: `CommandError`, `OVSDBError`.
-    package func plug(_ port: DesiredPort, serverID: String, hasQueues: Bool = false, isOff: Bool = false) async throws {
-        if isOff, links.exists(port.tapName), try await links.hasQueues(port.tapName) != hasQueues { try await links.remove(port.tapName) }
+    package func plug(_ port: DesiredPort, serverID: String, hasQueues: Bool = false, isOff: @Sendable () async throws -> Bool = { false })
+        async throws
+    {
+        if links.exists(port.tapName), try await links.hasQueues(port.tapName) != hasQueues, try await isOff() {
+            try await links.remove(port.tapName)
+        }
         if !links.exists(port.tapName), await ports.has(port.tapName) {
             // Otherwise the switch would keep listening to the deleted device.
             try await ports.unplug(port.tapName)

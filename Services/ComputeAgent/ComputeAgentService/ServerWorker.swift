@@ -421,8 +421,11 @@ extension ServerWorker {
             try await save()
         }
         let hasQueues = record.desired.map { $0.hardware.interfaceQueues(vcpus: $0.vcpus) > 1 } ?? false
-        let isOff = ports.isEmpty ? false : try await tools.domains.observe(serverID).map { $0.power == .shutoff } ?? true
-        for port in ports { try await tools.network.plug(port, serverID: serverID, hasQueues: hasQueues, isOff: isOff) }
+        for port in ports {
+            try await tools.network.plug(port, serverID: serverID, hasQueues: hasQueues) { [tools, serverID] in
+                try await tools.domains.observe(serverID).map { $0.power == .shutoff } ?? true
+            }
+        }
     }
 
     private func unplug(_ ports: [LocalServerRecord.PluggedPort]) async throws {

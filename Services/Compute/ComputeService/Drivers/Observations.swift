@@ -13,8 +13,7 @@ enum Observations {
             """
             SELECT vm_state, task_state, power, generation, operation->>'id' AS operation_id, host, observed_generation,
                 observed_host, deleted, published_at IS NOT NULL AS published,
-                EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = servers.id AND m.type = 'evacuation'
-                    AND m.status = ANY(\(MigrationStore.evacuating)::text[])) AS evacuates
+                \(MigrationStore.isEvacuated) AS evacuates
             FROM servers WHERE id = \(report.serverID) FOR UPDATE
             """)
         guard let row = rows.first else { return report.power != "absent" }

@@ -34,6 +34,11 @@ enum MigrationStore {
     static let live = ["queued", "preparing", "running"]
     /// Statuses of evacuations under way.
     static let evacuating = ["accepted", "pre-migrating"]
+    /// Whether the server of a row of `servers` is being evacuated.
+    static let isEvacuated: SQL = """
+        EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = servers.id AND m.type = 'evacuation'
+            AND m.status = ANY(\(evacuating)::text[]))
+        """
 
     static func add(
         _ connection: Connection, _ id: String, of server: ServerRecord, type: String, status: String = "migrating", target: String?,

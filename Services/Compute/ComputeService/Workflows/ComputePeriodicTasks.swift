@@ -118,8 +118,7 @@ package struct ComputePeriodicTasks: Sendable {
                 """
                 SELECT id, task_state, observed_power FROM servers WHERE NOT deleted AND updated_at < \(before)
                 AND task_state = ANY(\(TaskState.ofPower.map(\.rawValue))::text[])
-                AND NOT EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = servers.id AND m.type = 'evacuation'
-                    AND m.status = ANY(\(MigrationStore.evacuating)::text[]))
+                AND NOT \(MigrationStore.isEvacuated)
                 LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """)
             for row in rows {

@@ -64,17 +64,7 @@ struct ServerCreate: Sendable {
 
     func schedule(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
-        let operation = context.operationUUID()
-        guard
-            let question = try await database.read({
-                try SchedulingQuestion.load($0, server: id, operation: operation.description)
-            })
-        else { throw StepFailure("The server no longer exists.") }
-        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
-        guard answer.result == .scheduled, let host = answer.host else {
-            let texts = SchedulingFault.texts(answer)
-            throw StepFailure(texts.message, details: texts.details)
-        }
+        let host = try await steps.schedule(context)
         let zone = ServerSteps.zone(of: host, compute)
         let now = context.now
         context.commit { connection in

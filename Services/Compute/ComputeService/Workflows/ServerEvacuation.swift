@@ -73,18 +73,7 @@ struct ServerEvacuation: Sendable {
     }
 
     private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
-        let id = context.subjectID
-        let operation = context.operationUUID()
-        guard
-            var question = try await database.read({ try SchedulingQuestion.load($0, server: id, operation: operation.description) })
-        else { throw StepFailure("The server no longer exists.") }
-        question.host = frame.requested
-        question.excludedHosts = [frame.source]
-        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
-        guard answer.result == .scheduled, let host = answer.host else {
-            let texts = SchedulingFault.texts(answer)
-            throw StepFailure(texts.message, details: texts.details)
-        }
+        let host = try await steps.schedule(context) { [frame] in ($1.host, $1.excludedHosts) = (frame.requested, [frame.source]) }
         frame.target = host
         let (migration, now) = (frame.migration, context.now)
         context.commit { connection in

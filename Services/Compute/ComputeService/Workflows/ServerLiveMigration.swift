@@ -116,22 +116,10 @@ struct ServerLiveMigration: Sendable {
     private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
         let id = context.subjectID
         try await requireWanted(frame)
-        let operation = context.operationUUID()
         let compute = compute
-        let source = frame.source
-        let loaded = try await database.read { connection in
-            (
-                try SchedulingQuestion.load(connection, server: id, operation: operation.description),
-                try MoveChecks(connection, compute).unsuitable(for: id, on: source)
-            )
-        }
-        guard var question = loaded.0 else { throw StepFailure("The server no longer exists.") }
-        question.host = frame.requested
-        question.excludedHosts = [frame.source] + loaded.1
-        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
-        guard answer.result == .scheduled, let host = answer.host else {
-            let texts = SchedulingFault.texts(answer)
-            throw StepFailure(texts.message, details: texts.details)
+        let host = try await steps.schedule(context) { [frame] connection, question in
+            question.host = frame.requested
+            question.excludedHosts = [frame.source] + (try MoveChecks(connection, compute).unsuitable(for: id, on: frame.source))
         }
         frame.target = host
         let (migration, now) = (frame.migration, context.now)

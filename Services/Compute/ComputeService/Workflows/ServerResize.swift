@@ -69,21 +69,9 @@ struct ServerResize: Sendable {
     }
 
     private func schedule(_ context: StepContext) async throws -> StepResult {
-        let id = context.subjectID
-        let operation = context.operationUUID()
-        let server = try await steps.server(id)
-        guard
-            var question = try await database.read({
-                try SchedulingQuestion.load($0, server: id, operation: operation.description, newFlavor: true)
-            })
-        else { throw StepFailure("The server no longer exists.") }
         // Local disks stay where they are.
-        question.host = server.host
-        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
-        guard answer.result == .scheduled else {
-            let texts = SchedulingFault.texts(answer)
-            throw StepFailure(texts.message, details: texts.details)
-        }
+        let current = try await steps.server(context.subjectID).host
+        _ = try await steps.schedule(context, newFlavor: true) { $1.host = current }
         return .next
     }
 

@@ -116,6 +116,35 @@ struct ServerSteps: Sendable {
         return server
     }
 
+    /// Finds and claims a host for the server. A step that is repeated gets the same answer.
+    ///
+    /// - Parameters:
+    ///   - newFlavor: as `SchedulingQuestion.load`.
+    ///   - narrow: says more about the host than the server's row does.
+    /// - Returns: the host's name.
+    /// - Throws: `StepFailure` if the server is no longer there, or no host takes it.
+    func schedule(
+        _ context: StepContext, newFlavor: Bool = false,
+        narrow: @escaping @Sendable (Connection, inout ScheduleServer) throws -> Void = { _, _ in }
+    ) async throws -> String {
+        let (id, operation) = (context.subjectID, context.operationUUID())
+        let loaded = try await database.read { connection -> ScheduleServer? in
+            guard
+                var question = try SchedulingQuestion.load(
+                    connection, server: id, operation: operation.description, newFlavor: newFlavor)
+            else { return nil }
+            try narrow(connection, &question)
+            return question
+        }
+        guard let question = loaded else { throw StepFailure("The server no longer exists.") }
+        let answer = try await compute.clients.scheduler.schedule(question, operation: operation)
+        guard answer.result == .scheduled, let host = answer.host else {
+            let texts = SchedulingFault.texts(answer)
+            throw StepFailure(texts.message, details: texts.details)
+        }
+        return host
+    }
+
     /// Shows how far a build is, unless the server is being deleted.
     static func enter(_ connection: Connection, _ id: String, _ task: TaskState, progress: Int, now: Timestamp) throws {
         try connection.execute("UPDATE servers SET \(entering(task, progress: progress, now: now)) WHERE id = \(id)")
