@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon tempest bench chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon test-consoles tempest bench chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,3 +99,6 @@ test-nightly: ## run the slow tests: a full Debian guest configured by cloud-ini
 
 test-horizon: ## test Debian's Horizon in a browser: every panel and the most common forms (nightly; TESTS=expression for some)
 	@bash deploy/test-horizon $(if $(TESTS),-k '$(TESTS)')
+
+test-consoles: ## test the consoles' URLs in a browser: type into a guest's login on its display and its serial port (nightly; TESTS=expression for some)
+	@bash deploy/test-consoles $(if $(TESTS),-k '$(TESTS)')

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import sync_playwright
 
+from chromium import chromium
 from dashboard import Dashboard, Person
-
-CHROMIUM = "/usr/bin/chromium"
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +25,8 @@ def dashboard(accounts):
 
 @pytest.fixture(scope="session")
 def browser():
-    with sync_playwright() as playwright:
-        # Chromium has no sandbox as root; it only opens pages of this machine.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
