@@ -241,6 +241,8 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
     package var release: String?
     /// Number of the processors that servers can have for themselves; they are part of `cpus`. Nil means none.
     package var dedicatedCPUs: Int?
+    /// The processor that guests can have here, as libvirt's `<cpu>` element. Releases before 0.2.0 do not send it.
+    package var processorDefinition: String?
 
     private enum CodingKeys: String, CodingKey {
         case reserved, traits, release
@@ -257,13 +259,14 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
         case datapathType = "datapath_type"
         case switchOutages = "switch"
         case dedicatedCPUs = "dedicated_cpu"
+        case processorDefinition = "processor_definition"
     }
 
     package init(
         cpus: Int, memoryMiB: Int, diskGiB: Int, virtType: String, hypervisorType: String, hypervisorVersion: Int,
         reserved: Amounts<Int>, allocationRatios: Amounts<Double>, processor: Processor, traits: [String], hostIP: String? = nil,
         sandboxProblem: String? = nil, datapathType: String? = nil, switchOutages: JSONValue? = nil, release: String? = nil,
-        dedicatedCPUs: Int? = nil
+        dedicatedCPUs: Int? = nil, processorDefinition: String? = nil
     ) {
         self.cpus = cpus
         self.memoryMiB = memoryMiB
@@ -281,5 +284,6 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
         self.switchOutages = switchOutages
         self.release = release
         self.dedicatedCPUs = dedicatedCPUs
+        self.processorDefinition = processorDefinition
     }
 }

@@ -58,6 +58,9 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     /// 0.2.0 have neither.
     package var floatingIPs: [String]?
     package var securityGroups: [String]?
+    /// `<cpu>` elements of the hosts among which the guest is to be able to move; it gets what they have in common. Nil, as releases
+    /// before 0.2.0 have it, means the host's own setting.
+    package var processorDefinitions: [String]?
 
     private enum CodingKeys: String, CodingKey {
         case id, name, generation, epoch, power, operation, jobs, vcpus, image, rescue, volumes, ports, metadata, hostname
@@ -77,6 +80,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         case keepsDisks = "keep_disks"
         case floatingIPs = "floating_ips"
         case securityGroups = "security_groups"
+        case processorDefinitions = "processor_definitions"
     }
 
     package init(
@@ -86,7 +90,8 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         imageProperties: TextMap?, rescue: Rescue? = nil, keepsDisks: Bool? = nil,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
         configDrive: Bool, hostname: String, guestPassword: String? = nil, jobs: [ServerJob]? = nil,
-        floatingIPs: [String]? = nil, securityGroups: [String]? = nil
+        floatingIPs: [String]? = nil, securityGroups: [String]? = nil,
+        processorDefinitions: [String]? = nil
     ) {
         self.id = id
         self.name = name
@@ -118,6 +123,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         self.guestPassword = guestPassword
         self.floatingIPs = floatingIPs
         self.securityGroups = securityGroups
+        self.processorDefinitions = processorDefinitions
     }
 }
 

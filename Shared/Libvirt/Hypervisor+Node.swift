@@ -1,4 +1,5 @@
 import CLibvirt
+import Glibc
 
 extension Hypervisor {
     /// The machine's processors and memory.
@@ -35,6 +36,26 @@ extension Hypervisor {
             guard let text = takeText(virConnectGetDomainCapabilities(connection, emulator, "x86_64", machine, type, 0)) else {
                 throw LibvirtError.last("virConnectGetDomainCapabilities")
             }
+            return text
+        }
+    }
+
+    /// The processor model and features that all of the given processors have, as a `<cpu>` element.
+    ///
+    /// - Parameters:
+    ///   - emulator: the path of QEMU.
+    ///   - machine: `pc` or `q35`.
+    ///   - type: `kvm` or `qemu`.
+    ///   - definitions: `<cpu>` elements of hosts, at least one.
+    /// - Throws: `LibvirtError`, also if the processors have no model in common.
+    package func baselineProcessor(emulator: String, machine: String, type: String, definitions: [String]) async throws -> String {
+        try await call("virConnectBaselineHypervisorCPU") { connection in
+            let texts = definitions.map { strdup($0) }
+            defer { for text in texts { free(text) } }
+            var pointers = texts.map { UnsafePointer($0) }
+            let found = virConnectBaselineHypervisorCPU(
+                connection, emulator, "x86_64", machine, type, &pointers, UInt32(pointers.count), 0)
+            guard let text = takeText(found) else { throw LibvirtError.last("virConnectBaselineHypervisorCPU") }
             return text
         }
     }

@@ -1,3 +1,4 @@
+import Contracts
 import GuestKeys
 import JSON
 import Kernel
@@ -213,6 +214,40 @@ import Testing
         var earlier = record.document.objectValue ?? [:]
         earlier["pins"] = nil
         #expect(try LocalServerRecord(document: .object(earlier)).pins == [])
+    }
+
+    @Test func theProcessorOfSeveralHostsReplacesTheSetting() throws {
+        let common = try XMLTree.parse(
+            """
+            <cpu mode='custom' match='exact'><model fallback='forbid'>Haswell</model><vendor>Intel</vendor>
+            <feature policy='require' name='hypervisor'/><feature policy='disable' name='rtm'/></cpu>
+            """)
+        func cpu(_ specs: JSONObject, _ options: DomainOptions) throws -> XMLTree {
+            let server = try Fixture.server(["extra_specs": .object(specs), "processor_definitions": ["<cpu/>"]])
+            #expect(server.processorDefinitions == ["<cpu/>"])
+            let xml = DomainXML(server: server, files: ServerFiles(directory: "/s"), options: options, processor: common)
+            return try #require(xml.document.child("cpu"))
+        }
+        let found = try cpu([:], DomainOptions(virtType: .kvm, cpuMode: "host-passthrough"))
+        #expect(found["mode"] == "custom" && found["check"] == "partial" && found.child("model")?.text == "Haswell")
+        #expect(found.all("feature").map { "\($0["policy"] ?? "") \($0["name"] ?? "")" } == ["require hypervisor", "disable rtm"])
+        #expect(found.child("topology") != nil)
+        // libvirt refuses a feature that is named twice.
+        let hidden = try cpu(["hw:hide_hypervisor_id": "true"], DomainOptions(virtType: .qemu))
+        #expect(
+            hidden.all("feature").map { "\($0["policy"] ?? "") \($0["name"] ?? "")" } == ["disable rtm", "disable hypervisor"])
+    }
+
+    @Test func hostsAnnounceTheProcessorOfGuests() throws {
+        var inventory = HostInventory(cpus: 4, memoryMiB: 1024, diskGiB: 10, virtType: .qemu, hypervisorVersion: 1)
+        #expect(inventory.capabilities.processorDefinition == nil)
+        try inventory.readDomainCapabilities(
+            xml: """
+                <domainCapabilities><cpu><mode name='host-passthrough' supported='yes'/><mode name='host-model' supported='yes'>
+                <model fallback='forbid'>EPYC</model><feature policy='require' name='ss'/></mode></cpu></domainCapabilities>
+                """)
+        let cpu = try XMLTree.parse(try #require(inventory.capabilities.processorDefinition))
+        #expect(cpu.name == "cpu" && cpu.child("model")?.text == "EPYC" && cpu.child("feature")?["name"] == "ss")
     }
 
     @Test func hostsAnnounceWhatLibvirtOffers() throws {

@@ -109,7 +109,7 @@ enum Samples {
             files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web",
             guestPassword: "c2VjcmV0",
             jobs: [job],
-            floatingIPs: ["203.0.113.7"], securityGroups: ["default"])
+            floatingIPs: ["203.0.113.7"], securityGroups: ["default"], processorDefinitions: ["<cpu/>"])
     }
 
     private static let endpoint = MigrationEndpoint(
@@ -150,5 +150,5 @@ enum Samples {
         processor: .init(
             arch: "x86_64", model: "Skylake", vendor: "Intel", features: ["aes"], topology: .init(sockets: 1, cores: 2, threads: 2)),
         traits: ["COMPUTE_NODE"], hostIP: "192.0.2.1", sandboxProblem: "no bwrap", datapathType: "netdev",
-        switchOutages: ["count": 1], release: "0.2.0", dedicatedCPUs: 2)
+        switchOutages: ["count": 1], release: "0.2.0", dedicatedCPUs: 2, processorDefinition: "<cpu/>")
 }

@@ -46,6 +46,10 @@ struct SimulatedLibvirt: HypervisorDriver {
         }
     }
 
+    func baselineProcessor(emulator: String, machine: String, type: String, definitions: [String]) async throws -> String {
+        definitions[0]
+    }
+
     func define(xml: String) async throws {
         let (uuid, devices) = try SimulatedDevices.domain(xml)
         if machine.domains[uuid] == nil, world.happens(world.faults.hostRefusals, "host refusal") { machine.refused.insert(uuid) }

@@ -157,3 +157,27 @@ def test_osctl_shows_the_way(cloud, tenant):
     assert "server shown: " in result.stderr
     nothing = cloud.osctl("server", "migrate", "--os-cloud", "wolke-admin", "--abort", server.id, check=False)
     assert nothing.returncode != 0 and "No live migration" in nothing.stderr
+
+
+def test_hosts_of_an_aggregate_share_a_processor(cloud, tenant):
+    compute = cloud.admin.compute
+    aggregate = compute.create_aggregate(name="alike")
+    try:
+        for name in cloud.hosts():
+            compute.add_host_to_aggregate(aggregate, name)
+        compute.set_aggregate_metadata(aggregate, {"cpu_model": "baseline"})
+        server = tenant.create_server("alike")
+        address = tenant.floating_address(server)
+        tenant.reachable(address)
+        model = tenant.ssh(address, "grep -m1 '^model name' /proc/cpuinfo")
+        assert "QEMU Virtual CPU" not in model, "the guest has the processor of the agent's setting"
+        first = host(cloud, server)
+        boot = tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id")
+        compute.live_migrate_server(server.id, host=None, block_migration="auto")
+        moved(cloud, server, other(cloud, first))
+        assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
+        assert tenant.ssh(address, "grep -m1 '^model name' /proc/cpuinfo") == model
+    finally:
+        for name in cloud.hosts():
+            compute.remove_host_from_aggregate(aggregate, name)
+        compute.delete_aggregate(aggregate)

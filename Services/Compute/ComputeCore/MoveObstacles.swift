@@ -3,7 +3,10 @@ package import Contracts
 /// Differences between two hosts that keep a running guest from moving.
 package enum MoveObstacles {
     /// A sentence for each; empty if the guest can move.
-    package static func list(from source: HostCapabilities, to target: HostCapabilities) -> [String] {
+    ///
+    /// - Parameter sharesProcessors: whether guests get the processor that both hosts have. Of one that started before, libvirt finds
+    ///   out at the beginning of the move what the target lacks.
+    package static func list(from source: HostCapabilities, to target: HostCapabilities, sharesProcessors: Bool) -> [String] {
         var found: [String] = []
         // Release 0.1.0 does not know servers that it is to expect.
         if target.release == nil { found.append("The agent there is of a release that takes no running guests.") }
@@ -22,7 +25,7 @@ package enum MoveObstacles {
                 "The hypervisor's version \(version(target.hypervisorVersion)) is older than \(version(source.hypervisorVersion)) here.")
         }
         // Guests see the host's processor with KVM only.
-        if source.virtType == "kvm", target.virtType == "kvm" {
+        if !sharesProcessors, source.virtType == "kvm", target.virtType == "kvm" {
             let missing = Set(source.processor.features).subtracting(target.processor.features).sorted()
             if !missing.isEmpty { found.append("The processor lacks \(missing.prefix(16).joined(separator: ", ")).") }
         }

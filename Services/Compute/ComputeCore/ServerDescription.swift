@@ -117,6 +117,8 @@ package struct ServerDescription: Sendable {
     package var volumes: [VolumeDescription]
     /// Long-running work beside the desired state.
     package var jobs: [ServerJob]
+    /// The processors of the hosts among which the guest is to be able to move; nil if its host is in no such aggregate.
+    package var processorDefinitions: [String]?
 
     package init(
         id: String, name: String, hostname: String, projectID: String, userID: String, generation: Int, epoch: Int,
@@ -169,7 +171,7 @@ extension ServerDescription {
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,
             // What is to be absent has no jobs.
             jobs: jobs.isEmpty || power == .absent || power == .expected ? nil : jobs, floatingIPs: ports.flatMap(\.floatingIPs),
-            securityGroups: ports.flatMap(\.securityGroups).uniqued)
+            securityGroups: ports.flatMap(\.securityGroups).uniqued, processorDefinitions: processorDefinitions)
     }
 
     /// A server that is rescued by another system in its first disk's place has no volumes meanwhile.

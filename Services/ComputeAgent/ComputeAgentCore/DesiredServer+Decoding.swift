@@ -71,6 +71,7 @@ extension DesiredServer {
             try form.address("address", address)
         }
         securityGroups = spec.securityGroups ?? []
+        processorDefinitions = spec.processorDefinitions ?? []
         self.source = source
     }
 

@@ -158,6 +158,8 @@ package struct DesiredServer: Sendable, Hashable {
     package let floatingIPs: [IPAddress]
     /// The names of its ports' security groups.
     package let securityGroups: [String]
+    /// `<cpu>` elements of hosts to which the guest is to be able to move; empty: none but those with this host's setting.
+    package let processorDefinitions: [String]
     /// The message as it came, for the state file.
     package let source: JSONValue
 }

@@ -74,9 +74,8 @@ extension DomainXML {
                 "topology", ["sockets": String(parts.sockets), "cores": String(parts.cores), "threads": String(parts.threads)])
         ]
         // Under emulation there is no setting for it; the guest looks at this flag first.
-        if hardware.hidesHypervisor, options.virtType == .qemu {
-            inner.append(XMLTree("feature", ["policy": "disable", "name": "hypervisor"]))
-        }
+        let isHidden = hardware.hidesHypervisor && options.virtType == .qemu
+        if isHidden { inner.append(XMLTree("feature", ["policy": "disable", "name": "hypervisor"])) }
         let nodes = hardware.nodes(vcpus: server.vcpus, memoryMiB: server.memoryMiB)
         if !nodes.isEmpty {
             inner.append(
@@ -90,6 +89,10 @@ extension DomainXML {
                                 "unit": "MiB",
                             ])
                     }))
+        }
+        if let processor {
+            let parts = processor.children.filter { !isHidden || $0["name"] != "hypervisor" }
+            return XMLTree("cpu", ["mode": "custom", "match": "exact", "check": "partial"], parts + inner)
         }
         guard options.cpuMode == "custom" else { return XMLTree("cpu", ["mode": options.cpuMode, "check": "none"], inner) }
         return XMLTree(

@@ -80,6 +80,8 @@ package struct DomainXML: Sendable {
     package let server: DesiredServer
     package let files: ServerFiles
     package let options: DomainOptions
+    /// The processor that the guest gets, in place of the host's setting.
+    let processor: XMLTree?
     /// The root disk's backing file; nil if it has none.
     package let backing: Backing?
     /// The same for the disk of the system for a rescue.
@@ -105,8 +107,9 @@ package struct DomainXML: Sendable {
 
     package init(
         server: DesiredServer, files: ServerFiles, options: DomainOptions, backing: Backing? = nil, rescueBacking: Backing? = nil,
-        pins: [Int] = []
+        pins: [Int] = [], processor: XMLTree? = nil
     ) {
+        self.processor = processor
         hardware = server.hardware
         places = DiskPlaces(server, server.hardware)
         self.pins = pins

@@ -28,6 +28,8 @@ package struct HostInventory: Sendable, Hashable {
     package var cpuModel: String
     package var cpuVendor: String
     package var cpuFeatures: [String]
+    /// The processor that libvirt can give to guests, as a `<cpu>` element; nil if it does not say.
+    private var processorDefinition: String?
     package var sockets: Int
     package var cores: Int
     package var threads: Int
@@ -68,7 +70,7 @@ package struct HostInventory: Sendable, Hashable {
         cpuFeatures = cpu.all("feature").compactMap { $0["name"] }
     }
 
-    /// Takes buses, graphics cards, trusted platform modules and firmware from libvirt's capabilities of domains.
+    /// Takes the guests' processor, buses, graphics cards, trusted platform modules and firmware from libvirt's capabilities of domains.
     ///
     /// - Throws: `XMLParseError`.
     package mutating func readDomainCapabilities(xml: String) throws(XMLParseError) {
@@ -81,6 +83,8 @@ package struct HostInventory: Sendable, Hashable {
                 deviceTraits.insert(prefix + name.uppercased().replacing("-", with: "_").replacing(".", with: "_"))
             }
         }
+        let model = document.child("cpu")?.all("mode").first { $0["name"] == "host-model" && $0["supported"] == "yes" }
+        if let model { processorDefinition = XMLTree("cpu", [:], model.children).rendered }
         let devices = document.child("devices")
         insert("COMPUTE_STORAGE_BUS_", values(devices?.child("disk"), "bus"), of: GuestHardware.Bus.allCases.map(\.rawValue))
         insert(
@@ -141,6 +145,6 @@ package struct HostInventory: Sendable, Hashable {
                 topology: .init(sockets: sockets, cores: cores, threads: threads)),
             traits: traits, sandboxProblem: sandboxProblem, datapathType: network.datapath,
             switchOutages: network.outages?.document, release: WolkeVersion.current,
-            dedicatedCPUs: dedicatedCPUs)
+            dedicatedCPUs: dedicatedCPUs, processorDefinition: processorDefinition)
     }
 }

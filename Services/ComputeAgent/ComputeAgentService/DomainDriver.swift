@@ -82,8 +82,21 @@ package struct DomainDriver: Sendable {
         let rescue = try await disks.rescueBacking(server)
         let xml = DomainXML(
             server: server, files: disks.files(server.id), options: options, backing: backing, rescueBacking: rescue,
-            pins: pins)
+            pins: pins, processor: try await processor(server))
         try await definitely { try await hypervisor.define(xml: xml.document.rendered) }
+    }
+
+    /// What the processors of the hosts have in common among which the server is to be able to move; nil if there are none such.
+    private func processor(_ server: DesiredServer) async throws -> XMLTree? {
+        guard !server.processorDefinitions.isEmpty else { return nil }
+        do {
+            let text = try await hypervisor.baselineProcessor(
+                emulator: options.emulator ?? "/usr/bin/qemu-system-x86_64", machine: options.machine,
+                type: options.virtType.rawValue, definitions: server.processorDefinitions)
+            return try XMLTree.parse(text)
+        } catch let error as LibvirtError where !error.isConnectionFailure {
+            throw PermanentFailure("the processors of the aggregate's hosts have no model in common", details: error.message)
+        }
     }
 
     /// Starts the defined domain.

@@ -10,6 +10,8 @@ package protocol HypervisorDriver: Sendable {
     func domain(_ uuid: String) async throws -> DomainSummary?
     /// The domain's XML: of the running guest, or (`inactive`) of its next start.
     func xml(_ uuid: String, inactive: Bool) async throws -> String
+    /// The model and features that all of the given processors have.
+    func baselineProcessor(emulator: String, machine: String, type: String, definitions: [String]) async throws -> String
     /// Creates or replaces the persistent definition of the domain; a running guest is not changed.
     func define(xml: String) async throws
     /// Starts a defined domain (from its managed save, if there is one). Succeeds if it is already running.

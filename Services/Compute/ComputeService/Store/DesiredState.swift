@@ -121,6 +121,7 @@ enum DesiredState {
                 s.user_data, s.personality, s.config_drive, s.guest_password, s.key_name, s.key_data, s.key_type, s.availability_zone,
                 s.launch_index,
                 (SELECT d->>'tag' FROM jsonb_array_elements(s.requested_devices) d WHERE d->>'destination' = 'local' LIMIT 1) AS root_tag,
+                \(HostAggregateStore.processorDefinitions) AS processor_definitions,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
                 EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes,
                 EXISTS (SELECT 1 FROM server_jobs j WHERE j.server_id = s.id) AS has_jobs
@@ -149,6 +150,7 @@ enum DesiredState {
                 jobs: jobs[id] ?? [])
             description.keyType = try row.string("key_type")
             description.rootTag = try row.optionalString("root_tag")
+            description.processorDefinitions = try row.optionalValue("processor_definitions")
             description.guestPassword = try row.optionalString("guest_password")
             return description
         }

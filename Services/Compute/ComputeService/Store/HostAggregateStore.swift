@@ -9,6 +9,29 @@ enum HostAggregateStore {
     private static let action = "os_compute_api:os-aggregates:"
     private static let metadataMax = 128
 
+    /// Aggregates whose hosts exchange running guests: these get the processor that all of the hosts have.
+    private static let sharesProcessors: SQL = "a.metadata->>'cpu_model' = 'baseline'"
+
+    /// The different processors of the hosts to which the server of a row `s` is to be able to move, as a list; null if its host is in
+    /// no such aggregate. Hosts of releases before 0.2.0 do not say what they have.
+    static let processorDefinitions: SQL = """
+        (SELECT jsonb_agg(DISTINCT p.capabilities->'processor_definition') FROM aggregate_hosts h
+            JOIN aggregates a ON a.id = h.aggregate_id AND \(sharesProcessors)
+            JOIN aggregate_hosts o ON o.aggregate_id = a.id JOIN hypervisors p ON p.host = o.host
+            WHERE h.host = s.host AND p.capabilities->>'processor_definition' IS NOT NULL)
+        """
+
+    /// The other hosts that share an aggregate of this kind with a host.
+    static func hostsWithProcessor(of host: String, _ connection: Connection) throws -> Set<String> {
+        Set(
+            try connection.query(
+                """
+                SELECT o.host FROM aggregate_hosts h JOIN aggregates a ON a.id = h.aggregate_id AND \(sharesProcessors)
+                JOIN aggregate_hosts o ON o.aggregate_id = a.id WHERE h.host = \(host) AND o.host <> h.host
+                """
+            ).map { try $0.string("host") })
+    }
+
     struct Draft: Sendable {
         let uuid: UUID128
         let name: String
@@ -140,6 +163,10 @@ enum HostAggregateStore {
                 try checkZone(connection, id, from: zone, to: member.value.stringValue)
                 zone = member.value.stringValue
             } else {
+                if member.name == "cpu_model", let model = member.value.stringValue, model != "baseline" {
+                    throw ResourceError.badRequest(
+                        "Invalid input for field/attribute cpu_model. Value: \(model.prefix(64)). It must be 'baseline', or null.")
+                }
                 // A null removes the item. `nil` in a conditional of JSON values would be a null, not its absence.
                 let value: JSONValue? = member.value.isNull ? .none : member.value
                 metadata[member.name] = value

@@ -133,7 +133,7 @@ struct MoveChecks {
     private func row(_ host: String) throws -> Row? {
         try connection.query(
             """
-            SELECT t.enabled, \(Hosts.isUp("t", compute)) AS is_up, h.capabilities FROM compute_services t
+            SELECT t.host, t.enabled, \(Hosts.isUp("t", compute)) AS is_up, h.capabilities FROM compute_services t
             LEFT JOIN hypervisors h ON h.host = t.host WHERE t.host = \(host)
             """
         ).first
@@ -143,18 +143,20 @@ struct MoveChecks {
         guard let now: HostCapabilities = try self.row(source)?.optionalValue("capabilities"),
             let there: HostCapabilities = try row.optionalValue("capabilities")
         else { return ["The hypervisor is not known."] }
-        return MoveObstacles.list(from: now, to: there)
+        let (host, alike) = (try row.string("host"), try HostAggregateStore.hostsWithProcessor(of: source, connection))
+        return MoveObstacles.list(from: now, to: there, sharesProcessors: alike.contains(host))
     }
 
     /// Hosts on which the guest cannot run on, and those that have not yet removed what they had of the server.
     func unsuitable(for id: String, on source: String) throws -> [String] {
         let leaving = try connection.query("SELECT host FROM server_absences WHERE server_id = \(id)").map { try $0.string("host") }
         guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return leaving }
+        let alike = try HostAggregateStore.hostsWithProcessor(of: source, connection)
         let rows = try connection.query("SELECT host, capabilities FROM hypervisors WHERE host <> \(source) ORDER BY host")
         return try leaving
             + rows.compactMap { row in
-                let there: HostCapabilities = try row.value("capabilities")
-                return MoveObstacles.list(from: now, to: there).isEmpty ? nil : try row.string("host")
+                let (host, there) = (try row.string("host"), try row.value("capabilities") as HostCapabilities)
+                return MoveObstacles.list(from: now, to: there, sharesProcessors: alike.contains(host)).isEmpty ? nil : host
             }
     }
 }
