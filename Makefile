@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon test-consoles tempest bench chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon test-consoles tempest bench bench-guests chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ lint: ## check the format of all Swift sources (.swift-format)
 
 bench: ## run the benchmarks: ratios against peers in one run (ROWS="m1 m30" for some)
 	@bash bench/run $(ROWS)
+
+bench-guests: ## measure live migrations, images and resizes of real guests on two hosts (MOVES=n; ROWS="moves virsh image resize" for some)
+	@bash bench/guests $(ROWS)
 
 chaos: build ## kill processes at random under load, then check that nothing was lost (KILLS=n SEED=n MINUTES=n CASE=broker)
 	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'

@@ -14,6 +14,7 @@ from cloud import Cloud, memory
 from load import call, pgbench, serving, wait_for, wrk
 from measure import Ratio, Row, Size, interleave, ratio_row
 import rows_fleet
+import rows_images
 import rows_scheduler
 import rows_wires
 
@@ -216,6 +217,7 @@ ALL = {
     "m3": password_sign_on,
     "m31": start_time,
     "m33": command_line,
+    **rows_images.ROWS,
     **rows_fleet.ROWS,
     **rows_scheduler.ROWS,
     "m21": rows_wires.round_trips,
