@@ -145,7 +145,8 @@ package final class WorkflowEngine: Service {
                         checked = ambient.deadline(in: .seconds(2))
                         if try await store.releaseUnused(running: running.withLock(\.ids)) > 0 { continue }
                     }
-                    if let next = try await store.nextRun() {
+                    // What is ready cannot be leased without the liveness lock; getting it back is a signal.
+                    if running.withLock(\.isAlive), let next = try await store.nextRun() {
                         pause = min(pause, max(.milliseconds(1), next))
                     }
                 } catch {

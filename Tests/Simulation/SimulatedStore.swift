@@ -119,7 +119,7 @@ final class SimulatedStore: @unchecked Sendable {
             if world.happens(world.faults.deaf, "deaf") {
                 let silence = world.between(.milliseconds(200), .seconds(6))
                 listeners[number]?.deafUntil = world.executor.now + UInt64(silence.microseconds) * 1000
-                if let lock = listener.lock { lose(lock, of: listener, in: world) }
+                if let lock = listener.lock { lose(lock, of: listener, within: silence, in: world) }
                 world.executor.after(silence) { [self] in
                     guard listener.process.isAlive, listeners[number] != nil else { return }
                     if let lock = listener.lock { change(lock, "SELECT pg_advisory_lock_shared(\(lock))", listener) }
@@ -133,10 +133,10 @@ final class SimulatedStore: @unchecked Sendable {
         }
     }
 
-    /// PostgreSQL releases the lock at once; the process notices a little later.
-    private func lose(_ lock: Int, of listener: Listener, in world: World) {
+    /// PostgreSQL releases the lock at once; the process notices a little later, but before it has a session again.
+    private func lose(_ lock: Int, of listener: Listener, within silence: Duration, in world: World) {
         change(lock, "SELECT pg_advisory_unlock_shared(\(lock))", listener)
-        world.executor.after(world.between(.milliseconds(1), .milliseconds(700))) {
+        world.executor.after(world.between(.milliseconds(1), min(.milliseconds(700), silence))) {
             if listener.process.isAlive { listener.stream.yield(.lost) }
         }
     }
