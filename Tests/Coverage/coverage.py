@@ -28,6 +28,8 @@ SPELLINGS = [
     # Block Storage's paths exist with and without the project.
     (r"^/v3/\{\}(?=/)", "/v3"),
     (r"^/v[0-9.]+(?=/.)", ""),
+    # Compute's reference has the version as a parameter.
+    (r"^/v[0-9.]+$", "/{}"),
     # The reference uses the singular in some places.
     ("/snapshot/", "/snapshots/"),
     # One route here for several routes in the reference.

@@ -82,6 +82,14 @@ def vhd(size=10 * MIB, kind=3, creator=b"win ", geometry=(301, 4, 17), last=None
     return footer(size, geometry) + bytes(header) + b"\xff" * 20 + bytes(492) + (last or footer(size, geometry))
 
 
+def partitioned(image):
+    """With a partition table (MBR, GPT), which makes a disk of it for one reader; the rest is an image for another."""
+    image = bytearray(image)
+    put(image, 510, b"\x55\xaa")
+    put(image, 512, b"EFI PART")
+    return bytes(image)
+
+
 def sound():
     """Name, format and size of the disk in the image."""
     return [
@@ -95,6 +103,32 @@ def sound():
 
 def hostile(canary):
     """Name, `disk_format` and bytes. Images that really refer to the canary come first."""
+    def changed(image, offset, kind, value):
+        image = bytearray(image)
+        put(image, offset, struct.pack(kind, value))
+        return bytes(image)
+
+    fields = [  # of a qcow2 header
+        ("version 1", 4, ">I", 1), ("version 4", 4, ">I", 4), ("clusters of 2 bytes", 20, ">I", 1),
+        ("clusters of 2^63 bytes", 20, ">I", 63), ("no size", 24, ">Q", 0), ("an odd size", 24, ">Q", MIB + 1),
+        ("2^63 bytes", 24, ">Q", 1 << 63), ("2^64 - 1 bytes", 24, ">Q", (1 << 64) - 1), ("AES", 32, ">I", 1),
+        ("a table outside", 40, ">Q", 1 << 40), ("a table at the end of the address space", 40, ">Q", (1 << 64) - 65536),
+        ("reference counts outside", 48, ">Q", 1 << 40), ("4 billion clusters of reference counts", 56, ">I", (1 << 32) - 1),
+        ("a corrupt bit", 72, ">Q", 2), ("a raw data file", 88, ">Q", 2), ("an unknown autoclear feature", 88, ">Q", 4),
+        ("reference counts of 2^32 bits", 96, ">I", 32),
+    ]
+    others = [
+        ("VMDK of 1 EiB", "vmdk", vmdk(capacity=1 << 51)),
+        ("VMDK with an unknown flag", "vmdk", changed(vmdk(), 8, "<I", 1 << 30)),
+        ("VMDK grains of 2^40 sectors", "vmdk", changed(vmdk(), 20, "<Q", 1 << 40)),
+        ("VMDK grain directory outside", "vmdk", changed(vmdk(), 56, "<Q", 1 << 30)),
+        ("VHD of 1 EiB", "vhd", vhd(size=1 << 60)),
+        ("VDI of 1 EiB", "vdi", vdi(size=1 << 60)),
+        ("VDI map outside", "vdi", changed(vdi(), 0x154, "<I", 1 << 30)),
+        ("VDI blocks of 1 byte", "vdi", changed(vdi(), 0x178, "<I", 1)),
+        ("qcow2 header only", "qcow2", qcow2()[:65536]),
+        ("half a qcow2 header", "qcow2", qcow2()[:60]),
+    ]
     comment = descriptor(parent="bc609ba4", more=f'# note: parentFileNameHint="{canary}.flat"')
     return [
         ("parent in a VMDK comment", "vmdk", vmdk(comment)),
@@ -125,4 +159,13 @@ def hostile(canary):
         ("LUKS", "raw", b"LUKS\xba\xbe\0\x01" + bytes(4088)),
         ("parallels", "raw", b"WithoutFreeSpace" + bytes(4080)),
         ("VHDX as raw", "raw", b"vhdxfile" + bytes(4088)),
+        ("GPT and qcow2", "raw", partitioned(qcow2(backing=canary))),
+        ("GPT and qcow2 data file", "raw", partitioned(qcow2_data_file(canary))),
+        ("MBR and flat extent", "raw", partitioned(flat(canary))),
+        ("GPT and VDI", "raw", partitioned(vdi())),
+        ("GPT and VMDK", "raw", partitioned(vmdk())),
+        ("GPT and QED", "raw", partitioned(b"QED\0" + bytes(4092))),
+        ("GPT and LUKS", "raw", partitioned(b"LUKS\xba\xbe\0\x01" + bytes(4088))),
+        *((f"qcow2 with {name}", "qcow2", changed(qcow2(), offset, kind, value)) for name, offset, kind, value in fields),
+        *others,
     ]

@@ -4,13 +4,16 @@ First through the front door: the Image service refuses them. Then with that ser
 store as an active image, so that Block Storage and the compute agent have to refuse them by themselves.
 """
 
+import base64
+import gzip
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from hostileimages import GIB, flat, hostile, qcow2, sound, vhd, vmdk
+from hostileimages import GIB, extension, flat, hostile, qcow2, qcow2_data_file, sound, vhd, vmdk
 from openstack import exceptions
 
 from wolkecloud import wait
@@ -196,3 +199,83 @@ def test_s1_a_sound_foreign_image_boots_from_a_disk_of_our_own(cloud, tenant):
     backing = subprocess.run(
         ["qemu-img", "info", "-U", str(root)], capture_output=True, text=True, check=True).stdout
     assert ".disk.qcow2" in backing
+
+
+def settled(tenant, server, *goals):
+    """The server, once it has no task and one of these statuses."""
+    def reached():
+        found = tenant.api.compute.get_server(server.id)
+        return found if found.task_state is None and found.status in goals else None
+
+    return wait(f"the server is {' or '.join(goals)}", reached, 120)
+
+
+def test_s1_s2_a_rebuild_refuses_what_image_let_through(cloud, tenant, canary, scale, tally):
+    server = tenant.create_server("rebuilt")
+    corpus = hostile(canary)[: scale(2, None)]
+    for name, disk_format, data in corpus:
+        tenant.api.compute.rebuild_server(server.id, smuggle(cloud, tenant, name, disk_format, data))
+        reason = settled(tenant, server, "ERROR").fault["message"]
+        assert "the image cannot be used: " in reason and not any(word in reason for word in TOOL), f"{name}: {reason}"
+        assert not leaked(cloud)
+    # Nothing is left that stands in the way of the next rebuild.
+    tenant.api.compute.rebuild_server(server.id, tenant.api.image.find_image("guest", ignore_missing=False).id)
+    settled(tenant, server, "ACTIVE")
+    tenant.delete_servers()
+    remove_images(tenant)
+    tally(rebuilds=len(corpus), refused=len(corpus))
+
+
+def write(tenant, address, data, disk):
+    """Writes to the beginning of a guest's disk."""
+    text = base64.b64encode(gzip.compress(data)).decode()
+    tenant.ssh(address, f"echo {text} | base64 -d | gunzip | dd of=/dev/{disk} bs=64k conv=notrunc,fsync 2>/dev/null")
+
+
+def test_s1_a_guests_disk_is_copied_and_never_interpreted(cloud, tenant, canary, scale, tally, tmp_path):
+    """CVE-2015-7548, CVE-2026-24708: a guest writes an image's header on its disks; then its images and snapshots are made."""
+    headers = [
+        ("qcow2 backing file", qcow2(backing=canary, extensions=extension(0xE2792ACA, "raw"))),
+        ("qcow2 data file", qcow2_data_file(canary)),
+        ("flat extent", flat(canary)),
+    ][: scale(1, None)]
+    compute, storage, images = tenant.api.compute, tenant.api.block_storage, tenant.api.image
+    server = tenant.create_server("liar")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    volume = storage.create_volume(size=1, name="lying")
+    wait("the volume is available", lambda: storage.get_volume(volume.id).status == "available", 60)
+    compute.create_volume_attachment(server.id, volume_id=volume.id)
+    wait("the guest has the volume", lambda: tenant.ssh(address, "[ -b /dev/vdb ] && echo yes; true").strip() == "yes", 60)
+    for name, header in headers:
+        write(tenant, address, header, "vda")
+        image = compute.create_server_image(server.id, name, wait=False)
+        wait("the image is active", lambda: images.get_image(image.id).status == "active", 240)
+        settled(tenant, server, "ACTIVE")
+        copy, disk = tmp_path / "image", tmp_path / "disk"
+        copy.write_bytes(images.download_image(image.id).content)
+        info = json.loads(subprocess.run(
+            ["qemu-img", "info", "--output=json", "-f", "qcow2", copy], capture_output=True, text=True, check=True).stdout)
+        assert "backing-filename" not in info and "data-file" not in info["format-specific"]["data"], name
+        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", copy, disk], check=True)
+        with open(disk, "rb") as file:
+            assert file.read(len(header)) == header, f"{name}: the image has what the guest wrote"
+        assert SECRET not in copy.read_bytes() and not leaked(cloud), name
+    for name, header in headers:
+        write(tenant, address, header, "vdb")
+    compute.delete_volume_attachment(server.id, volume.id)
+    wait("the volume is available", lambda: storage.get_volume(volume.id).status == "available", 60)
+    snapshot = storage.create_snapshot(volume_id=volume.id, name="lying")
+    wait("the snapshot is available", lambda: storage.get_snapshot(snapshot.id).status == "available", 60)
+    second = storage.create_volume(size=1, snapshot_id=snapshot.id, name="second")
+    wait("the second volume is available", lambda: storage.get_volume(second.id).status == "available", 60)
+    with open(volume_file(cloud, second), "rb") as file:
+        assert file.read(len(headers[-1][1])) == headers[-1][1]
+    assert not leaked(cloud)
+    storage.delete_volume(second.id)
+    wait("the second volume is gone", lambda: storage.find_volume(second.id) is None, 60)
+    storage.delete_snapshot(snapshot.id)
+    wait("the snapshot is gone", lambda: storage.find_snapshot(snapshot.id) is None, 60)
+    tenant.delete_servers()
+    remove_images(tenant)
+    tally(images=len(headers), volumes=1)
