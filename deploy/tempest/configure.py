@@ -138,7 +138,7 @@ settings = {
     "volume-feature-enabled": {
         "snapshot": True, "clone": True, "volume_services": True, "backup": False, "manage_volume": False,
         "manage_snapshot": False, "multi_backend": False, "consistency_group": False, "extend_attached_volume": False,
-        "volume_revert": False, "volume_image_dep_tests": False, "api_extensions": ",".join(volume_aliases),
+        "volume_revert": False, "volume_image_dep_tests": True, "api_extensions": ",".join(volume_aliases),
     },
     "scenario": {"target_dir": "/disk", "img_file": guest, "img_disk_format": "qcow2", "img_container_format": "bare"},
     "placement": {"min_microversion": placement_versions[0], "max_microversion": placement_versions[1]},
