@@ -207,7 +207,7 @@ let package = Package(
             tests("CryptographyTests", ["Cryptography"]),
             tests("ClientTests", ["Client", "ServiceCatalog", log, nio, nioPosix, nioHTTP]),
             tests("Example", ["osctl", arguments], platform: platform),
-            tests("CLITests", ["osctl", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
+            tests("CLITests", ["osctl", "Contracts", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
         ],
     swiftLanguageModes: [.v6]
 )

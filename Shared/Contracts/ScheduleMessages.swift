@@ -39,6 +39,8 @@ package struct ScheduleServer: MessageQuestion, Hashable {
     package var forbiddenTraits: [String]
     package var flavorExtraSpecs: TextMap
     package var imageProperties: TextMap
+    /// Whether the guest hardware that both ask for was checked; see `ServerFlavor`. Nil, as release 0.1.0 has it, means no.
+    package var isHardwareChecked: Bool?
     /// Metadata that an aggregate of the host must have.
     package var aggregateMetadata: TextMap
     package var group: Group?
@@ -65,6 +67,7 @@ package struct ScheduleServer: MessageQuestion, Hashable {
         case differentHost = "different_host"
         case excludedHosts = "exclude_hosts"
         case dryRun = "dry_run"
+        case isHardwareChecked = "hardware_checked"
     }
 
     package init(
@@ -98,6 +101,7 @@ package struct ScheduleServer: MessageQuestion, Hashable {
         requiredTraits = needs.requiredTraits.sorted()
         forbiddenTraits = needs.forbiddenTraits.sorted()
         flavorExtraSpecs = flavor.extraSpecs ?? [:]
+        isHardwareChecked = flavor.isHardwareChecked
     }
 }
 

@@ -27,7 +27,7 @@ package struct ServerJob: Codable, Sendable, Hashable {
     package static let uploadDisk = "upload-disk"
     package static let migrate = "migrate"
 
-    /// A copy of the root disk that becomes the data of an image.
+    /// A copy of a local disk that becomes the data of an image.
     package struct DiskUpload: Codable, Sendable, Hashable {
         /// Whether the guest's file systems are frozen while the copy begins.
         package enum Quiesce: String, Codable, Sendable { case never, ifPossible = "if_possible", required }
@@ -37,15 +37,18 @@ package struct ServerJob: Codable, Sendable, Hashable {
         package var projectID: String
         package var userID: String
         package var quiesce: Quiesce
+        /// Nil: the root disk.
+        package var disk: ServerSpec.LocalDisk?
 
         private enum CodingKeys: String, CodingKey {
-            case quiesce
+            case quiesce, disk
             case imageID = "image_id"
             case projectID = "project_id"
             case userID = "user_id"
         }
 
-        package init(imageID: String, projectID: String, userID: String, quiesce: Quiesce) {
+        package init(imageID: String, projectID: String, userID: String, quiesce: Quiesce, disk: ServerSpec.LocalDisk? = nil) {
+            self.disk = disk
             self.imageID = imageID
             self.projectID = projectID
             self.userID = userID
@@ -60,7 +63,8 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
 
     package var id: String
     package var state: State
-    /// Of `upload-disk`: `copying` or `uploading`. Nil before the first.
+    /// Of `upload-disk`: `copying` or `uploading`. Nil before the first. Of a `migrate` that has failed: `stayed` if the guest certainly
+    /// runs here.
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int
@@ -70,6 +74,8 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
     package var error: String?
     /// The error for the server's owner, without names of files, hosts or tools.
     package var reason: String?
+
+    package static let stayed = "stayed"
 
     package init(
         id: String, state: State, phase: String? = nil, progress: Int = 0, error: String? = nil, reason: String? = nil

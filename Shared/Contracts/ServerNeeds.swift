@@ -15,6 +15,9 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
     package var extraSpecs: TextMap?
     /// The name of the flavor when the server was created.
     package var name: String?
+    /// Whether the guest hardware that extra specs and image ask for was checked when the server got the flavor. Nil, as release
+    /// 0.1.0 has it, means no.
+    package var isHardwareChecked: Bool?
 
     private enum CodingKeys: String, CodingKey {
         case vcpus
@@ -24,12 +27,14 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
         case swapMiB = "swap"
         case extraSpecs = "extra_specs"
         case name = "original_name"
+        case isHardwareChecked = "hardware_checked"
     }
 
     package init(
         vcpus: Int, memoryMiB: Int, rootGiB: Int, ephemeralGiB: Int? = nil, swapMiB: Int? = nil, extraSpecs: TextMap? = nil,
-        name: String? = nil
+        name: String? = nil, isHardwareChecked: Bool? = nil
     ) {
+        self.isHardwareChecked = isHardwareChecked
         self.vcpus = vcpus
         self.memoryMiB = memoryMiB
         self.rootGiB = rootGiB
@@ -79,20 +84,22 @@ package struct ServerNeeds: Sendable, Hashable {
         let disk = root + (flavor.ephemeralGiB ?? 0) + ((flavor.swapMiB ?? 0) + 1023) / 1024
         try self.init(
             resources: ["VCPU": flavor.vcpus, "MEMORY_MB": flavor.memoryMiB, "DISK_GB": disk],
-            extraSpecs: flavor.extraSpecs?.texts ?? [:], imageProperties: properties.texts)
+            extraSpecs: flavor.extraSpecs?.texts ?? [:], imageProperties: properties.texts, isHardwareChecked: flavor.isHardwareChecked)
     }
 
     /// Applies extra specs and properties to the given amounts and traits. Idempotent.
     ///
+    /// - Parameter isHardwareChecked: as `ServerFlavor` has it.
     /// - Throws: 400 naming the extra spec or property, its value and the rule.
     package init(
         resources: [String: Int], requiredTraits: [String] = [], forbiddenTraits: [String] = [], extraSpecs: [String: String],
-        imageProperties: [String: String]
+        imageProperties: [String: String], isHardwareChecked: Bool?
     ) throws {
         self.resources = resources
         self.requiredTraits = Set(requiredTraits)
         self.forbiddenTraits = Set(forbiddenTraits)
-        let hardware = GuestHardware(specs: extraSpecs, properties: imageProperties)
+        let hardware = GuestHardware(
+            specs: extraSpecs, properties: imageProperties, isChecked: isHardwareChecked ?? false)
         self.requiredTraits.formUnion(hardware.requiredTraits)
         self.forbiddenTraits.formUnion(hardware.forbiddenTraits)
         if hardware.processorPolicy == .dedicated, let vcpus = self.resources.removeValue(forKey: "VCPU") {
@@ -167,7 +174,8 @@ package struct ServerNeeds: Sendable, Hashable {
         let specs = "coalesce(\(server).flavor->'extra_specs', '{}')"
         let properties = "coalesce(\(server).image_properties, nullif(\(server).image->'properties', 'null'), '{}')"
         let policy = """
-            CASE WHEN lower(\(specs)->>'hw:cpu_policy') IN ('shared', 'dedicated') THEN lower(\(specs)->>'hw:cpu_policy')
+            CASE WHEN \(server).flavor->>'hardware_checked' IS DISTINCT FROM 'true' THEN 'shared'
+                WHEN lower(\(specs)->>'hw:cpu_policy') IN ('shared', 'dedicated') THEN lower(\(specs)->>'hw:cpu_policy')
                 ELSE lower(\(properties)->>'hw_cpu_policy') END
             """
         func number(_ name: String) -> String { "coalesce((\(server).flavor->>'\(name)')::bigint, 0)" }

@@ -37,10 +37,16 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var image: Image?
     /// Properties of the image, also of one of which the boot volume was made. Nil, as release 0.1.0 has it, means those of `image`.
     package var imageProperties: TextMap?
+    /// Whether the guest hardware that `extraSpecs` and `imageProperties` ask for was checked. Nil, as release 0.1.0 has it, means no:
+    /// the guest then has only what that release applied.
+    package var isHardwareChecked: Bool?
     /// The system that the server boots while it is rescued. Nil where it boots its own; earlier releases have none.
     package var rescue: Rescue?
-    /// Whether copies of disks that a resize has changed are kept for its reversal. Nil means no.
+    /// Whether copies of disks that a resize has changed are kept for its reversal. With `absent`: whether the disks stay on the host,
+    /// because the server may return to it. Nil means no.
     package var keepsDisks: Bool?
+    /// Images of which the host makes disks that it does not have: copies of those that the server had on another host. Nil means none.
+    package var diskSources: [DiskSource]?
     package var volumes: [Volume]
     package var ports: [Port]
     /// The complete `meta_data.json`.
@@ -72,12 +78,14 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         case swapMiB = "swap_mb"
         case extraSpecs = "extra_specs"
         case imageProperties = "image_properties"
+        case isHardwareChecked = "hardware_checked"
         case networkData = "network_data"
         case userData = "user_data"
         case files = "personality"
         case configDrive = "config_drive"
         case guestPassword = "guest_password"
         case keepsDisks = "keep_disks"
+        case diskSources = "disk_sources"
         case floatingIPs = "floating_ips"
         case securityGroups = "security_groups"
         case processorDefinitions = "processor_definitions"
@@ -90,9 +98,11 @@ package struct ServerSpec: Codable, Sendable, Hashable {
         imageProperties: TextMap?, rescue: Rescue? = nil, keepsDisks: Bool? = nil,
         volumes: [Volume], ports: [Port], metadata: JSONObject, networkData: JSONObject, userData: String?, files: [File]?,
         configDrive: Bool, hostname: String, guestPassword: String? = nil, jobs: [ServerJob]? = nil,
-        floatingIPs: [String]? = nil, securityGroups: [String]? = nil,
-        processorDefinitions: [String]? = nil
+        floatingIPs: [String]? = nil, securityGroups: [String]? = nil, isHardwareChecked: Bool? = nil,
+        diskSources: [DiskSource]? = nil, processorDefinitions: [String]? = nil
     ) {
+        self.diskSources = diskSources
+        self.isHardwareChecked = isHardwareChecked
         self.id = id
         self.name = name
         self.projectID = projectID
@@ -128,6 +138,20 @@ package struct ServerSpec: Codable, Sendable, Hashable {
 }
 
 extension ServerSpec {
+    /// A disk with data that only the server's host has.
+    package enum LocalDisk: String, Codable, Sendable { case root, ephemeral }
+
+    /// The image that has the content of a disk.
+    package struct DiskSource: Codable, Sendable, Hashable {
+        package var disk: LocalDisk
+        package var image: Image
+
+        package init(disk: LocalDisk, image: Image) {
+            self.disk = disk
+            self.image = image
+        }
+    }
+
     /// A one-time operation in addition to the desired state: done once per id.
     package struct Operation: Codable, Sendable, Hashable {
         package var id: String

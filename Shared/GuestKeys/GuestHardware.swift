@@ -75,6 +75,18 @@ package struct GuestHardware: Sendable, Hashable {
     /// Most queues of a tap.
     private static let queuesMax = 256
 
+    /// The only keys that release 0.1.0 applied. It accepted servers with any others unchecked.
+    private static let uncheckedKeys: Set<String> = ["hw_machine_type", "hw_firmware_type", "hw_qemu_guest_agent"]
+
+    /// - Parameter isChecked: whether specs and properties were checked when the server got them. If not, only what release 0.1.0
+    ///   applied has an effect: the system on the server's disks was installed without the rest.
+    package init(specs: [String: String], properties: [String: String], isChecked: Bool) {
+        self =
+            isChecked
+            ? GuestHardware(specs: specs, properties: properties)
+            : GuestHardware(specs: [:], properties: properties.filter { GuestHardware.uncheckedKeys.contains($0.key) })
+    }
+
     package init(specs: [String: String], properties: [String: String]) {
         let texts = GuestTexts(specs: specs, properties: properties)
         diskBus = texts.word("hw_disk_bus")

@@ -32,7 +32,7 @@ enum Fixture {
         var document: JSONObject = [
             "id": .string(serverID), "name": "web", "project_id": "p", "user_id": "u", "generation": 1, "epoch": 1,
             "power": "running", "operation": nil, "vcpus": 1, "memory_mb": 128, "root_gb": 1, "ephemeral_gb": 0,
-            "swap_mb": 0, "extra_specs": [:],
+            "swap_mb": 0, "extra_specs": [:], "hardware_checked": true,
             "image": [
                 "id": "ffffffff-0000-0000-0000-000000000001", "checksum": "abc", "os_hash_algo": "sha512",
                 "os_hash_value": "def", "disk_format": "qcow2", "size": 1000, "min_disk": 0, "properties": [:],

@@ -22,6 +22,21 @@ import Testing
         return DomainXML(server: try Fixture.server(server), files: ServerFiles(directory: "/s"), options: options, pins: pins).document
     }
 
+    /// Release 0.1.0 accepted any keys, and applied three: another disk bus or firmware would keep the guest from booting.
+    @Test func aServerThatNobodyCheckedKeepsItsHardware() throws {
+        let properties: JSONObject = [
+            "hw_disk_bus": "ide", "hw_vif_model": "e1000", "hw_machine_type": "q35", "hw_qemu_guest_agent": "yes",
+        ]
+        let specs: JSONObject = ["hw:watchdog_action": "reset", "quota:disk_total_iops_sec": "1", "hw:tpm_version": "2.0"]
+        let checked = try document(properties, specs: specs).rendered
+        #expect(checked.contains("<watchdog") && checked.contains("bus='ide'") && checked.contains("e1000"))
+        let unchecked = try document(properties, specs: specs, ["hardware_checked": nil])
+        let text = unchecked.rendered
+        for key in ["watchdog", "'ide'", "e1000", "iotune", "tpm"] { #expect(!text.contains(key), "\(key)") }
+        #expect(text.contains("machine='q35'") && text.contains("org.qemu.guest_agent.0"))
+        #expect(try text == document(["hw_machine_type": "q35", "hw_qemu_guest_agent": "yes"]).rendered)
+    }
+
     private func devices(_ tree: XMLTree, _ name: String) -> [XMLTree] { tree.child("devices")?.all(name) ?? [] }
 
     private func disks(_ tree: XMLTree) -> [String] {

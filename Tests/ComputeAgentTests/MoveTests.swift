@@ -68,6 +68,23 @@ import Testing
         #expect(Reconciler.plan(absent, observed: ObservedDomain(power: .running), record: record(absent)).first == .destroy)
     }
 
+    /// The move can be reverted until it is confirmed.
+    @Test func aServerThatLeavesCanLeaveItsDisks() throws {
+        let leaves = try Fixture.server(["power": "absent", "keep_disks": true, "generation": 2])
+        var record = record(leaves)
+        record.pluggedPorts = [.init(id: "p", tap: "tap", networkID: "n")]
+        #expect(
+            Reconciler.plan(leaves, observed: ObservedDomain(power: .shutoff), record: record) == [
+                .undefine, .unplug(record.pluggedPorts),
+            ])
+        record.goneSince = Timestamp(microseconds: 1)
+        record.hasKeptDisks = true
+        #expect(Reconciler.plan(leaves, observed: nil, record: record).isEmpty)
+        let confirmed = try Fixture.server(["power": "absent", "generation": 3])
+        #expect(Reconciler.plan(confirmed, observed: nil, record: record) == [.removeFiles])
+        #expect(try LocalServerRecord(document: record.document).hasKeptDisks)
+    }
+
     private static let running = """
         <domain type='kvm'><os><nvram>/here/s/nvram.fd</nvram></os><devices><emulator>/usr/bin/qemu</emulator>
         <disk type='file' device='disk'><source file='/here/s/root.qcow2'/><backingStore type='file'><format type='qcow2'/>
@@ -99,6 +116,22 @@ import Testing
             "/there/s/console.log", "/there/s/nvram.fd", "<emulator>/opt/qemu</emulator>", "<listen type='none'/>", "slot='0x07'",
         ] { #expect(text.contains(wanted), "\(wanted)") }
         for gone in ["/here", "/volumes/v", "10.0.0.1"] { #expect(!text.contains(gone), "\(gone)") }
+    }
+
+    /// A volume without the name of an export is at the other host's connection all the same.
+    @Test func theSourcesConnectionIsNeverKept() throws {
+        func text(_ connection: JSONValue) throws -> String {
+            let volume = ServerSpec.Volume(
+                id: "55555555-5555-4555-8555-555555555555", attachmentID: "", device: "vdb", bootIndex: nil,
+                connection: Enclosed(document: connection))
+            let endpoint = MigrationEndpoint(
+                uri: "qemu+tls://host-2/system", address: nil, directory: "/there/s", emulator: nil, vncListen: nil)
+            return try MigrationXML(directory: "/here/s", order: .init(endpoint: endpoint, volumes: [volume]))
+                .document(MoveTests.running).rendered
+        }
+        let moved = try text(["driver": "nbd", "host": "storage-2", "port": 10809])
+        #expect(moved.contains("storage-2") && !moved.contains("/volumes/v"), "\(moved)")
+        #expect(throws: FormError.self) { try text(["driver": "nbd", "host": "storage-2"]) }
     }
 
     /// A volume that both hosts have must not be copied onto itself.

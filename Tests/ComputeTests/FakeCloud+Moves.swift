@@ -19,7 +19,10 @@ extension FakeCloud {
         if hasLeft { return ["id": id, "state": "done", "progress": 100] }
         if failure != nil || order["cancelled"] == true {
             let reason = failure ?? "the migration was aborted"
-            return ["id": id, "state": "failed", "progress": 0, "error": .string(reason), "reason": .string(reason)]
+            return [
+                "id": id, "state": "failed", "phase": JSONValue(state.withLock { $0.failedPhase }), "progress": 0,
+                "error": .string(reason), "reason": .string(reason),
+            ]
         }
         return [
             "id": id, "state": "running", "progress": 40,
@@ -28,6 +31,9 @@ extension FakeCloud {
             ],
         ]
     }
+
+    /// Sources say of guests that did not leave that they certainly run there.
+    func knowsWhoStays() { state.withLock { $0.failedPhase = "stayed" } }
 
     static func endpoint(_ host: String) -> JSONValue {
         ["uri": .string("qemu+tls://\(host)/system"), "address": .string(host), "directory": .string("/\(host)")]

@@ -30,9 +30,18 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var imagePatches: [JSONValue] = []
         var jobFailure: String?
         var holdsJobs = false
+        /// What hosts say about guests that did not leave.
+        var failedPhase: String?
         /// Servers whose guests have left the host that has their row.
         var left: Set<String> = []
         var failsOnHost: (error: String, reason: String?, permanent: Bool)?
+        /// The only host that fails, and how often it has.
+        var failingHost: String?
+        var failures = 0
+        /// The servers whose disks each host has.
+        var disks: [String: Set<String>] = [:]
+        /// Hosts without room for a server that is resized or moved.
+        var fullHosts: Set<String> = []
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
         var subjects: [ActingSubject] = []
@@ -60,9 +69,22 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     /// Answers each of several trial requests.
     func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
     /// Hosts fail to start servers with this error, permanently or until the next attempt.
-    func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true) {
-        state.withLock { $0.failsOnHost = error.map { ($0, reason, permanent) } }
+    ///
+    /// - Parameter host: nil: all hosts.
+    func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true, only host: String? = nil) {
+        state.withLock { state in
+            state.failsOnHost = error.map { ($0, reason, permanent) }
+            state.failingHost = host
+        }
     }
+    /// The scheduler has no room there.
+    func fill(_ host: String) { _ = state.withLock { $0.fullHosts.insert(host) } }
+    /// The hosts that have disks of the server.
+    func hosts(withDisksOf id: String) -> [String] {
+        state.withLock { state in state.disks.filter { $0.value.contains(id) }.keys.sorted() }
+    }
+    /// How many times a host has failed to start a server.
+    var failures: Int { state.withLock { $0.failures } }
     /// Questions to the host's agent are refused with this.
     func refuseOrders(_ error: ResourceError?) { state.withLock { $0.orderRefusal = error } }
     /// Questions to the host's agent, in order.
@@ -89,6 +111,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer {
         try await probe.effect("schedule") {
             if let rejection = state.withLock({ $0.rejection }) { return try rejection.decode() }
+            if let host = question.host, state.withLock({ $0.fullHosts.contains(host) }) {
+                return try (["result": "rejected", "message": "No valid host was found.", "filters": []] as JSONValue).decode()
+            }
             let host = question.host ?? (question.excludedHosts.contains("host-1") ? "host-2" : "host-1")
             try await database.write { connection in
                 for (name, amount) in question.resources {
@@ -391,10 +416,15 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
             }
             if power == "absent" {
                 state.domains[host]?[id] = nil
+                if server["keep_disks"] != true { state.disks[host]?.remove(id) }
                 if server["operation"]?["kind"] != "withdraw" { state.left.remove(id) }
                 return nil
             }
-            guard state.failsOnHost == nil else { return state.failsOnHost }
+            if let failure = state.failsOnHost, state.failingHost ?? host == host {
+                state.failures += 1
+                return failure
+            }
+            state.disks[host, default: []].insert(id)
             // A guest that has arrived runs on, and one that has left is not here.
             let isThere = state.domains[host]?[id]?.power == "running" && power == "expected"
             state.domains[host, default: [:]][id] = Domain(power: isThere ? "running" : power, generation: generation, epoch: epoch)

@@ -123,6 +123,11 @@ import Workflow
             let spec = try #require(cloud.cloud.received.last { $0["server"] != nil })
             #expect(spec["server"]?["ephemeral_gb"] == 2 && spec["server"]?["swap_mb"] == 64)
             #expect(spec["server"]?["metadata"]?["devices"]?.arrayValue?.first?["tags"] == ["system"])
+            // Replicas of release 0.1.0 would create a volume for each entry.
+            let stored = try await cloud.database.read {
+                try $0.query("SELECT requested_devices FROM servers WHERE NOT deleted").map { try $0.json("requested_devices") }
+            }
+            #expect(stored == [[]])
             let cases: [([JSONValue], String)] = [
                 ([blank(["volume_size": 1])], "the ephemeral disk has the flavor's size"), ([blank(), blank()], "one ephemeral disk"),
                 ([blank(["guest_format": "swap", "volume_size": 65])], "the swap disk has the flavor's size"),

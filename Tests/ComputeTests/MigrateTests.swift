@@ -81,12 +81,115 @@ import Workflow
         }
     }
 
+    @Test func localDisksMoveAndTheFirstHostKeepsThem() async throws {
+        try await with { cloud in
+            _ = try await cloud.database.write { try $0.execute("UPDATE flavors SET ephemeral_gb = 2 WHERE flavorid = '1'") }
+            let id = try await cloud.createServer()
+            func images() async throws -> Int {
+                try await cloud.database.read {
+                    try $0.query("SELECT count(*) AS n FROM images WHERE properties->>'instance_uuid' = \(id) AND status <> 'deleted'")[0]
+                        .int("n")
+                }
+            }
+            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            try await cloud.engine().drain()
+            let jobs = cloud.cloud.received.compactMap { $0["server"]?["jobs"]?.arrayValue }.last { $0.count == 2 } ?? []
+            #expect(Set(jobs.map { $0["upload"]?["disk"] ?? "root" }) == ["root", "ephemeral"])
+            #expect(Set(jobs.map { $0["upload"]?["project_id"] ?? .null }) == ["admin"], "the copies are the operator's")
+            #expect(try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-2")
+            let there = try #require(cloud.cloud.received.last { $0["server"]?["disk_sources"] ?? .null != .null })["server"]
+            let sources = there?["disk_sources"]?.arrayValue ?? []
+            #expect(sources.map { $0["disk"] ?? .null } == ["root", "ephemeral"])
+            #expect(sources.allSatisfy { $0["image"]?["os_hash_value"] == "h" && $0["image"]?["disk_format"] == "qcow2" })
+            #expect(hosts(cloud, of: id) == ["host-2"])
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+            #expect(try await images() == 0, "the copies are gone")
+            #expect(try await cloud.leftovers() == [])
+
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(hosts(cloud, of: id) == ["host-1"] && cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
+            #expect(try await cloud.leftovers() == [])
+
+            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]]).status == 202)
+            try await cloud.engine().drain()
+            #expect(try await act(cloud, id, ["confirmResize": nil], as: "member").status == 204)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-2"], "the first host has nothing left")
+            // The moved disk has no image below it, and neither may the one to which it is sent.
+            #expect(try await act(cloud, id, ["os-migrateLive": ["host": nil, "block_migration": "auto"]]).status == 202)
+            try await cloud.engine().drain()
+            let expected = cloud.cloud.received.last { $0["server"]?["power"] == "expected" }
+            #expect(expected?["server"]?["image"]?["copied"] == true)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    /// A report that comes late must not cost the disks to which the server can return.
+    @Test func aLateReportDoesNotRemoveKeptDisks() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            try await cloud.cloud.report(id, host: "host-1", power: "shutoff", generation: 1, epoch: 1, cloud.consumer)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+            // Deleted before anyone confirms: both hosts lose it.
+            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == [])
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    @Test func aResizeGoesToAnotherHostIfItsOwnIsFull() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            func flavor() async throws -> JSONValue? { try await cloud.server(id)["flavor"]?["original_name"] }
+            cloud.cloud.fill("host-1")
+            for reverts in [true, false] {
+                #expect(try await act(cloud, id, ["resize": ["flavorRef": "2"]], as: "member").status == 202)
+                try await cloud.engine().drain()
+                let server = try await cloud.server(id, as: "admin")
+                #expect(server["status"] == "VERIFY_RESIZE" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
+                #expect(try await flavor() == "m1.large")
+                #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+                let record = try await cloud.call("GET", "/v2.1/os-migrations?instance_uuid=\(id)", as: "admin").json["migrations"]
+                #expect(record?.arrayValue?.first?["migration_type"] == "resize" && record?.arrayValue?.first?["dest_compute"] == "host-2")
+                #expect(try await cloud.leftovers() == [])
+                #expect(try await act(cloud, id, [reverts ? "revertResize" : "confirmResize": nil], as: "member").status / 100 == 2)
+                try await cloud.engine().drain()
+                try await cloud.cloud.deliver(to: cloud.consumer)
+                #expect(cloud.cloud.hosts(withDisksOf: id) == [reverts ? "host-1" : "host-2"])
+                #expect(try await flavor() == (reverts ? "m1.tiny" : "m1.large"))
+                #expect(try await cloud.leftovers() == [])
+            }
+        }
+    }
+
     @Test func whatCannotMoveIsRefused() async throws {
         try await with { cloud in
-            let local = try await cloud.createServer()
-            #expect(try await act(cloud, local, ["migrate": nil]).message.contains("has local disks"))
-            let id = try await cloud.createServer(MigrateTests.onVolumes)
+            let id = try await cloud.createServer()
             #expect(try await act(cloud, id, ["migrate": nil], as: "member").status == 403)
+            func release(_ host: String, _ isKnown: Bool) async throws {
+                _ = try await cloud.database.write {
+                    try $0.execute(
+                        """
+                        UPDATE hypervisors SET capabilities = CASE WHEN \(isKnown) THEN capabilities || '{"release": "0.2.0"}'
+                            ELSE capabilities - 'release' END WHERE host = \(host)
+                        """)
+                }
+            }
+            try await release("host-1", false)
+            #expect(try await act(cloud, id, ["migrate": nil]).message.contains("would delete the server's disks"))
+            try await release("host-1", true)
+            try await release("host-2", false)
+            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]]).status == 409)
+            try await release("host-2", true)
             #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]], version: "2.55").status == 202)
             try await cloud.engine().drain()
             #expect(try await act(cloud, id, ["migrate": nil]).status == 409)
@@ -113,21 +216,26 @@ import Workflow
         try await with { cloud in
             for kind in ["server.migrate", "server.revert_migration"] {
                 let definition = try #require(cloud.module.workflows.first { $0.kind == kind })
-                for variant in WorkflowChecks(definition).variants { try await run(kind, variant, cloud) }
+                for variant in WorkflowChecks(definition).variants {
+                    // Servers on a volume have none of the steps for disks.
+                    try await run(kind, variant, cloud, on: MigrateTests.onVolumes)
+                    try await run(kind, variant, cloud, on: [:])
+                }
             }
         }
     }
 
-    private func run(_ kind: String, _ variant: WorkflowChecks.Variant, _ cloud: TestCloud) async throws {
-        let label = Comment(rawValue: "\(kind) \(variant.name)")
+    private func run(_ kind: String, _ variant: WorkflowChecks.Variant, _ cloud: TestCloud, on disks: JSONObject) async throws {
+        let label = Comment(rawValue: "\(kind) \(variant.name) \(disks.isEmpty ? "on local disks" : "on volumes")")
         let engine = cloud.engine([variant.definition])
-        let id = try await cloud.createServer(MigrateTests.onVolumes)
+        let id = try await cloud.createServer(disks)
         #expect(try await act(cloud, id, ["migrate": nil]).status == 202, label)
         try await engine.drain()
         try await cloud.cloud.deliver(to: cloud.consumer)
         var home = kind != "server.migrate" || variant.succeeds ? "host-2" : "host-1"
         #expect(try await cloud.server(id)["status"] == (home == "host-2" ? "VERIFY_RESIZE" : "ACTIVE"), label)
         #expect(hosts(cloud, of: id) == [home], label)
+        #expect(cloud.cloud.hosts(withDisksOf: id) == (home == "host-2" ? ["host-1", "host-2"] : ["host-1"]), label)
         if home == "host-2" {
             let reverts = kind == "server.revert_migration"
             #expect(try await act(cloud, id, [reverts ? "revertResize" : "confirmResize": nil]).status / 100 == 2, label)
@@ -138,6 +246,7 @@ import Workflow
         #expect(try await cloud.server(id)["status"] == "ACTIVE", label)
         #expect(hosts(cloud, of: id) == [home], label)
         #expect(cloud.cloud.domains(on: home)[id]?.power == "running", label)
+        #expect(cloud.cloud.hosts(withDisksOf: id) == [home], label)
         #expect(try await recorded(cloud, id) == [home], label)
         #expect(try await cloud.leftovers() == [], label)
         try await cloud.call("DELETE", "/v2.1/servers/\(id)")

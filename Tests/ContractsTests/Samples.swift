@@ -63,7 +63,13 @@ enum Samples {
         ]
     }
 
-    static let question = ScheduleServer(
+    static let question: ScheduleServer = {
+        var question = plainQuestion
+        question.isHardwareChecked = true
+        return question
+    }()
+
+    private static let plainQuestion = ScheduleServer(
         operationID: other, consumerID: id, projectID: "project", userID: "user", zone: "nova", host: "host-1",
         resources: ["VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1], requiredTraits: ["COMPUTE_NODE"], forbiddenTraits: ["CUSTOM_OLD"],
         flavorExtraSpecs: ["trait:COMPUTE_NODE": "required"], imageProperties: ["hw_architecture": "x86_64"],
@@ -109,7 +115,15 @@ enum Samples {
             files: [.init(path: "/etc/motd", contents: "aGkK")], configDrive: true, hostname: "web",
             guestPassword: "c2VjcmV0",
             jobs: [job],
-            floatingIPs: ["203.0.113.7"], securityGroups: ["default"], processorDefinitions: ["<cpu/>"])
+            floatingIPs: ["203.0.113.7"], securityGroups: ["default"], isHardwareChecked: true,
+            diskSources: [
+                .init(
+                    disk: .ephemeral,
+                    image: .init(
+                        id: other, checksum: "abc", hashAlgorithm: "sha512", contentHash: "def", diskFormat: "qcow2", size: 1000,
+                        minDiskGiB: 1, diskGiB: 2, properties: [:], administrator: .init(project: "admins", user: "root"),
+                        isCopied: true))
+            ], processorDefinitions: ["<cpu/>"])
     }
 
     private static let endpoint = MigrationEndpoint(
@@ -118,7 +132,7 @@ enum Samples {
 
     /// One with the members of all kinds.
     private static let job: ServerJob = {
-        var job = ServerJob(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible))
+        var job = ServerJob(id: other, upload: .init(imageID: id, projectID: "project", userID: "user", quiesce: .ifPossible, disk: .root))
         var migration = ServerJob.Migration(
             endpoint: endpoint,
             volumes: [

@@ -20,7 +20,9 @@ import Testing
     }
 
     private static func flavor(_ more: JSONObject = [:]) -> JSONValue {
-        var flavor: JSONObject = ["vcpus": 2, "ram": 512, "disk": 3, "ephemeral": 0, "swap": 0, "extra_specs": [:]]
+        var flavor: JSONObject = [
+            "vcpus": 2, "ram": 512, "disk": 3, "ephemeral": 0, "swap": 0, "extra_specs": [:], "hardware_checked": true,
+        ]
         for member in more.members { flavor[member.name] = member.value }
         return .object(flavor)
     }
@@ -80,6 +82,10 @@ import Testing
             name: "dedicated processors by the flavor", flavor: flavor(["extra_specs": ["hw:cpu_policy": "dedicated"]]), image: nil,
             resources: ["PCPU": 2, "MEMORY_MB": 512]),
         Case(
+            name: "release 0.1.0 ignored what it did not check",
+            flavor: flavor(["extra_specs": ["hw:cpu_policy": "dedicated", "trait:X": "required"], "hardware_checked": nil]), image: nil,
+            properties: ["hw_cpu_policy": "dedicated", "hw_disk_bus": "sata"], resources: ["VCPU": 2, "MEMORY_MB": 512], required: ["X"]),
+        Case(
             name: "dedicated processors by the image", flavor: flavor(), image: nil, properties: ["hw_cpu_policy": "Dedicated"],
             resources: ["PCPU": 2, "MEMORY_MB": 512]),
         Case(
@@ -105,7 +111,8 @@ import Testing
         let flavor: ServerFlavor = try item.flavor.decode()
         let again = try ServerNeeds(
             resources: needs.resources, requiredTraits: needs.requiredTraits.sorted(), forbiddenTraits: needs.forbiddenTraits.sorted(),
-            extraSpecs: flavor.extraSpecs?.texts ?? [:], imageProperties: item.properties.texts)
+            extraSpecs: flavor.extraSpecs?.texts ?? [:], imageProperties: item.properties.texts,
+            isHardwareChecked: flavor.isHardwareChecked)
         #expect(again == needs)
     }
 
@@ -142,7 +149,7 @@ import Testing
     @Test func aggregatesAndImagesAreUnderstood() throws {
         let needs = try ServerNeeds(
             resources: ["VCPU": 1], extraSpecs: ["aggregate_instance_extra_specs:ssd": "true", "hw:cpu_policy": "dedicated"],
-            imageProperties: ["hw_architecture": "amd64", "img_hv_type": "KVM"])
+            imageProperties: ["hw_architecture": "amd64", "img_hv_type": "KVM"], isHardwareChecked: true)
         #expect(needs.aggregateSpecs == ["ssd": "true"])
         #expect(needs.architecture == "x86_64" && needs.hypervisorType == "qemu")
     }

@@ -177,7 +177,7 @@ import Testing
                     "resources:VGPU": "1", "trait:CUSTOM_A": "required", "aggregate_instance_extra_specs:ssd": "true",
                     "hw:cpu_policy": "dedicated",
                 ],
-                "image_properties": ["hw_architecture": "amd64", "min_disk": 5], "availability_zone": nil,
+                "image_properties": ["hw_architecture": "amd64", "min_disk": 5], "hardware_checked": true, "availability_zone": nil,
                 "group": ["id": "g1", "policy": "anti-affinity", "rules": ["max_server_per_host": "2"], "members": []],
             ]))
         #expect(request.resources.map(\.resourceClass) == ["DISK_GB", "MEMORY_MB", "PCPU", "VGPU"])

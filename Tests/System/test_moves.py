@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from test_server_changes import read, settled, write
+from test_server_changes import flavor, read, settled, size, write  # noqa: F401 (a fixture)
 from wolkecloud import wait
 
 # Far above what is measured on an idle machine (0.3 s), because other work can hold the machine's two processors.
@@ -157,6 +157,84 @@ def test_osctl_shows_the_way(cloud, tenant):
     assert "server shown: " in result.stderr
     nothing = cloud.osctl("server", "migrate", "--os-cloud", "wolke-admin", "--abort", server.id, check=False)
     assert nothing.returncode != 0 and "No live migration" in nothing.stderr
+
+
+def files(cloud, name, server):
+    state = cloud.state if name != "host-2" else cloud.state / name
+    return sorted(path.name for path in (state / "agent" / "servers" / server.id).glob("*.qcow2"))
+
+
+def test_local_disks_move_while_the_server_is_off(cloud, tenant):
+    compute = cloud.admin.compute
+    made = compute.create_flavor(name="with-disks", vcpus=1, ram=128, disk=1, ephemeral=1, swap=64)
+    try:
+        server = tenant.create_server("cold", flavor=made.id)
+        address, fixed = tenant.floating_address(server), tenant.fixed_address(server)
+        tenant.reachable(address)
+        write(tenant, address, "root")
+        write(tenant, address, "data", disk="vdb")
+        first = host(cloud, server)
+        second = other(cloud, first)
+
+        def move():
+            cloud.osctl("server", "migrate", "--os-cloud", "wolke-admin", server.id, "--wait")
+            assert host(cloud, server) == second and tenant.fixed_address(server) == fixed
+            tenant.reachable(address)
+            assert read(tenant, address) == "root" and read(tenant, address, disk="vdb") == "data"
+            assert files(cloud, first, server), "the first host keeps its disks"
+
+        move()
+        # What is written there is lost with the revert, and nothing else.
+        write(tenant, address, "lost")
+        compute.revert_server_resize(server.id)
+        settled(tenant, server, "ACTIVE")
+        assert host(cloud, server) == first
+        tenant.reachable(address)
+        assert read(tenant, address) == "root" and read(tenant, address, disk="vdb") == "data"
+        assert files(cloud, second, server) == []
+        move()
+        compute.confirm_server_resize(server.id)
+        settled(tenant, server, "ACTIVE")
+        wait("the first host has nothing left", lambda: not files(cloud, first, server), 60)
+        # The disk that is a copy moves on while the guest runs, and is complete after a new start.
+        compute.live_migrate_server(server.id, host=None, block_migration="auto")
+        moved(cloud, server, first)
+        compute.reboot_server(server.id, "HARD")
+        settled(tenant, server, "ACTIVE")
+        tenant.reachable(address)
+        assert read(tenant, address) == "root" and read(tenant, address, disk="vdb") == "data"
+        assert [image for image in cloud.admin.image.images(is_hidden=True) if "cold" in (image.name or "")] == []
+        listed = cloud.osctl("server", "migration", "list", "--os-cloud", "wolke-admin", server.id).stdout
+        assert "confirmed" in listed and "reverted" in listed
+        cloud.osctl("doctor")
+    finally:
+        tenant.api.compute.delete_server(server.id)
+        tenant.api.compute.wait_for_delete(server)
+        compute.delete_flavor(made.id)
+
+
+def test_a_resize_grows_the_disk_on_another_host(cloud, tenant, flavor):  # noqa: F811
+    compute = cloud.admin.compute
+    server = tenant.create_server("grown")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    write(tenant, address, "kept")
+    first = host(cloud, server)
+    service = next(s for s in compute.services() if s.host == first and s.binary == "nova-compute")
+    # So the scheduler has no room there for the new flavor.
+    compute.disable_service(service, first, "nova-compute")
+    try:
+        tenant.api.compute.resize_server(server.id, flavor.id)
+        settled(tenant, server, "VERIFY_RESIZE")
+        assert host(cloud, server) == other(cloud, first)
+        tenant.reachable(address)
+        assert read(tenant, address) == "kept" and size(tenant, address) == 2 << 30
+        tenant.api.compute.revert_server_resize(server.id)
+        settled(tenant, server, "ACTIVE")
+        tenant.reachable(address)
+        assert host(cloud, server) == first and read(tenant, address) == "kept" and size(tenant, address) == 1 << 30
+    finally:
+        compute.enable_service(service, first, "nova-compute")
 
 
 def test_hosts_of_an_aggregate_share_a_processor(cloud, tenant):

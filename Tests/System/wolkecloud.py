@@ -111,11 +111,14 @@ class Cloud:
     # What a tenant never sees
 
     def libvirt_domains(self):
-        names = set()
-        for directory in (self.state, self.state / "host-2"):
-            uri = f"qemu:///system?socket={directory}/libvirt/run/libvirt-sock"
-            names.update(run("virsh", "-c", uri, "list", "--all", "--uuid").split())
-        return names
+        """The domains of both hosts, also those that are off."""
+        return {domain for second in (False, True) for domain in self.domains_of(second, "--all")}
+
+    def domains_of(self, second, *options):
+        """The domains of host-2, or of the machine itself."""
+        directory = self.state / "host-2" if second else self.state
+        uri = f"qemu:///system?socket={directory}/libvirt/run/libvirt-sock"
+        return set(run("virsh", "-c", uri, "list", "--uuid", *options).split())
 
     def northbound(self):
         return run("ovsdb-client", "dump", f"unix:{self.state}/ovn/run/nb.sock", "OVN_Northbound")
@@ -181,14 +184,14 @@ class Tenant:
             network.add_interface_to_router(router, subnet_id=subnet.id)
         return self._network
 
-    def create_server(self, name, wait_until_active=True, image=True, **extra):
-        """Requests a server; `networks` and `security_groups` are the tenant's unless given."""
+    def create_server(self, name, wait_until_active=True, image=True, flavor=None, **extra):
+        """Requests a server; the flavor (an id), `networks` and `security_groups` are the tenant's unless given."""
         extra.setdefault("networks", [{"uuid": self.network().id}])
         extra.setdefault("security_groups", [{"name": self.group().name}])
         if image:
             extra["image_id"] = self.api.image.find_image("guest", ignore_missing=False).id
         server = self.api.compute.create_server(
-            name=name, flavor_id=self.api.compute.find_flavor("m1.nano").id, key_name="key", **extra)
+            name=name, flavor_id=flavor or self.api.compute.find_flavor("m1.nano").id, key_name="key", **extra)
         return self.active(server) if wait_until_active else server
 
     def active(self, server):

@@ -119,7 +119,7 @@ settings = {
     "compute-feature-enabled": {
         "console_output": True, "config_drive": True, "interface_attach": True, "pause": True, "suspend": True,
         "resize": True, "rescue": True, "stable_rescue": True, "shelve": True, "snapshot": True,
-        "live_migration": host_count > 1, "block_migration_for_live_migration": host_count > 1, "cold_migration": False, "vnc_console": True, "serial_console": True,
+        "live_migration": host_count > 1, "block_migration_for_live_migration": host_count > 1, "cold_migration": host_count > 1, "vnc_console": True, "serial_console": True,
         "spice_console": False, "personality": False, "swap_volume": False, "change_password": False,
         "attach_encrypted_volume": False, "volume_multiattach": False,
         "volume_backed_live_migration": host_count > 1, "unified_limits": False,

@@ -138,13 +138,14 @@ struct DoctorCommand: AsyncParsableCommand {
         return try await look(database).filter { before.contains([$0.rule, $0.subject]) }
     }
 
-    /// The inspections of the database, and the rule about releases.
-    private static let ruleCount = Inspection.all.count + 1
+    /// The inspections of the database, and the rules about releases and moves.
+    private static let ruleCount = Inspection.all.count + 2
 
     /// Runs all inspections in one snapshot.
     private func look(_ database: Database) async throws -> [Finding] {
         try await database.snapshot { connection in
             try Inspection.all.flatMap { try $0.findings(connection) } + ReleaseFindings.look(connection)
+                + MoveFindings.look(connection)
         }
     }
 

@@ -63,15 +63,6 @@ extension ServerRequest {
         try settleDevices()
     }
 
-    /// What is stored of the devices. The local root disk is the last one, if it has a tag.
-    package var deviceDocuments: [JSONValue] {
-        let root: [JSONValue] =
-            rootTag.map { tag in
-                [["source": "image", "destination": "local", "boot_index": 0, "uuid": JSONValue(imageID), "tag": .string(tag)]]
-            } ?? []
-        return devices.map(\.document) + root
-    }
-
     private static func plainName(_ name: String) -> String { name.hasPrefix("/dev/") ? String(name.dropFirst(5)) : name }
 
     /// Takes the disks that the flavor gives every server out of the devices.

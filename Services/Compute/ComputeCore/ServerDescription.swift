@@ -98,6 +98,10 @@ package struct ServerDescription: Sendable {
     package var imageProperties: TextMap
     package var rescue: ServerSpec.Rescue?
     package var keepsDisks: Bool
+    /// Whether the local root disk has no image below it.
+    package var rootIsCopy = false
+    /// Images with the content of disks that the server had on another host.
+    package var diskSources: [ServerSpec.DiskSource] = []
     package var metadata: JSONObject
     package var userData: String?
     /// Files to start with.
@@ -171,7 +175,8 @@ extension ServerDescription {
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,
             // What is to be absent has no jobs.
             jobs: jobs.isEmpty || power == .absent || power == .expected ? nil : jobs, floatingIPs: ports.flatMap(\.floatingIPs),
-            securityGroups: ports.flatMap(\.securityGroups).uniqued, processorDefinitions: processorDefinitions)
+            securityGroups: ports.flatMap(\.securityGroups).uniqued, isHardwareChecked: flavor.isHardwareChecked,
+            diskSources: diskSources.isEmpty ? nil : diskSources, processorDefinitions: processorDefinitions)
     }
 
     /// A server that is rescued by another system in its first disk's place has no volumes meanwhile.
@@ -198,7 +203,9 @@ extension ServerDescription {
                 ["type": "nic", "bus": "pci", "mac": .string(port.mac), "tags": [.string(tag)]]
             }
         }
-        let bus = GuestHardware(specs: [:], properties: imageProperties.texts).diskBus?.rawValue ?? "virtio"
+        let hardware = GuestHardware(
+            specs: [:], properties: imageProperties.texts, isChecked: flavor.isHardwareChecked ?? false)
+        let bus = hardware.diskBus?.rawValue ?? "virtio"
         let disks = presentVolumes.compactMap { volume in
             volume.tag.map { tag -> JSONValue in
                 ["type": "disk", "bus": .string(bus), "serial": .string(volume.volumeID), "tags": [.string(tag)]]

@@ -56,8 +56,13 @@ extension DesiredServer {
             try DesiredImage(image, project: spec.projectID, user: spec.userID, form.inner("image"))
         }
         imageProperties = (image?.properties ?? [:]).merging(spec.imageProperties?.texts ?? [:]) { $1 }
+        isHardwareChecked = spec.isHardwareChecked ?? false
         rescue = try spec.rescue.map { (rescue) throws(FormError) in try DesiredRescue(rescue, of: spec, form.inner("rescue")) }
         keepsDisks = spec.keepsDisks ?? false
+        let sources = try form.list("disk_sources", spec.diskSources ?? []) { (source, form) throws(FormError) in
+            (source.disk, try DesiredImage(source.image, project: spec.projectID, user: spec.userID, form.inner("image")))
+        }
+        diskSources = Dictionary(sources) { $1 }
         self.volumes = volumes
         self.ports = ports
         (metadata, networkData) = (spec.metadata, spec.networkData)
@@ -134,11 +139,15 @@ extension DesiredVolume {
         let name = volume.device.hasPrefix("/dev/") ? String(volume.device.dropFirst(5)) : volume.device
         guard name.hasPrefix("vd"), (3...4).contains(name.utf8.count), name.utf8.dropFirst(2).allSatisfy({ (97...122).contains($0) })
         else { throw form.wrong("device", "must be a virtio disk name such as vdb") }
-        let inner = form.inner("connection")
-        let connection = try FormError.wrap(inner.path) { try volume.connection.read() }
         self.init(
             volumeID: try form.uuid("volume_id", volume.id), attachmentID: volume.attachmentID, device: name,
-            bootIndex: volume.bootIndex, connection: try VolumeConnection(connection, inner))
+            bootIndex: volume.bootIndex, connection: try DesiredVolume.connection(volume, form))
+    }
+
+    /// How a host reaches the volume.
+    static func connection(_ volume: ServerSpec.Volume, _ form: FormRules = FormRules("volume")) throws(FormError) -> VolumeConnection {
+        let inner = form.inner("connection")
+        return try VolumeConnection(try FormError.wrap(inner.path) { try volume.connection.read() }, inner)
     }
 }
 

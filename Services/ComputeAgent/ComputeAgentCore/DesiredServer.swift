@@ -137,10 +137,15 @@ package struct DesiredServer: Sendable, Hashable {
     package let image: DesiredImage?
     /// Text properties of the image, or of the image from which the boot volume was created.
     package let imageProperties: [String: String]
+    /// Whether the guest hardware that both ask for was checked.
+    package let isHardwareChecked: Bool
     /// Nil for a server that boots its own system.
     package let rescue: DesiredRescue?
     /// Whether copies of disks that a resize has changed are kept for its reversal.
+    /// With `absent`: whether the disks stay.
     package let keepsDisks: Bool
+    /// The images with the content of disks that the server had on another host.
+    package let diskSources: [ServerSpec.LocalDisk: DesiredImage]
     package let volumes: [DesiredVolume]
     package let ports: [DesiredPort]
     /// The complete `meta_data.json`.
@@ -166,10 +171,15 @@ package struct DesiredServer: Sendable, Hashable {
 
 extension DesiredServer {
     /// What its flavor and image choose.
-    package var hardware: GuestHardware { GuestHardware(specs: extraSpecs, properties: imageProperties) }
+    package var hardware: GuestHardware {
+        GuestHardware(specs: extraSpecs, properties: imageProperties, isChecked: isHardwareChecked)
+    }
 
     /// Whether the root disk is a local file based on the image and not a volume.
     package var hasLocalRoot: Bool { image != nil && !volumes.contains { $0.bootIndex == 0 } }
+
+    /// What a local root disk is made of.
+    package var rootSource: DesiredImage? { diskSources[.root] ?? image }
 
     /// The job that takes the guest to another host; nil if it stays.
     package var move: ServerJob? { jobs.first { $0.migration != nil && $0.kind == ServerJob.migrate } }

@@ -8,8 +8,13 @@ package struct LocalJob: Sendable, Hashable {
     /// The error for operators, and the one for the server's owner.
     package var error: String?
     package var reason: String?
+    /// The last phase, as the report has it.
+    package var phase: String?
 
-    package init(id: String, state: ServerJobReport.State = .running, error: String? = nil, reason: String? = nil) {
+    package init(
+        id: String, state: ServerJobReport.State = .running, error: String? = nil, reason: String? = nil, phase: String? = nil
+    ) {
+        self.phase = phase
         self.id = id
         self.state = state
         self.error = error
@@ -17,14 +22,18 @@ package struct LocalJob: Sendable, Hashable {
     }
 
     var document: JSONValue {
-        ["id": .string(id), "state": .string(state.rawValue), "error": JSONValue(error), "reason": JSONValue(reason)]
+        [
+            "id": .string(id), "state": .string(state.rawValue), "error": JSONValue(error), "reason": JSONValue(reason),
+            "phase": JSONValue(phase),
+        ]
     }
 
     init(_ fields: FieldReader) throws(FormError) {
         let state = try fields.text("state")
         guard let known = ServerJobReport.State(rawValue: state) else { throw fields.wrong("state", "is \"\(state)\"") }
         self.init(
-            id: try fields.text("id"), state: known, error: try fields.optionalText("error"), reason: try fields.optionalText("reason"))
+            id: try fields.text("id"), state: known, error: try fields.optionalText("error"), reason: try fields.optionalText("reason"),
+            phase: try fields.optionalText("phase"))
     }
 }
 

@@ -35,6 +35,8 @@ package struct LocalServerRecord: Sendable, Hashable {
     package var jobs: [LocalJob] = []
     /// The host's processors that belong to the server alone, by virtual processor.
     package var pins: [Int] = []
+    /// Whether the disks of a server that has moved are still here.
+    package var hasKeptDisks = false
 
     package init(serverID: String) { self.serverID = serverID }
 
@@ -54,7 +56,8 @@ package struct LocalServerRecord: Sendable, Hashable {
                 pluggedPorts.map {
                     ["id": .string($0.id), "tap": .string($0.tap), "network_id": .string($0.networkID)]
                 }),
-            "jobs": .array(jobs.map(\.document)), "pins": .array(pins.map { JSONValue($0) }), "desired": desired?.source ?? .null,
+            "jobs": .array(jobs.map(\.document)), "pins": .array(pins.map { JSONValue($0) }),
+            "kept_disks": .bool(hasKeptDisks), "desired": desired?.source ?? .null,
         ])
     }
 
@@ -78,6 +81,7 @@ package struct LocalServerRecord: Sendable, Hashable {
         jobs = try fields.list("jobs") { (job) throws(FormError) in try LocalJob(job) }
         // Earlier agents wrote none.
         pins = (fields.object["pins"]?.arrayValue ?? []).compactMap(\.intValue)
+        hasKeptDisks = fields.object["kept_disks"]?.boolValue ?? false
         if let value = fields.object["desired"], !value.isNull { desired = try DesiredServer.decode(value) }
     }
 }

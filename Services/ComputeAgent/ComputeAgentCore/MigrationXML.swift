@@ -65,13 +65,16 @@ package struct MigrationXML: Sendable {
             result.children = result.children.map { $0.name == "backingStore" ? below($0, backing) : $0 }
             return result
         }
-        let connection = try volume.connection.read()
+        let connection = try DesiredVolume.connection(volume)
         var result = disk
         result.children = disk.children.map { child in
             guard child.name == "source" else { return child }
-            if let path = connection.path { return XMLTree("source", ["file": path]) }
-            guard let host = connection.host, let port = connection.port, let export = connection.export else { return child }
-            return XMLTree("source", ["protocol": "nbd", "name": export], [XMLTree("host", ["name": host, "port": String(port)])])
+            // The connection of this host is never a substitute: there it may lead to something else.
+            switch connection {
+            case .file(let path, _, _): return XMLTree("source", ["file": path])
+            case .nbd(let host, let port, let export):
+                return XMLTree("source", ["protocol": "nbd", "name": export], [XMLTree("host", ["name": host, "port": String(port)])])
+            }
         }
         return result
     }

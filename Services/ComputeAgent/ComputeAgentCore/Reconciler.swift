@@ -64,7 +64,7 @@ package enum Reconciler {
         // The guest may already run elsewhere: the control plane decides where it belongs, and then takes the job away.
         if isLeaving(desired, record) { return [] }
         switch desired.power {
-        case .absent: return hasArrived(desired, observed) ? [] : remove(observed, record)
+        case .absent: return hasArrived(desired, observed) ? [] : remove(observed, record, keepsDisks: desired.keepsDisks)
         case .expected: return expect(desired, observed, record, lostPorts)
         case .running, .paused:
             guard let observed, observed.power != .shutoff else {
@@ -112,15 +112,15 @@ package enum Reconciler {
         return actions + [.plug(desired.ports)]
     }
 
-    private static func remove(_ observed: ObservedDomain?, _ record: LocalServerRecord) -> [AgentAction] {
-        if record.isGone, observed == nil { return [] }
+    private static func remove(_ observed: ObservedDomain?, _ record: LocalServerRecord, keepsDisks: Bool) -> [AgentAction] {
+        if record.isGone, observed == nil { return record.hasKeptDisks && !keepsDisks ? [.removeFiles] : [] }
         var actions: [AgentAction] = []
         if let observed {
             if observed.power != .shutoff { actions.append(.destroy) }
             actions.append(.undefine)
         }
         if !record.pluggedPorts.isEmpty { actions.append(.unplug(record.pluggedPorts)) }
-        return actions + [.removeFiles]
+        return keepsDisks ? actions : actions + [.removeFiles]
     }
 
     private static func start(

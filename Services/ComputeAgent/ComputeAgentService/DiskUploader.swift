@@ -5,7 +5,7 @@ import Kernel
 import Logging
 import Synchronization
 
-/// The job `upload-disk`: copies a server's root disk as it is at one moment, and uploads the copy as the data of an image.
+/// The job `upload-disk`: copies a server's disk as it is at one moment, and uploads the copy as the data of an image.
 struct DiskUploader: Sendable {
     let tools: ServerTools
 
@@ -25,7 +25,10 @@ struct DiskUploader: Sendable {
     func run(
         _ id: String, _ upload: ServerJob.DiskUpload, of server: DesiredServer, _ progress: @escaping @Sendable (Phase, Int) async -> Void
     ) async throws {
-        guard server.hasLocalRoot else { throw PermanentFailure("the server has no local root disk") }
+        switch upload.disk ?? .root {
+        case .root: guard server.hasLocalRoot else { throw PermanentFailure("the server has no local root disk") }
+        case .ephemeral: guard server.ephemeralGiB > 0 else { throw PermanentFailure("the server has no ephemeral disk") }
+        }
         let path = tools.disks.files(server.id).copy(id)
         try await clear(id, upload, serverID: server.id)
         try await repeating(DiskUploader.copyAttempts) {
@@ -67,7 +70,10 @@ struct DiskUploader: Sendable {
         _ progress: @Sendable (Int) async -> Void
     ) async throws {
         try await clear(id, upload, serverID: server.id)
-        if try await !tools.domains.backUp(server.id, into: path, quiesce: upload.quiesce, progress) {
+        if upload.disk == .ephemeral {
+            // Only of servers that are off; a running guest's QEMU holds a lock on the disk, and the copy fails.
+            try await tools.disks.copyEphemeral(server, to: path)
+        } else if try await !tools.domains.backUp(server.id, into: path, quiesce: upload.quiesce, progress) {
             // Where the guest has been started meanwhile, its QEMU holds a lock on the disk, and the copy fails.
             try await tools.disks.copyRoot(server, to: path)
         }

@@ -31,9 +31,59 @@ package final class MoveControl: Sendable {
     var completes: Bool { state.withLock { $0.completes } }
 }
 
+/// Limits the number of guests that leave the host at the same time. Those that wait can be told to stay.
+actor MoveSlots {
+    private let width: Int
+    private var waiting: [Int] = []
+    private var next = 0
+    private var used = 0
+
+    init(width: Int) { self.width = max(1, width) }
+
+    /// Runs `body` when it is its turn.
+    ///
+    /// - Throws: `PermanentFailure` if the guest shall stay; `CancellationError`.
+    nonisolated func run<Value: Sendable>(
+        unless control: MoveControl, _ time: any TimeSource, _ body: @Sendable () async -> Value
+    ) async throws -> Value {
+        let ticket = await draw()
+        do {
+            while await !enter(ticket) {
+                guard !control.isCancelled else { throw PermanentFailure("the migration was aborted") }
+                try await time.sleep(for: DomainDriver.movePoll)
+            }
+        } catch {
+            await giveUp(ticket)
+            throw error
+        }
+        let value = await body()
+        await leave()
+        return value
+    }
+
+    private func draw() -> Int {
+        next += 1
+        waiting.append(next)
+        return next
+    }
+
+    private func enter(_ ticket: Int) -> Bool {
+        guard used < width, waiting.first == ticket else { return false }
+        waiting.removeFirst()
+        used += 1
+        return true
+    }
+
+    private func giveUp(_ ticket: Int) { waiting.removeAll { $0 == ticket } }
+
+    private func leave() { used -= 1 }
+}
+
 /// Guests that move to other hosts while they run.
 extension DomainDriver {
-    private static let movePoll = Duration.milliseconds(500)
+    static let movePoll = Duration.milliseconds(500)
+    /// Failures in succession, not of the connection, after which a move that an earlier process began is given up.
+    private static let watchFailuresMax = 20
 
     /// Where other hosts send a guest that this host expects.
     ///
@@ -68,11 +118,14 @@ extension DomainDriver {
         move.disks = try definition.copiedDisks(xml)
         (move.connections, move.slowsDown) = (moves.connections, moves.slowsDown)
         (move.allowsPostCopy, move.encrypts) = (moves.allowsPostCopy, moves.encrypts)
-        let watch = Task { try await self.follow(serverID, control, progress, begins: true) }
-        let outcome: Result<Void, any Error>
-        do { outcome = .success(try await hypervisor.move(serverID, move)) } catch { outcome = .failure(error) }
-        watch.cancel()
-        _ = await watch.result
+        let outcome = try await slots.run(unless: control, ambient.time) { [move] in
+            let watch = Task { try await self.follow(serverID, control, progress, begins: true) }
+            let outcome: Result<Void, any Error>
+            do { outcome = .success(try await hypervisor.move(serverID, move)) } catch { outcome = .failure(error) }
+            watch.cancel()
+            _ = await watch.result
+            return outcome
+        }
         guard case .failure(let error) = outcome else { return }
         try await requireGone(
             serverID, cause: control.isCancelled ? PermanentFailure("the migration was aborted", details: "\(error)") : error)
@@ -85,17 +138,26 @@ extension DomainDriver {
         _ serverID: String, _ control: MoveControl, _ progress: @Sendable (MigrationProgress) async -> Void, begins: Bool = false
     ) async throws {
         var isForced = false
+        var failures = 0
         while true {
-            if let state = try await hypervisor.moveState(serverIfThere: serverID) {
-                await progress(state.progress)
-                if control.isCancelled {
-                    try await hypervisor.abortMove(serverID)
-                } else if control.completes, !isForced {
-                    isForced = true
-                    await force(serverID)
+            do {
+                if let state = try await hypervisor.moveState(serverIfThere: serverID) {
+                    await progress(state.progress)
+                    if control.isCancelled {
+                        try await hypervisor.abortMove(serverID)
+                    } else if control.completes, !isForced {
+                        isForced = true
+                        await force(serverID)
+                    }
+                } else if !begins {
+                    return
                 }
-            } else if !begins {
-                return
+                failures = 0
+            } catch let error as LibvirtError {
+                // The move goes on without this process, and an abort must still reach it.
+                failures += 1
+                log.info("a move cannot be watched; it will be retried", metadata: ["server": "\(serverID)", "error": "\(error)"])
+                guard begins || error.isConnectionFailure || failures < DomainDriver.watchFailuresMax else { throw error }
             }
             try await ambient.time.sleep(for: DomainDriver.movePoll)
         }
@@ -113,6 +175,11 @@ extension DomainDriver {
         } catch {
             log.notice("a move is not forced to its end", metadata: ["server": "\(serverID)", "error": "\(error)"])
         }
+    }
+
+    /// Whether the guest certainly runs here. One that libvirt has paused in the last phase may run elsewhere.
+    func isRunning(_ serverID: String) async -> Bool {
+        do { return try await hypervisor.domain(serverID).map { [.running, .blocked].contains($0.state) } ?? false } catch { return false }
     }
 
     /// - Parameter cause: why the move ended.

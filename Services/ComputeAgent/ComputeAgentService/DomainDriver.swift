@@ -8,6 +8,7 @@ package struct DomainDriver: Sendable {
     let hypervisor: any HypervisorDriver
     let options: DomainOptions
     let moves: MoveOptions
+    let slots: MoveSlots
     let disks: ServerDisks
     let ambient: Ambient
     private let shutdownTimeout: Duration
@@ -23,6 +24,7 @@ package struct DomainDriver: Sendable {
         shutdownTimeout: Duration, moves: MoveOptions = MoveOptions(), log: Logger
     ) {
         self.moves = moves
+        slots = MoveSlots(width: moves.parallel)
         self.hypervisor = hypervisor
         self.options = options
         self.disks = disks

@@ -3,18 +3,32 @@ import ComputeAgentCore
 import DiskTool
 import Kernel
 
-/// Complete copies of root disks.
+/// Complete copies of disks.
 extension ServerDisks {
+    /// Copies the ephemeral disk of a guest that does not run to a new file.
+    ///
+    /// - Throws: as `copyRoot`.
+    func copyEphemeral(_ server: DesiredServer, to target: String) async throws {
+        let path = files(server.id).ephemeral
+        let size = try await threads.run { try ServerDisks.size(of: path) }
+        guard let size, size <= server.ephemeralGiB * ServerDisks.gib else {
+            throw PermanentFailure("the server's ephemeral disk is \(size == nil ? "missing on its host" : "damaged")")
+        }
+        try await copy([DiskSource(path: path, driver: .qcow2)], to: target, size: size)
+    }
+
+    private static func size(of path: String) throws -> Int? {
+        guard let length = Files.size(path) else { return nil }
+        return OwnDisk.virtualSize(prefix: try Files.read(path, offset: 0, count: min(length, OwnDisk.prefixLength)))
+    }
+
     /// Copies the root disk of a guest that does not run, with what its image has, to a new file.
     ///
     /// - Throws: `PermanentFailure` if the disk is missing or not what it was made as; `CommandError`, `FileError`.
     func copyRoot(_ server: DesiredServer, to target: String) async throws {
         let root = files(server.id).root
         let backing = try await backing(server)
-        let size = try await threads.run { () -> Int? in
-            guard let length = Files.size(root) else { return nil }
-            return OwnDisk.virtualSize(prefix: try Files.read(root, offset: 0, count: min(length, OwnDisk.prefixLength)))
-        }
+        let size = try await threads.run { try ServerDisks.size(of: root) }
         // The header is read from a file that a compromised QEMU could have changed.
         guard let size, size <= ServerDisks.largestRoot(server) else {
             throw PermanentFailure(size == nil ? "the server's root disk is missing on its host" : "the server's root disk is damaged")

@@ -1,5 +1,6 @@
 import Commands
 package import ComputeAgentCore
+import Contracts
 import DiskTool
 import Glibc
 import ImageFormat
@@ -41,8 +42,11 @@ package struct ServerDisks: Sendable {
 
     /// Fetches what `provision` will need from elsewhere.
     package func prepare(_ server: DesiredServer) async throws {
-        if let image = server.image, server.hasLocalRoot, !Files.exists(files(server.id).root) {
+        if let image = server.rootSource, server.hasLocalRoot, !Files.exists(files(server.id).root) {
             _ = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
+        }
+        if let image = server.diskSources[.ephemeral], server.ephemeralGiB > 0, !Files.exists(files(server.id).ephemeral) {
+            _ = try await images.ensure(image, largest: server.ephemeralGiB * ServerDisks.gib)
         }
         if let rescue = server.rescue, !Files.exists(files(server.id).rescue) { _ = try await rescueImage(rescue) }
     }
@@ -53,10 +57,13 @@ package struct ServerDisks: Sendable {
     package func provision(_ server: DesiredServer, refreshConfigDrive: Bool) async throws {
         let files = files(server.id)
         try await threads.run { try Files.makePassableDirectory(files.directory) }
-        if let image = server.image, server.hasLocalRoot, !Files.exists(files.root) {
+        if let image = server.rootSource, server.hasLocalRoot, !Files.exists(files.root) {
             let cached = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
             let size = try ServerDisks.rootSize(server, cached)
-            if image.isCopied {
+            if image.isCopied, server.power == .expected {
+                // The content comes from the other host.
+                try await create(files.root, size: size)
+            } else if image.isCopied {
                 try await copy(cached, to: files.root, size: size)
             } else {
                 try await create(files.root, size: size, backing: cached)
@@ -71,7 +78,12 @@ package struct ServerDisks: Sendable {
             try await threads.run { try Files.remove(files.rescue) }
         }
         if server.ephemeralGiB > 0, !Files.exists(files.ephemeral) {
-            try await create(files.ephemeral, size: server.ephemeralGiB * ServerDisks.gib)
+            let size = server.ephemeralGiB * ServerDisks.gib
+            if let image = server.diskSources[.ephemeral] {
+                try await copy(try await images.ensure(image, largest: size), to: files.ephemeral, size: size)
+            } else {
+                try await create(files.ephemeral, size: size)
+            }
         }
         if server.swapMiB > 0, !Files.exists(files.swap) { try await create(files.swap, size: server.swapMiB << 20) }
         if server.configDrive, refreshConfigDrive || !Files.exists(files.configDrive) {

@@ -191,6 +191,8 @@ package actor ServerFleet {
         for (id, worker) in workers {
             let record = await worker.current
             if let since = record.goneSince, record.desired == nil {
+                // The record says whose disks they are.
+                if record.hasKeptDisks { continue }
                 if tools.ambient.now - since > ServerFleet.goneRetention { try await removeGoneServer(id) }
                 continue
             }

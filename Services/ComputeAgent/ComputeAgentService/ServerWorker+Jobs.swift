@@ -77,9 +77,11 @@ extension ServerWorker {
         }
     }
 
-    private func end(_ id: String, _ state: ServerJobReport.State, error: String? = nil, reason: String? = nil) async {
+    private func end(
+        _ id: String, _ state: ServerJobReport.State, error: String? = nil, reason: String? = nil, phase: String? = nil
+    ) async {
         guard let index = record.jobs.firstIndex(where: { $0.id == id }) else { return }
-        record.jobs[index] = LocalJob(id: id, state: state, error: error, reason: reason)
+        record.jobs[index] = LocalJob(id: id, state: state, error: error, reason: reason, phase: phase)
         runningJobs[id] = nil
         do { try await save() } catch {
             // Reported nevertheless: at worst a restarted agent does the job again.
@@ -104,7 +106,10 @@ extension ServerWorker {
         } catch {
             guard !isStopping else { return }
             tools.log.warning("a guest did not leave", metadata: ["server": "\(serverID)", "job": "\(id)", "error": "\(error)"])
-            await end(id, .failed, error: "\(error)", reason: FailureWords.words(error, during: "moving it to another host"))
+            let stays = await tools.domains.isRunning(serverID)
+            await end(
+                id, .failed, error: "\(error)", reason: FailureWords.words(error, during: "moving it to another host"),
+                phase: stays ? ServerJobReport.stayed : nil)
         }
     }
 
@@ -121,7 +126,8 @@ extension ServerWorker {
         return record.jobs.map { job in
             let running = runningJobs[job.id]
             var report = ServerJobReport(
-                id: job.id, state: job.state, phase: running?.phase, progress: running?.progress ?? (job.state == .done ? 100 : 0),
+                id: job.id, state: job.state, phase: running?.phase ?? job.phase,
+                progress: running?.progress ?? (job.state == .done ? 100 : 0),
                 error: job.error, reason: job.reason)
             report.migration = running?.move?.progress
             return report

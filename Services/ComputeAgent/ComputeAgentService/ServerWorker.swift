@@ -265,6 +265,7 @@ package actor ServerWorker {
         }
         if desired.power == .absent {
             if !record.isGone || record.desired != nil, record.generation == desired.generation {
+                record.hasKeptDisks = desired.keepsDisks
                 record.goneSince = record.goneSince ?? tools.ambient.now
                 record.appliedGeneration = -1
                 record.appliedPower = nil
@@ -289,6 +290,7 @@ package actor ServerWorker {
         if !leftByGuest, record.appliedGeneration != desired.generation || record.appliedPower != desired.power {
             record.appliedGeneration = desired.generation
             record.appliedPower = desired.power
+            record.hasKeptDisks = false
             try await save()
         }
         await report(
@@ -390,7 +392,7 @@ extension ServerWorker {
 
     /// A missing disk that existed before is an error; it is not replaced by an empty one.
     private func requireOwnDisk(_ desired: DesiredServer) throws {
-        guard record.appliedGeneration >= 0, desired.hasLocalRoot else { return }
+        guard record.appliedGeneration >= 0 || record.hasKeptDisks, desired.hasLocalRoot else { return }
         // A rebuild has deleted it.
         if let operation = desired.operation, operation.kind == .rebuild, operation.id != record.lastOperationID { return }
         guard Files.exists(tools.disks.files(serverID).root) else {

@@ -41,7 +41,8 @@ extension SchedulingRequest {
         let needs = try ServerNeeds(
             resources: asked.resources, requiredTraits: try SchedulingRequest.list(asked.requiredTraits, "required_traits"),
             forbiddenTraits: try SchedulingRequest.list(asked.forbiddenTraits, "forbidden_traits"),
-            extraSpecs: asked.flavorExtraSpecs.texts, imageProperties: asked.imageProperties.texts)
+            extraSpecs: asked.flavorExtraSpecs.texts, imageProperties: asked.imageProperties.texts,
+            isHardwareChecked: asked.isHardwareChecked)
         (requiredTraits, forbiddenTraits) = (needs.requiredTraits, needs.forbiddenTraits)
         (aggregateSpecs, architecture, hypervisorType) = (needs.aggregateSpecs, needs.architecture, needs.hypervisorType)
         resources = needs.resources.sorted { $0.key < $1.key }.map { ResourceAmount($0.key, $0.value) }

@@ -19,7 +19,8 @@ extension Servers {
         [
             Action<Start>.self, Action<Stop>.self, Action<Reboot>.self, Action<Pause>.self, Action<Unpause>.self,
             Action<Suspend>.self, Action<Resume>.self, Action<Lock>.self, Action<Unlock>.self, Action<Rebuild>.self,
-            Action<Resize>.self, Action<Rescue>.self, Action<Unrescue>.self, Migrate.self, Action<Evacuate>.self, Action<Shelve>.self,
+            Action<Resize>.self, Action<Rescue>.self, Action<Unrescue>.self, Migrate.self, Migrations.self, Action<Evacuate>.self,
+            Action<Shelve>.self,
             Action<Offload>.self, Action<Unshelve>.self,
         ]
     }

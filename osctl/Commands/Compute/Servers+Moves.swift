@@ -134,12 +134,9 @@ private struct LiveMove {
     /// A bar with the part that has been sent, and how long the rest takes at this rate.
     static func words(_ migration: JSONValue?, seconds: Double) -> String {
         guard let migration else { return "migrating" }
-        func sum(_ what: String) -> Int {
-            (migration["memory_\(what)_bytes"]?.intValue ?? 0) + (migration["disk_\(what)_bytes"]?.intValue ?? 0)
-        }
-        let (total, remaining) = (sum("total"), min(sum("total"), sum("remaining")))
+        let progress = MoveProgress(migration)
+        let (total, remaining, sent) = (progress.total, progress.remaining, progress.sent)
         guard total > 0 else { return migration["status"]?.stringValue ?? "migrating" }
-        let sent = total - remaining
         let width = 20
         let bar = String(repeating: "#", count: sent * width / total) + String(repeating: "-", count: width - sent * width / total)
         let rest = sent > 0 ? ", about \(Int(Double(remaining) * seconds / Double(sent)) + 1) s left" : ""

@@ -87,7 +87,7 @@ enum ServerFields {
         Field("image", .reference([.absolute("bookmark", "/images")], absent: ""), "t.image_id", versions: .through(97)),
         Field("image", .extendedReference([.absolute("bookmark", "/images")], absent: ""), imageWithProperties, versions: .from(98)),
         Field("flavor", .reference([.absolute("bookmark", "/flavors")]), "t.flavor->>'flavorid'", versions: .through(46)),
-        Field("flavor", .json, "t.flavor - 'flavorid'", versions: .from(47), shape: flavorShape),
+        Field("flavor", .json, "t.flavor - 'flavorid' - 'hardware_checked'", versions: .from(47), shape: flavorShape),
         Field("created", .timestamp, "t.created_at"), Field("updated", .timestamp, "t.updated_at"),
         Field("addresses", .json, addresses, shape: addressesShape), Field("accessIPv4", .text, "coalesce(t.access_ip_v4, '')"),
         Field("accessIPv6", .text, "coalesce(t.access_ip_v6, '')"), .links("servers"),

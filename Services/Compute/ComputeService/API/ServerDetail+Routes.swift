@@ -78,7 +78,7 @@ struct ServerDetailRoutes: Sendable {
     private func topology(_ context: RequestContext) async throws -> Response {
         let server = try await compute.authorizedServer(context).value
         let (flavor, properties) = try await compute.database.read { try ServerStore.hardware($0, of: server.id) }
-        let hardware = GuestHardware(specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts)
+        let hardware = GuestHardware(flavor, properties)
         let isDedicated = hardware.processorPolicy == .dedicated
         var nodes = hardware.nodes(vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
         if nodes.isEmpty, isDedicated { nodes = [NUMANode(processors: Array(0..<flavor.vcpus), memoryMiB: flavor.memoryMiB)] }

@@ -153,7 +153,10 @@ enum Observations {
     private static func elsewhere(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {
         if report.power == "absent" {
             try connection.execute(
-                "DELETE FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)")
+                """
+                DELETE FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)
+                    AND generation <= \(report.generation)
+                """)
             return false
         }
         return try removeStray(connection, server: report.serverID, host: report.host, ambient: ambient)

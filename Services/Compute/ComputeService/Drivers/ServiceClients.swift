@@ -215,10 +215,13 @@ struct RemoteNetwork: NetworkClient {
     }
 
     func bind(port id: String, host: String, as subject: ActingSubject) async throws {
+        let client = client.acting(for: subject)
         do {
-            try await client.acting(for: subject).post(.network, "/ports/\(id)/bindings", ["binding": ["host": .string(host)]])
+            try await client.post(.network, "/ports/\(id)/bindings", ["binding": ["host": .string(host)]])
         } catch let error as ResourceError where error.code == .conflict {
-            // An earlier attempt has bound it.
+            // An earlier attempt may have bound it; a port that is bound to no host is refused too.
+            let bindings = try await client.get(.network, "/ports/\(id)/bindings")["bindings"]?.arrayValue ?? []
+            guard bindings.contains(where: { $0["host"]?.stringValue == host }) else { throw error }
         }
     }
 

@@ -31,6 +31,8 @@ enum Arrivals {
         try DesiredState.publish(connection, server: server, ambient: ambient)
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
         (description.power, description.operation, description.jobs) = (.expected, nil, [])
+        // The disk there must have the layers of the one here, of which only the top one is sent.
+        if description.rootIsCopy { description.image?.isCopied = true }
         for index in description.volumes.indices {
             guard let info = connections[description.volumes[index].volumeID] else { continue }
             description.volumes[index].connection = Enclosed(document: info)

@@ -116,11 +116,11 @@ enum DesiredState {
     static func load(_ connection: Connection, where condition: SQL) throws -> [ServerDescription] {
         let rows = try connection.query(
             """
-            SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation, s.rescue, s.keeps_disks,
+            SELECT s.id, s.name, s.hostname, s.project_id, s.user_id, s.generation, s.epoch, s.power, s.operation, s.rescue,
+                s.keeps_disks, s.disk_sources, s.root_is_copy,
                 s.flavor, coalesce(s.root_image, s.image) AS image, \(ServerProperties.ofImage) AS image_properties, s.metadata,
                 s.user_data, s.personality, s.config_drive, s.guest_password, s.key_name, s.key_data, s.key_type, s.availability_zone,
-                s.launch_index,
-                (SELECT d->>'tag' FROM jsonb_array_elements(s.requested_devices) d WHERE d->>'destination' = 'local' LIMIT 1) AS root_tag,
+                s.launch_index, s.root_tag,
                 \(HostAggregateStore.processorDefinitions) AS processor_definitions,
                 EXISTS (SELECT 1 FROM server_interfaces i WHERE i.server_id = s.id) AS has_ports,
                 EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id) AS has_volumes,
@@ -148,6 +148,8 @@ enum DesiredState {
                 availabilityZone: try row.optionalString("availability_zone"),
                 launchIndex: try row.int("launch_index"), ports: ports[id] ?? [], volumes: volumes[id] ?? [],
                 jobs: jobs[id] ?? [])
+            description.rootIsCopy = try row.bool("root_is_copy")
+            description.diskSources = try row.optionalValue("disk_sources") ?? []
             description.keyType = try row.string("key_type")
             description.rootTag = try row.optionalString("root_tag")
             description.processorDefinitions = try row.optionalValue("processor_definitions")

@@ -26,7 +26,7 @@ struct EvacuateRequest {
         try MoveChecks.require(connection, id, without: [.tpm])
         let row = try connection.query(
             """
-            SELECT s.flavor, s.flavor_id, s.root_image, \(MoveChecks.hasLocalDisks) AS has_local_disks,
+            SELECT s.flavor, s.flavor_id, s.root_image, s.root_is_copy, \(MoveChecks.hasLocalDisks) AS has_local_disks,
                 EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up
             FROM servers s WHERE s.id = \(id)
             """)[0]
@@ -52,7 +52,9 @@ struct EvacuateRequest {
             connection, ServerEvacuation(compute).workflow, subject: id,
             frame: ServerEvacuation.Frame(
                 migration: migration, source: source, requested: host, power: isOff ? .shutoff : .running,
-                rootImage: try row.optionalJSON("root_image")), requestID: owner.requestID, ambient: compute.ambient)
+                formerPower: server.vmState == VMState.stopped.rawValue ? .shutoff : .running,
+                rootImage: try row.optionalJSON("root_image"), rootIsCopy: try row.bool("root_is_copy")
+            ), requestID: owner.requestID, ambient: compute.ambient)
     }
 
     private func requireTarget(_ host: String, _ id: String, _ source: String) throws {

@@ -92,20 +92,47 @@ struct MoveChecks {
     /// - Parameter keepsakes: those that this kind of move would lose.
     /// - Throws: 400 for a server that has one of them.
     static func require(_ connection: Connection, _ id: String, without keepsakes: Set<Keepsake>) throws {
-        let row = try connection.query(
-            "SELECT s.flavor, \(ServerProperties.ofImage) AS properties FROM servers s WHERE s.id = \(id)")[0]
-        let flavor: ServerFlavor = try row.value("flavor")
-        let properties: TextMap = try row.value("properties")
-        let hardware = GuestHardware(specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts)
-        let reason: String? =
-            if hardware.tpm != nil, keepsakes.contains(.tpm) {
-                "a trusted platform module, whose state is on its host"
-            } else if hardware.firmware == .uefi, keepsakes.contains(.firmware) {
-                "UEFI firmware, whose variables are on its host"
-            } else if hardware.processorPolicy == .dedicated, keepsakes.contains(.pins) {
-                "processors of its host for itself"
-            } else { nil }
-        if let reason { throw ResourceError.badRequest("Instance \(id) cannot leave its host: it has \(reason).") }
+        if let reason = try keepsake(connection, id, of: keepsakes) {
+            throw ResourceError.badRequest("Instance \(id) cannot leave its host: it has \(reason).")
+        }
+    }
+
+    private static func keepsake(_ connection: Connection, _ id: String, of keepsakes: Set<Keepsake>) throws -> String? {
+        let (flavor, properties) = try ServerStore.hardware(connection, of: id)
+        let hardware = GuestHardware(flavor, properties)
+        return if hardware.tpm != nil, keepsakes.contains(.tpm) {
+            "a trusted platform module, whose state is on its host"
+        } else if hardware.firmware == .uefi, keepsakes.contains(.firmware) {
+            "UEFI firmware, whose variables are on its host"
+        } else if hardware.processorPolicy == .dedicated, keepsakes.contains(.pins) {
+            "processors of its host for itself"
+        } else { nil }
+    }
+
+    /// Why a server that is off cannot move to another host, as a sentence; nil if it can.
+    func whatForbidsLeaving(_ server: ServerRecord) throws -> String? {
+        let source = server.host ?? ""
+        guard try Replicas.blockers(connection, of: MoveChecks.moves, compute.ambient).isEmpty else {
+            return "no server can move before the upgrade of the services is complete."
+        }
+        if let reason = try MoveChecks.keepsake(connection, server.id, of: [.firmware, .tpm]) {
+            return "instance \(server.id) cannot leave its host: it has \(reason)."
+        }
+        guard let row = try row(source), try row.bool("is_up") else { return "the host of instance \(server.id) is down." }
+        guard try unable(toKeep: server.id).contains(source) == false else {
+            return "the agent on the host of instance \(server.id) is of a release that would delete the server's disks."
+        }
+        return nil
+    }
+
+    /// Hosts that have not yet removed what they had of the server, and those whose agents do not know of disks that move.
+    func unable(toKeep id: String) throws -> [String] {
+        try connection.query(
+            """
+            SELECT host FROM server_absences WHERE server_id = \(id)
+            UNION SELECT host FROM hypervisors WHERE capabilities->>'release' IS NULL ORDER BY host
+            """
+        ).map { try $0.string("host") }
     }
 
     /// - Throws: 400 with everything that stands in the way of the server on this host, as far as it is known without it.

@@ -14,23 +14,20 @@ struct MigrateRequest {
     let owner: ServerOwner
     let host: String?
 
-    /// - Throws: 400 for a host that is not there, or a server that cannot be moved; 409 if its host is down.
+    /// - Throws: 400 for a host that is not there, or a server that cannot be moved; 409 if its host is down, or before the
+    ///   upgrade is complete.
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: "os_compute_api:os-migrate-server:migrate").id
         let source = server.host ?? ""
+        try MoveChecks.requireUpgraded(connection, compute.ambient)
         try MoveChecks.require(connection, id, without: [.firmware, .tpm])
         let row = try connection.query(
             """
-            SELECT s.flavor, s.flavor_id, s.power, EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
-                AND coalesce((s.flavor->>'ephemeral')::bigint, 0) = 0 AS on_volumes,
+            SELECT s.flavor, s.flavor_id, s.power,
                 EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up,
                 EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(host)) AS is_known
             FROM servers s WHERE s.id = \(id)
             """)[0]
-        guard try row.bool("on_volumes") else {
-            throw ResourceError.badRequest(
-                "Migration pre-check error: instance \(id) has local disks, and only servers whose disks are volumes can be moved.")
-        }
         guard try host == nil || row.bool("is_known") else {
             throw ResourceError.badRequest("Compute host \(host?.prefix(255) ?? "") could not be found.")
         }
@@ -39,6 +36,12 @@ struct MigrateRequest {
         }
         guard try row.bool("is_up") else {
             throw ResourceError.conflict("Migration pre-check error: the host of instance \(id) is down.")
+        }
+        let checks = MoveChecks(connection, compute)
+        if let reason = try checks.whatForbidsLeaving(server) { throw ResourceError.badRequest("Migration pre-check error: \(reason)") }
+        if let host, try checks.unable(toKeep: id).contains(host) {
+            throw ResourceError.conflict(
+                "Compute host \(host) has not yet removed what it had of instance \(id), or its agent is of an older release.")
         }
         let migration = compute.ambient.newUUID().description
         let flavor = try row.json("flavor")
@@ -58,7 +61,9 @@ struct MigrateRequest {
             connection, ServerMigration(compute).workflow, subject: id,
             frame: ServerMigration.Frame(
                 migration: migration, source: source, requested: host,
-                power: try row.string("power") == DesiredPower.shutoff.rawValue ? .shutoff : .running), requestID: owner.requestID,
+                power: try row.string("power") == DesiredPower.shutoff.rawValue ? .shutoff : .running,
+                disks: try DiskTransferSteps.plan(connection, server: id, as: owner.mover, ambient: compute.ambient)),
+            requestID: owner.requestID,
             ambient: compute.ambient)
     }
 }

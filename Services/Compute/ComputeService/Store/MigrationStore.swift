@@ -151,6 +151,39 @@ enum MigrationStore {
         try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
     }
 
+    /// Whether a host keeps the disks of a server that has left it, because the move can still be reverted.
+    static func canReturn(_ connection: Connection, server id: String, to host: String) throws -> Bool {
+        try !connection.query(
+            """
+            SELECT 1 AS one FROM server_migrations WHERE server_id = \(id) AND source_host = \(host) AND dest_host <> source_host
+                AND status = ANY(\(open)::text[])
+            """
+        ).isEmpty
+    }
+
+    /// Has the host that a server came from remove its disks; the move must have ended.
+    static func discardKept(_ connection: Connection, server id: String, on host: String, ambient: Ambient) throws {
+        try DesiredState.change(connection, server: id)
+        try Absences.order(connection, server: id, host: host, ambient: ambient)
+    }
+
+    /// Gives the server the other one of its two flavors, without telling its host. Does nothing if the server has the flavor.
+    static func swapFlavors(_ connection: Connection, server id: String, to flavor: String) throws {
+        try connection.execute(
+            """
+            UPDATE servers SET flavor = other_flavor, flavor_id = other_flavor_id, other_flavor = flavor, other_flavor_id = flavor_id
+            WHERE id = \(id) AND other_flavor_id = \(flavor) AND NOT deleted
+            """)
+    }
+
+    /// Gives the server the earlier one of its two flavors again.
+    static func returnFlavor(_ connection: Connection, server id: String, from flavor: String) throws {
+        let rows = try connection.query(
+            "SELECT other_flavor_id FROM servers WHERE id = \(id) AND flavor_id = \(flavor) AND other_flavor IS NOT NULL FOR UPDATE")
+        guard let earlier = try rows.first?.string("other_flavor_id") else { return }
+        try swapFlavors(connection, server: id, to: earlier)
+    }
+
     /// Whether a host has confirmed that it has the server no more, or the server is being deleted.
     static func isRemoved(_ connection: Connection, server id: String, from host: String) throws -> Bool {
         try connection.query(
@@ -182,7 +215,8 @@ enum MigrationStore {
         if let target = move.target, target != move.source {
             try Workflows.start(
                 connection, ServerMigration(compute).reversal, subject: id,
-                frame: .init(migration: move.migration, source: move.source, target: target, power: move.power),
+                frame: .init(
+                    migration: move.migration, source: move.source, target: target, power: move.power, oldFlavor: move.otherID),
                 requestID: context.requestID, ambient: compute.ambient)
         } else {
             try Workflows.start(
@@ -226,8 +260,12 @@ enum MigrationStore {
         try Workflows.start(
             connection, ServerResize(compute).confirmation, subject: move.migration, requestID: requestID, ambient: compute.ambient)
         try settle(connection, server: id, move)
-        // The host deletes the copies.
+        // The host deletes the copies; so does the one that the server came from.
         try DesiredState.change(connection, server: id, operation: .null)
         try DesiredState.publish(connection, server: id, ambient: compute.ambient)
+        if let target = move.target, target != move.source {
+            try connection.execute("UPDATE servers SET root_is_copy = image IS NOT NULL WHERE id = \(id)")
+            try discardKept(connection, server: id, on: move.source, ambient: compute.ambient)
+        }
     }
 }

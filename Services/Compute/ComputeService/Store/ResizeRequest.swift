@@ -20,9 +20,8 @@ struct ResizeRequest {
     /// - Throws: 400 for a flavor that the server cannot have, 403 (quota), in Compute's words.
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: "os_compute_api:servers:resize").id
-        guard compute.settings.resizesOnSameHost else {
-            throw ResourceError.badRequest(
-                "No valid host was found. Resizing on the same host is not allowed, and servers cannot be moved to another host.")
+        if !compute.settings.resizesOnSameHost, let reason = try MoveChecks(connection, compute).whatForbidsLeaving(server) {
+            throw ResourceError.badRequest("No valid host was found. Resizing on the same host is not allowed, and \(reason)")
         }
         let row = try connection.query(
             """
@@ -47,8 +46,9 @@ struct ResizeRequest {
             .check(disks: VolumeAttachmentStore.disks(connection, id, flavor: chosen.document))
         _ = try ServerNeeds(new, image, properties: properties)
         let migration = compute.ambient.newUUID().description
+        let target = compute.settings.resizesOnSameHost ? server.host : nil
         try MigrationStore.add(
-            connection, migration, of: server, type: "resize", target: server.host, old: try row.json("flavor"), new: chosen.document,
+            connection, migration, of: server, type: "resize", target: target, old: try row.json("flavor"), new: chosen.document,
             user: owner.user,
             project: owner.caller.projectID, now: compute.ambient.now)
         try connection.execute(
@@ -60,12 +60,30 @@ struct ResizeRequest {
         try ServerActions.begin(
             connection, server: id, action: "resize", event: ServerChange.resize.event, requestID: owner.requestID, user: owner.user,
             project: owner.caller.projectID, now: compute.ambient.now)
-        try Workflows.start(
-            connection, ServerResize(compute).workflow, subject: id,
-            frame: ServerResize.Frame(migration: migration, newFlavor: chosen.id), requestID: owner.requestID, ambient: compute.ambient)
+        try start(server, migration, newFlavor: chosen.id)
         // Last, because the quota's usage row serializes the requests of the project.
         let more = MigrationStore.excess(new, over: old)
         if !more.isEmpty { try compute.quota.reserve(connection, project: server.project, more) }
+    }
+
+    private func start(_ server: ServerRecord, _ migration: String, newFlavor: String) throws {
+        let move =
+            try MoveChecks(connection, compute).whatForbidsLeaving(server) == nil
+            ? ServerMigration.Frame(
+                migration: migration, source: server.host ?? "",
+                power: server.vmState == VMState.stopped.rawValue ? .shutoff : .running,
+                disks: try DiskTransferSteps.plan(connection, server: server.id, as: owner.mover, ambient: compute.ambient),
+                newFlavor: newFlavor) : nil
+        if compute.settings.resizesOnSameHost {
+            try Workflows.start(
+                connection, ServerResize(compute).workflow, subject: server.id,
+                frame: ServerResize.Frame(migration: migration, newFlavor: newFlavor, move: move), requestID: owner.requestID,
+                ambient: compute.ambient)
+        } else if let move {
+            try Workflows.start(
+                connection, ServerMigration(compute).workflow, subject: server.id, frame: move, requestID: owner.requestID,
+                ambient: compute.ambient)
+        }
     }
 
     /// - Parameter image: nil for a server on a volume.

@@ -20,6 +20,8 @@ struct ServerOwner: Sendable {
     var administrator: ActingSubject? { isAdmin ? asUser : nil }
     let requestID: String
     let caller: Caller
+    /// Whose images the copies of disks are while a server moves: of whoever asked for it, so that they count for their quota.
+    var mover: ActingSubject { .accepted(project: caller.projectID ?? project, user: caller.userID) }
     /// Whether policy lets the user choose addresses in a network of this project.
     let choosesAddress: @Sendable (_ networkProject: String) -> Bool
     /// Whether policy lets the user have a root disk whose size the image decides.
@@ -92,7 +94,7 @@ struct ServerCreation {
         try GuestHardware.check(specs: specs, properties: properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memory)
         try checkDisks(flavor, GuestHardware(specs: specs, properties: properties.texts))
         // Refuse early what the scheduler would refuse later.
-        _ = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: properties.texts)
+        _ = try ServerNeeds(resources: [:], extraSpecs: specs, imageProperties: properties.texts, isHardwareChecked: true)
         try checkZone()
         let key = try keyData()
         let group = try self.group()
@@ -192,7 +194,7 @@ struct ServerCreation {
                     id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
                     image_id, image, image_properties, key_name, key_data, key_type, user_data, personality,
                     config_drive, metadata, tags, pinned_zone,
-                    requested_host, scheduler_hints, group_id, requested_networks, requested_devices, security_groups,
+                    requested_host, scheduler_hints, group_id, requested_networks, requested_devices, root_tag, security_groups,
                     access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
                 VALUES (
                     \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
@@ -202,7 +204,7 @@ struct ServerCreation {
                     \(JSONValue.array(request.files.map(\.document)))::jsonb,
                     \(request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"), \(request.metadata)::jsonb,
                     \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
-                    \(group), \(networks)::jsonb, \(JSONValue.array(request.deviceDocuments))::jsonb,
+                    \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb, \(request.rootTag),
                     \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
                     \(index), \(reservation), \(now), \(now)))
             INSERT INTO server_actions (
@@ -269,6 +271,8 @@ struct ServerCreation {
                 "disk": JSONValue(try row.int("root_gb")), "ephemeral": JSONValue(try row.int("ephemeral_gb")),
                 "swap": JSONValue(try row.int("swap_mb")), "original_name": .string(try row.string("name")),
                 "flavorid": .string(try row.string("flavorid")), "extra_specs": try row.json("extra_specs"),
+                // Creation and resize check it.
+                "hardware_checked": true,
             ])
     }
 

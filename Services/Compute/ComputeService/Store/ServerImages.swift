@@ -96,7 +96,7 @@ enum ServerImages {
         ["instance_uuid": .string(server), "image_type": "backup", "backup_type": .string(type)]
     }
 
-    /// The root disk of a server that is made from an image of its own, which will be deleted.
+    /// A disk of a server that is made from an image of its own, which will be deleted.
     ///
     /// - Throws: `StepFailure` if the image is not there.
     static func rootDisk(_ connection: Connection, from id: String, project: String, user: String, images: ImageAccess) throws
@@ -104,7 +104,7 @@ enum ServerImages {
     {
         guard let image = try images.source(connection, id, project: project, user: user)?.image, image.status == "active",
             let format = image.diskFormat
-        else { throw StepFailure("The image \(id) of the shelved server does not exist or has no data.") }
+        else { throw StepFailure("The image \(id) of the server's disk does not exist or has no data.") }
         let needed = max(image.size ?? 0, image.virtualSize ?? 0)
         return ServerSpec.Image(
             id: id, checksum: image.checksum, hashAlgorithm: image.hashAlgorithm, contentHash: image.hashValue, diskFormat: format,

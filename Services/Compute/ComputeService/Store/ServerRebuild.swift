@@ -72,8 +72,10 @@ struct ServerRebuild {
         try GuestHardware(specs: specs, properties: image.properties.texts).check(disks: VolumeAttachmentStore.disks(connection, server))
         let earlier: TextMap = try row.value("image_properties")
         let claim = ["VCPU": flavor.vcpus]
-        let old = try ServerNeeds(resources: claim, extraSpecs: specs, imageProperties: earlier.texts)
-        let new = try ServerNeeds(resources: claim, extraSpecs: specs, imageProperties: image.properties.texts)
+        let old = try ServerNeeds(
+            resources: claim, extraSpecs: specs, imageProperties: earlier.texts, isHardwareChecked: flavor.isHardwareChecked)
+        let new = try ServerNeeds(
+            resources: claim, extraSpecs: specs, imageProperties: image.properties.texts, isHardwareChecked: true)
         guard new.without(try hostTraits(row)).isMet(where: old) else {
             throw ResourceError.badRequest(
                 """
@@ -94,9 +96,11 @@ struct ServerRebuild {
         // The disk stays as large as what was claimed for it.
         var kept = image
         if flavor.rootGiB == 0 { kept.diskGiB = claimed?.diskGiB }
+        changes.set("root_is_copy", sql: "false")
         changes.set("image_id", sql: "\(id)::uuid")
         changes.set(json: "image", try JSONValue(encoding: kept))
         changes.set(json: "image_properties", try JSONValue(encoding: image.properties))
+        changes.set("flavor", sql: "flavor || '{\"hardware_checked\": true}'")
     }
 
     /// What the server's host has announced. Placement also has the traits of operators, which count only if the server was

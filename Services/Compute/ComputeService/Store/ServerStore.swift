@@ -2,9 +2,18 @@ import Authorization
 import ComputeCore
 import Contracts
 import Database
+import GuestKeys
 import JSON
 import Kernel
 import WebAPI
+
+extension GuestHardware {
+    /// The hardware of a server with this flavor, whose image has these properties.
+    init(_ flavor: ServerFlavor, _ properties: TextMap) {
+        self.init(
+            specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts, isChecked: flavor.isHardwareChecked ?? false)
+    }
+}
 
 /// The statements about what owners write to their servers.
 enum ServerStore {

@@ -36,7 +36,7 @@ enum VolumeAttachmentStore {
     @discardableResult
     static func requireHotplug(_ connection: Connection, _ server: ServerRecord) throws -> GuestHardware {
         let (flavor, properties) = try ServerStore.hardware(connection, of: server.id)
-        let hardware = GuestHardware(specs: flavor.extraSpecs?.texts ?? [:], properties: properties.texts)
+        let hardware = GuestHardware(flavor, properties)
         let isOff = [VMState.stopped.rawValue, VMState.shelvedOffloaded.rawValue].contains(server.vmState)
         guard !isOff, !hardware.canHotplugDisks else { return hardware }
         throw ResourceError.conflict(

@@ -33,14 +33,20 @@ struct ServerEvacuation: Sendable {
         var requested: String?
         /// The power that the server has at the end.
         var power: DesiredPower
+        /// The power that the server had.
+        var formerPower: DesiredPower?
         /// What the root disk was made from on the host that is down, where that is not the server's image.
         var rootImage: JSONValue?
+        /// Whether it has no image below it there.
+        var rootIsCopy: Bool?
         /// The scheduler's choice.
         var target: String?
 
         enum CodingKeys: String, CodingKey {
             case migration, source, requested, power, target
+            case formerPower = "former_power"
             case rootImage = "root_image"
+            case rootIsCopy = "root_is_copy"
         }
     }
 
@@ -89,7 +95,8 @@ struct ServerEvacuation: Sendable {
         let compute = compute
         context.commit { connection in
             // Disks are made anew: from the server's image, and without what a resize has kept.
-            try connection.execute("UPDATE servers SET root_image = NULL, keeps_disks = false, rescue = NULL WHERE id = \(id)")
+            try connection.execute(
+                "UPDATE servers SET root_image = NULL, root_is_copy = false, keeps_disks = false, rescue = NULL WHERE id = \(id)")
             try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: frame.power, compute)
         }
         return .nextAfter(.seconds(2))
@@ -100,12 +107,17 @@ struct ServerEvacuation: Sendable {
         guard let target = frame.target else { return }
         let compute = compute
         let isRemoved = try await database.write { connection in
-            try MigrationStore.move(connection, server: id, from: target, to: frame.source, power: frame.power, compute)
+            // Off, until the target has nothing of it any more: the source may be back.
+            try MigrationStore.move(connection, server: id, from: target, to: frame.source, power: .shutoff, compute)
             try connection.execute(
-                "UPDATE servers SET root_image = \(frame.rootImage)::jsonb WHERE id = \(id) AND host = \(frame.source)")
+                """
+                UPDATE servers SET root_image = \(frame.rootImage)::jsonb, root_is_copy = \(frame.rootIsCopy ?? false)
+                WHERE id = \(id) AND host = \(frame.source)
+                """)
             return try MigrationStore.isRemoved(connection, server: id, from: target)
         }
-        if !isRemoved, try await steps.isUp(host: target) { throw UndoWait(.seconds(2)) }
+        if !isRemoved, try await !steps.isFencedOff(host: target) { throw UndoWait(.seconds(2)) }
+        try await migration.setPower(id, frame.formerPower ?? frame.power, on: frame.source)
     }
 
     private func awaitHost(_ id: String) async throws -> StepResult {

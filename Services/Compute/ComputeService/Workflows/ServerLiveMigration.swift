@@ -61,7 +61,7 @@ struct ServerLiveMigration: Sendable {
                     undo: { try await unbind($0.subjectID, $1) }),
                 .init(
                     "prepare", deadline: ServerResize.hostDeadline, run: { try await prepare($0, $1) },
-                    undo: { try await withdraw($0.subjectID, $1) }),
+                    undo: { try await withdraw($0.subjectID, $1, mayHaveArrived: false) }),
                 .init("send", deadline: .seconds(60), run: { try await send(&$0, $1) }, undo: { try await land($0.subjectID, $1) }),
                 .init(
                     "move", deadline: .seconds(6 * 3600), run: { try await awaitMove($0, $1) }, undo: { try await land($0.subjectID, $1) }),
@@ -211,7 +211,10 @@ struct ServerLiveMigration: Sendable {
     }
 
     /// Has the target forget the server, unless it has it.
-    private func withdraw(_ id: String, _ frame: Frame) async throws {
+    ///
+    /// - Parameter mayHaveArrived: whether the guest may run on the target. A target that does not report must then be fenced off,
+    ///   because the source starts the guest again.
+    private func withdraw(_ id: String, _ frame: Frame, mayHaveArrived: Bool) async throws {
         if try await hasMoved(id, frame) {
             return try await database.write { try Arrivals.forget($0, server: id) }
         }
@@ -222,7 +225,8 @@ struct ServerLiveMigration: Sendable {
             return try Arrivals.state(connection, server: id)
         }
         guard state != nil else { return }
-        if try await steps.isUp(host: target) { throw UndoWait(ServerLiveMigration.interval) }
+        let isSilent = try await mayHaveArrived ? steps.isFencedOff(host: target) : !steps.isUp(host: target)
+        guard isSilent else { throw UndoWait(ServerLiveMigration.interval) }
         // It gets the order when it returns.
         try await database.write { connection in
             try Absences.order(connection, server: id, host: target, ambient: ambient)
@@ -295,17 +299,11 @@ struct ServerLiveMigration: Sendable {
         guard let job else { return }
         let isRefused = try await refusal(of: job, id) != nil
         let isOver = job.isDone || job.state == ServerJobReport.State.failed.rawValue || isRefused
-        if !isOver, try await !isFencedOff(frame.source) { throw UndoWait(ServerLiveMigration.interval) }
+        if !isOver, try await !steps.isFencedOff(host: frame.source) { throw UndoWait(ServerLiveMigration.interval) }
         if job.isDone || arrival?.hasArrived == true { return try await exchange(id, frame) }
-        try await withdraw(id, frame)
+        // The source says whether the guest is certainly there.
+        try await withdraw(id, frame, mayHaveArrived: !isRefused && job.phase != ServerJobReport.stayed)
         try await database.write { try HostJobs.end($0, frame.migration, server: id, ambient: ambient) }
-    }
-
-    /// Whether the operator has said that a host does not run.
-    private func isFencedOff(_ host: String) async throws -> Bool {
-        try await database.read {
-            try !$0.query("SELECT 1 AS one FROM compute_services WHERE host = \(host) AND forced_down").isEmpty
-        }
     }
 
     /// The server belongs to the target from now on.

@@ -5,15 +5,18 @@ import JSON
 import Kernel
 import Workflow
 
-/// Moves a server whose disks are volumes to another host while it is off, and back.
+/// Moves a server to another host while it is off, and back; also with another flavor.
 ///
-/// The guest is off on one host, as that host has confirmed, before the other one may start it.
+/// The guest is off on one host, as that host has confirmed, before the other one may start it. The first host keeps its local disks
+/// until the move is confirmed.
 struct ServerMigration: Sendable {
     let steps: ServerSteps
     private let resize: ServerResize
+    private let disks: DiskTransferSteps
 
     init(_ compute: Compute) {
         steps = ServerSteps(compute: compute)
+        disks = DiskTransferSteps(steps)
         resize = ServerResize(compute)
     }
 
@@ -31,13 +34,24 @@ struct ServerMigration: Sendable {
         var requested: String?
         /// The power that the server has at the end.
         var power: DesiredPower
+        /// Local disks that it has.
+        var disks: [MovedDisk]
+        /// The id of the new flavor's row; nil if the server keeps its flavor.
+        var newFlavor: String?
         /// The scheduler's choice.
         var target: String?
+
+        enum CodingKeys: String, CodingKey {
+            case migration, source, requested, power, disks, target
+            case newFlavor = "new_flavor"
+        }
+
+        var action: ServerChange { newFlavor == nil ? .migrate : .resize }
     }
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.migrate",
+            service: Compute.service, kind: "server.migrate", version: 2,
             steps: [
                 .init(
                     "hold", run: { try await resize.hold($0.subjectID, $1.migration) },
@@ -45,6 +59,9 @@ struct ServerMigration: Sendable {
                 .init("schedule", deadline: .seconds(300), run: { try await schedule(&$0, &$1) }) { context, _ in
                     try await compute.clients.scheduler.release(consumer: context.subjectID)
                 },
+                .init(
+                    "images", deadline: .seconds(60),
+                    run: { try await disks.createImages(&$1.disks) }, undo: { try await disks.deleteImages($1.disks) }),
                 .init("stop", deadline: .seconds(60), run: { context, _ in stop(&context) }) { context, frame in
                     try await setPower(context.subjectID, frame.power, on: frame.source)
                 },
@@ -52,22 +69,36 @@ struct ServerMigration: Sendable {
                     try await isOff(context.subjectID) ? .next : .wait(.seconds(2))
                 },
                 .init(
+                    "copy", deadline: .seconds(60), run: { disks.order(&$0, $1.disks, host: $1.source) },
+                    undo: { try await disks.endJobs($1.disks, server: $0.subjectID) }),
+                .init("copied", deadline: DiskCopySteps.deadline) { try await disks.awaitUploads($0, $1.disks) },
+                .init(
                     "connect", deadline: .seconds(300),
                     run: { context, frame in
                         try await connect(context.subjectID, to: try frame.target.recorded("target"))
                         return .next
                     }, undo: { context, frame in try await connect(context.subjectID, to: frame.source) }),
-                .init("exchange", deadline: .seconds(60), run: { try exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }),
+                .init(
+                    "exchange", deadline: .seconds(60), run: { try await exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }
+                ),
                 .init("await", deadline: ServerResize.hostDeadline) { context, _ in try await resize.awaitHost(context.subjectID) },
-                .init("finish", deadline: .seconds(60)) { resize.finish(&$0, $1.migration, action: .migrate) },
+                .init("finish", deadline: .seconds(60)) { context, frame in
+                    let (id, moved, requestID) = (context.subjectID, frame.disks, context.requestID)
+                    context.commit { try DiskTransferSteps.end($0, server: id, moved, requestID: requestID, compute) }
+                    return resize.finish(&context, frame.migration, action: frame.action)
+                },
             ],
             interruptedBy: [ServerCreate.deleteIntent],
-            failed: { try await resize.failed($0, $1.migration, $2, action: .migrate) })
+            failed: { try await resize.failed($0, $1.migration, $2, action: $1.action) })
     }
 
     private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
         let id = context.subjectID
-        let host = try await steps.schedule(context) { [frame] in ($1.host, $1.excludedHosts) = (frame.requested, [frame.source]) }
+        let compute = compute
+        let host = try await steps.schedule(context, newFlavor: frame.newFlavor != nil) { [frame] connection, question in
+            question.host = frame.requested
+            question.excludedHosts = [frame.source] + (try MoveChecks(connection, compute).unable(toKeep: id))
+        }
         frame.target = host
         let now = context.now
         let migration = frame.migration
@@ -89,7 +120,7 @@ struct ServerMigration: Sendable {
     }
 
     /// - Parameter host: nothing happens if the server is on another one.
-    private func setPower(_ id: String, _ power: DesiredPower, on host: String) async throws {
+    func setPower(_ id: String, _ power: DesiredPower, on host: String) async throws {
         let ambient = ambient
         try await database.write { connection in
             let rows = try connection.query("SELECT host, power FROM servers WHERE id = \(id) AND NOT deleted FOR UPDATE")
@@ -134,12 +165,15 @@ struct ServerMigration: Sendable {
         }
     }
 
-    private func exchange(_ context: inout StepContext, _ frame: Frame) throws -> StepResult {
+    private func exchange(_ context: inout StepContext, _ frame: Frame) async throws -> StepResult {
         let id = context.subjectID
+        let sources = try await disks.sources(frame.disks)
         let target = try frame.target.recorded("target")
         let now = context.now
         let compute = compute
         context.commit { connection in
+            try DiskTransferSteps.offer(connection, server: id, sources, of: frame.disks)
+            if let flavor = frame.newFlavor { try MigrationStore.swapFlavors(connection, server: id, to: flavor) }
             try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: frame.power, compute)
             try ServerResize.enter(connection, id, .resizeFinish, now: now)
         }
@@ -151,10 +185,12 @@ struct ServerMigration: Sendable {
         guard let target = frame.target else { return }
         let compute = compute
         let isRemoved = try await database.write { connection in
+            try DiskTransferSteps.withdraw(connection, server: id)
+            if let flavor = frame.newFlavor { try MigrationStore.returnFlavor(connection, server: id, from: flavor) }
             try MigrationStore.move(connection, server: id, from: target, to: frame.source, power: .shutoff, compute)
             return try MigrationStore.isRemoved(connection, server: id, from: target)
         }
-        if !isRemoved { throw UndoWait(.seconds(2)) }
+        if !isRemoved, try await !steps.isFencedOff(host: target) { throw UndoWait(.seconds(2)) }
     }
 
     // MARK: back
@@ -166,14 +202,21 @@ struct ServerMigration: Sendable {
         var target: String
         /// The power that the server has at the end.
         var power: DesiredPower
+        /// The id of the earlier flavor's row.
+        var oldFlavor: String?
         /// Why a host could not do it.
         var failure: String?
         var details: String?
+
+        enum CodingKeys: String, CodingKey {
+            case migration, source, target, power, failure, details
+            case oldFlavor = "old_flavor"
+        }
     }
 
     var reversal: Workflow<Reversal> {
         Workflow(
-            service: Compute.service, kind: "server.revert_migration",
+            service: Compute.service, kind: "server.revert_migration", version: 2,
             steps: [
                 .init("stop") { context, _ in stop(&context) },
                 .init("stopped", deadline: ServerResize.hostDeadline) { context, _ in
@@ -186,8 +229,9 @@ struct ServerMigration: Sendable {
                 },
                 .init("exchange") { context, frame in
                     let (id, back) = (context.subjectID, frame)
-                    context.commit {
-                        try MigrationStore.move($0, server: id, from: back.target, to: back.source, power: back.power, compute)
+                    context.commit { connection in
+                        if let flavor = back.oldFlavor { try MigrationStore.swapFlavors(connection, server: id, to: flavor) }
+                        try MigrationStore.move(connection, server: id, from: back.target, to: back.source, power: back.power, compute)
                     }
                     return .nextAfter(.seconds(5))
                 },

@@ -30,21 +30,23 @@ struct ServerResize: Sendable {
         var migration: String
         /// The id of the new flavor's row.
         var newFlavor: String
+        /// How the server moves if its host has no room; nil if it cannot leave its host.
+        var move: ServerMigration.Frame?
 
         enum CodingKeys: String, CodingKey {
-            case migration
+            case migration, move
             case newFlavor = "new_flavor"
         }
     }
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.resize",
+            service: Compute.service, kind: "server.resize", version: 2,
             steps: [
                 .init(
                     "hold", deadline: .seconds(120), run: { try await hold($0.subjectID, $1.migration) },
                     undo: { try await giveBack($0.subjectID, $1.migration) }),
-                .init("schedule", deadline: .seconds(300), run: { context, _ in try await schedule(context) }) { context, _ in
+                .init("schedule", deadline: .seconds(300), run: { try await schedule(&$0, $1) }) { context, _ in
                     try await compute.clients.scheduler.release(consumer: context.subjectID)
                 },
                 .init("exchange", deadline: .seconds(60), run: { exchange(&$0, $1) }, undo: { try await takeBack($0, $1) }),
@@ -68,10 +70,18 @@ struct ServerResize: Sendable {
             .returning(migration, to: server.id, project: server.project, user: server.user))
     }
 
-    private func schedule(_ context: StepContext) async throws -> StepResult {
-        // Local disks stay where they are.
+    /// Local disks stay where they are if the host has room.
+    private func schedule(_ context: inout StepContext, _ frame: Frame) async throws -> StepResult {
         let current = try await steps.server(context.subjectID).host
-        _ = try await steps.schedule(context, newFlavor: true) { $1.host = current }
+        do { _ = try await steps.schedule(context, newFlavor: true) { $1.host = current } } catch let failure as StepFailure {
+            guard let move = frame.move else { throw failure }
+            let (id, requestID) = (context.subjectID, context.requestID)
+            context.commit { connection in
+                try Workflows.start(
+                    connection, ServerMigration(compute).workflow, subject: id, frame: move, requestID: requestID, ambient: ambient)
+            }
+            return .done
+        }
         return .next
     }
 

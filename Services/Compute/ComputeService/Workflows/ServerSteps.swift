@@ -180,6 +180,13 @@ struct ServerSteps: Sendable {
         }
     }
 
+    /// Whether the operator has said that a host does not run. A host that only does not report may still run its guests.
+    func isFencedOff(host: String) async throws -> Bool {
+        try await database.read {
+            try !$0.query("SELECT 1 AS one FROM compute_services WHERE host = \(host) AND forced_down").isEmpty
+        }
+    }
+
     /// Ensures that no host runs the server.
     ///
     /// - Returns: whether this is certain: the host confirmed it, or is down and will get the message when it returns.
@@ -346,10 +353,11 @@ struct ServerSteps: Sendable {
 
 /// Records servers that must be absent from a host that could not confirm it.
 enum Absences {
-    /// Records the absence and sends it.
+    /// Records the absence and sends it. The disks of a server whose move can still be reverted stay where it came from.
     static func order(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
         description.power = .absent
+        description.keepsDisks = try MigrationStore.canReturn(connection, server: server, to: host)
         let desired = try Enclosed(description.spec)
         try connection.execute(
             """

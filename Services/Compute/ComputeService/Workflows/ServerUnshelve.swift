@@ -133,6 +133,7 @@ struct ServerUnshelve: Sendable {
                 """
                 UPDATE servers s SET vm_state = 'active', progress = 100, power_state = \(PowerState.running.rawValue),
                     launched_at = \(ambient.now), updated_at = \(ambient.now), root_image = NULL, shelved_image_id = NULL,
+                    root_is_copy = s.root_is_copy OR s.root_image IS NOT NULL,
                     shelved_at = NULL, requested_host = NULL, fault = NULL,
                     task_state = CASE WHEN s.task_state = 'deleting' THEN s.task_state END
                 FROM servers old WHERE old.id = s.id AND s.id = \(id) AND s.vm_state IN ('shelved', 'shelved_offloaded')

@@ -1,0 +1,190 @@
+import Commands
+import Contracts
+import DiskTool
+import FileTransfer
+import Foundation
+import Kernel
+import Logging
+import NIOCore
+import Synchronization
+import TestKit
+import Testing
+
+@testable import ComputeAgentCore
+@testable import ComputeAgentService
+@testable import Libvirt
+
+/// Guests that leave a host one after the other, and how they are told to stay.
+@Suite struct MoveQueueTests {
+    private static let order = ServerJob.Migration(
+        endpoint: MigrationEndpoint(uri: "qemu+tls://host-2/system", address: nil, directory: "/there/s", emulator: nil, vncListen: nil),
+        volumes: [])
+    private static let first = "11111111-1111-4111-8111-111111111111"
+    private static let second = "22222222-2222-4222-8222-222222222222"
+
+    private func driver(_ hypervisor: MovingHypervisor, at directory: String) throws -> DomainDriver {
+        let threads = WorkerThreads(inline: {})
+        let images = try ImageCache(
+            directory: directory + "/images", source: NoImages(), sandbox: Sandbox(), threads: threads, ambient: Ambient(),
+            log: Logger(label: "test"))
+        let disks = try ServerDisks(
+            directory: directory + "/servers", images: images, maker: NoDisks(), threads: threads, copyThreads: threads)
+        return DomainDriver(
+            hypervisor: hypervisor, options: DomainOptions(virtType: .qemu), disks: disks, ambient: Ambient(time: ManualTime()),
+            shutdownTimeout: .seconds(1), log: Logger(label: "test"))
+    }
+
+    private func with(_ body: (MovingHypervisor, DomainDriver) async throws -> Void) async throws {
+        let directory = NSTemporaryDirectory() + "moves-\(SystemRandom().uuid())"
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let hypervisor = MovingHypervisor()
+        try await body(hypervisor, try driver(hypervisor, at: directory))
+    }
+
+    @Test func aGuestThatWaitsForItsTurnCanBeToldToStay() async throws {
+        try await with { hypervisor, driver in
+            let (one, two) = (MoveControl(MoveQueueTests.order), MoveControl(MoveQueueTests.order))
+            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, one) { _ in } }
+            await hypervisor.waitForMove(of: MoveQueueTests.first)
+            let waiting = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, two) { _ in } }
+            two.cancel()
+            await #expect(throws: PermanentFailure.self) { try await waiting.value }
+            #expect(hypervisor.moved == [MoveQueueTests.first], "it has not begun")
+            // The slot is free again for the next one.
+            hypervisor.finish(MoveQueueTests.first)
+            try await leaving.value
+            let next = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, one) { _ in } }
+            await hypervisor.waitForMove(of: MoveQueueTests.second)
+            hypervisor.finish(MoveQueueTests.second)
+            try await next.value
+        }
+    }
+
+    @Test func anAbortReachesTheGuestAfterAFailureToLook() async throws {
+        try await with { hypervisor, driver in
+            let control = MoveControl(MoveQueueTests.order)
+            hypervisor.failLooks(3)
+            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control) { _ in } }
+            await hypervisor.waitForMove(of: MoveQueueTests.first)
+            control.cancel()
+            await #expect(throws: PermanentFailure.self) { try await leaving.value }
+            #expect(hypervisor.aborted == [MoveQueueTests.first])
+            #expect(await driver.isRunning(MoveQueueTests.first))
+        }
+    }
+}
+
+private struct NoImages: ImageSource {
+    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
+        async throws
+    {
+        throw ResourceError.unavailable("there are no images")
+    }
+}
+
+private struct NoDisks: DiskMaker {
+    func create(_ path: String, size: Int, backing: DiskSource?) throws {}
+    func grow(_ path: String, to size: Int) throws {}
+    func copy(_ layers: [DiskSource], to target: String, size: Int, _ cancellation: CopyCancellation) throws {}
+    func makeISO(of tree: String, into file: String, sizes: [Int]) throws {}
+    func hasVolume(_ path: String) -> Bool { true }
+}
+
+/// Guests whose moves take until the test ends or aborts them.
+private final class MovingHypervisor: HypervisorDriver, Sendable {
+    private struct State {
+        var moved: [String] = []
+        var aborted: [String] = []
+        var left: Set<String> = []
+        var looksToFail = 0
+        var moves: [String: CheckedContinuation<Void, any Error>] = [:]
+        var watchers: [(uuid: String, continuation: CheckedContinuation<Void, Never>)] = []
+    }
+
+    private let state = Mutex(State())
+
+    var moved: [String] { state.withLock { $0.moved } }
+    var aborted: [String] { state.withLock { $0.aborted } }
+    func failLooks(_ count: Int) { state.withLock { $0.looksToFail = count } }
+
+    func waitForMove(of uuid: String) async {
+        await withCheckedContinuation { continuation in
+            let isThere = state.withLock { state in
+                if state.moves[uuid] != nil { return true }
+                state.watchers.append((uuid, continuation))
+                return false
+            }
+            if isThere { continuation.resume() }
+        }
+    }
+
+    func finish(_ uuid: String) {
+        state.withLock { state in
+            state.left.insert(uuid)
+            return state.moves.removeValue(forKey: uuid)
+        }?.resume()
+    }
+
+    func domain(_ uuid: String) async throws -> DomainSummary? {
+        state.withLock { $0.left.contains(uuid) }
+            ? nil : DomainSummary(uuid: uuid, name: uuid, state: .running, shutoffReason: .unknown, hasManagedSave: false)
+    }
+
+    func movableXML(_ uuid: String) async throws -> String { "<domain><devices/></domain>" }
+
+    func move(_ uuid: String, _ order: DomainMove) async throws {
+        try await withCheckedThrowingContinuation { continuation in
+            let watchers = state.withLock { state in
+                state.moved.append(uuid)
+                state.moves[uuid] = continuation
+                let watchers = state.watchers.filter { $0.uuid == uuid }.map(\.continuation)
+                state.watchers.removeAll { $0.uuid == uuid }
+                return watchers
+            }
+            for watcher in watchers { watcher.resume() }
+        }
+    }
+
+    func moveState(_ uuid: String) async throws -> DomainMoveState? {
+        try state.withLock { state in
+            guard state.moves[uuid] != nil else { return nil }
+            guard state.looksToFail == 0 else {
+                state.looksToFail -= 1
+                throw LibvirtError.noConnection(call: "state")
+            }
+            return DomainMoveState()
+        }
+    }
+
+    func abortMove(_ uuid: String) async throws {
+        state.withLock { state in
+            state.aborted.append(uuid)
+            return state.moves.removeValue(forKey: uuid)
+        }?.resume(throwing: LibvirtError.invalidState(call: "aborted"))
+    }
+
+    func baselineProcessor(emulator: String, machine: String, type: String, definitions: [String]) async throws -> String { "" }
+    func domains() async throws -> [DomainSummary] { [] }
+    func xml(_ uuid: String, inactive: Bool) async throws -> String { try await movableXML(uuid) }
+    func define(xml: String) async throws {}
+    func start(_ uuid: String, paused: Bool) async throws {}
+    func destroy(_ uuid: String) async throws {}
+    func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {}
+    func suspend(_ uuid: String) async throws {}
+    func resume(_ uuid: String) async throws {}
+    func managedSave(_ uuid: String) async throws {}
+    func discardManagedSave(_ uuid: String) async throws {}
+    func undefine(_ uuid: String) async throws {}
+    func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws {}
+    func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws {}
+    func openDisplay(_ uuid: String) async throws -> Int32 { throw LibvirtError.invalidState(call: "display") }
+    func beginBackup(_ uuid: String, xml: String) async throws {}
+    func backupState(_ uuid: String) async throws -> DomainBackupState { .none }
+    func abortBackup(_ uuid: String) async throws {}
+    func freeze(_ uuid: String, seconds: Int) async throws {}
+    func thaw(_ uuid: String, seconds: Int) async throws {}
+    func beginPostCopy(_ uuid: String) async throws {}
+    func statistics(_ uuid: String) async throws -> [String: DomainStatistic] { [:] }
+    func injectNMI(_ uuid: String) async throws {}
+    func setPassword(_ uuid: String, user: String, password: String) async throws {}
+}

@@ -1,0 +1,81 @@
+import ArgumentParser
+import Client
+import JSON
+import Kernel
+import ServiceCatalog
+
+/// Moves and resizes of servers.
+extension Servers {
+    struct Migrations: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "migration", abstract: "Moves and resizes of servers.", subcommands: [List.self])
+
+        struct List: APICommand {
+            static let configuration = CommandConfiguration(
+                commandName: "list", abstract: "List moves and resizes, the newest first; live migrations under way with their progress.")
+
+            @Argument(help: ArgumentHelp("Name or id; all servers if not given.", valueName: "server")) var server: String?
+            @Option(help: ArgumentHelp("running, finished, completed, error, …", valueName: "status")) var status: String?
+            @Option(help: ArgumentHelp("live-migration, migration, resize or evacuation.", valueName: "type")) var type: String?
+            @Option(help: ArgumentHelp("The host that a server left or came to.", valueName: "host")) var host: String?
+            @Option(help: "At most this many.") var limit = 100
+            @OptionGroup(title: "Output") var output: OutputOptions
+            @OptionGroup(title: "Cloud") var access: AccessOptions
+
+            func execute(_ api: API) async throws {
+                var query: [(String, String)] = []
+                if let server { query.append(("instance_uuid", try await api.id(Servers.kind, server))) }
+                for (name, value) in [("status", status), ("migration_type", type), ("host", host)] {
+                    if let value { query.append((name, value)) }
+                }
+                let records = try await api.client.list(
+                    service: .compute, path: "/os-migrations", key: "migrations", query: query, microversion: Servers.microversion,
+                    limit: limit)
+                var rows: [JSONValue] = []
+                for record in records { rows.append(try await List.withProgress(record, api)) }
+                print(try output.list(rows, columns: List.columns), terminator: "")
+            }
+
+            private static let columns = [
+                Column("ID", "id"), Column("Server", "instance_uuid"), Column("Type", "migration_type"), Column("Status", "status"),
+                Column("From", "source_compute"), Column("To", "dest_compute"), Column("Started", "created_at"),
+                Column("Progress", "progress"),
+            ]
+
+            /// Compute shows the bytes of a live migration only while it runs, and one by one.
+            private static func withProgress(_ record: JSONValue, _ api: API) async throws -> JSONValue {
+                guard record["status"] == "running", record["migration_type"] == "live-migration", var row = record.objectValue,
+                    let id = record["instance_uuid"]?.stringValue, let number = record["id"]?.intValue
+                else { return record }
+                let path: RESTPath = "/servers/\(id)/migrations/\(number)"
+                do {
+                    let live = try await api.client.get(.compute, path, microversion: Servers.microversion)["migration"]
+                    row["progress"] = JSONValue(MoveProgress(live).percent.map { "\($0) %" })
+                } catch let error as ResourceError where error.code == .notFound {
+                    // It has ended meanwhile.
+                }
+                return .object(row)
+            }
+        }
+    }
+}
+
+/// What of a guest has been sent to its other host.
+struct MoveProgress {
+    /// Bytes.
+    let total: Int
+    let remaining: Int
+
+    var sent: Int { total - remaining }
+    /// Nil before anything is known.
+    var percent: Int? { total > 0 ? sent * 100 / total : nil }
+
+    /// - Parameter migration: a live migration under way, as Compute shows it.
+    init(_ migration: JSONValue?) {
+        func sum(_ what: String) -> Int {
+            (migration?["memory_\(what)_bytes"]?.intValue ?? 0) + (migration?["disk_\(what)_bytes"]?.intValue ?? 0)
+        }
+        total = sum("total")
+        remaining = min(total, sum("remaining"))
+    }
+}
