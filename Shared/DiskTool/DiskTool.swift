@@ -74,10 +74,12 @@ package final class DiskTool: Sendable {
     /// - Parameters:
     ///   - target: a path that does not exist yet.
     ///   - format: `raw` or `qcow2`.
-    /// - Throws: as `measure`; `FileError`.
-    package func convert(_ disk: ForeignDisk, to target: String, _ format: DiskDriver, size: Int) throws {
+    ///   - bytesMax: the largest file. A small image can have a large disk without holes: tables that name a cluster many times, or
+    ///     compressed data.
+    /// - Throws: `DiskTooLarge` when the file would be larger; as `measure`; `FileError`.
+    package func convert(_ disk: ForeignDisk, to target: String, _ format: DiskDriver, size: Int, bytesMax: Int? = nil) throws {
         _ = try measure(disk, largest: (size + 511) / 512 * 512)
-        try copy(DiskSource(path: disk.path, driver: disk.driver), to: target, format, size: size)
+        try flatten([DiskSource(path: disk.path, driver: disk.driver)], to: target, format, size: size, bytesMax: bytesMax)
     }
 
     // MARK: own disks
@@ -90,23 +92,34 @@ package final class DiskTool: Sendable {
     /// Copies the content of one of our own disks with those below it to a new disk of exactly `size` bytes without a backing file;
     /// see `convert`.
     ///
-    /// - Parameter layers: the disk and its backing files, from the top.
-    package func flatten(_ layers: [DiskSource], to target: String, _ format: DiskDriver, size: Int) throws {
+    /// - Parameters:
+    ///   - layers: the disk and its backing files, from the top.
+    ///   - bytesMax: the largest file. The time is limited to what so many bytes take.
+    package func flatten(_ layers: [DiskSource], to target: String, _ format: DiskDriver, size: Int, bytesMax: Int? = nil) throws {
         try create(target, format, size: size)
-        let seconds = size >> 24
+        let fileSize = DiskTool.fileSizeMax(format, size: size)
+        let seconds = min(size, bytesMax ?? size) >> 24
         var limits = Sandbox.Limits(
-            fileSize: DiskTool.fileSizeMax(format, size: size), cpuSeconds: 300 + seconds,
-            time: .seconds(600 + 4 * seconds))
+            fileSize: min(fileSize, bytesMax ?? fileSize), cpuSeconds: 300 + seconds, time: .seconds(600 + 4 * seconds))
         limits.memory = 4 << 30
         let nodes = layers.enumerated().map { DiskNode(driver: $1.driver, path: Sandbox.name($0)) }
         guard let top = nodes.first else { return }
-        try run(
-            [
-                "convert", "-q", "-n", "--target-is-zero", "--target-image-opts",
-                DiskNode(driver: top.driver, path: top.path, below: Array(nodes.dropFirst())).filename,
-                DiskNode(driver: format, path: Sandbox.name(layers.count)).targetOptions,
-            ],
-            files: layers.map { .reading($0.path) } + [.writing(target)], limits: limits)
+        do {
+            try run(
+                [
+                    "convert", "-q", "-n", "--target-is-zero", "--target-image-opts",
+                    DiskNode(driver: top.driver, path: top.path, below: Array(nodes.dropFirst())).filename,
+                    DiskNode(driver: format, path: Sandbox.name(layers.count)).targetOptions,
+                ],
+                files: layers.map { .reading($0.path) } + [.writing(target)], limits: limits)
+        } catch let error as CommandError where limits.fileSize < fileSize && DiskTool.isAtFileSize(error) {
+            throw DiskTooLarge(bytesMax: limits.fileSize)
+        }
+    }
+
+    /// Whether the tool ended because its file was not to grow further (setrlimit(2), RLIMIT_FSIZE).
+    private static func isAtFileSize(_ error: CommandError) -> Bool {
+        error.status == nil || error.status == 128 + Int(SIGXFSZ) || error.output.contains("File too large")
     }
 
     /// Creates an empty disk of `size` bytes.
@@ -151,6 +164,11 @@ package final class DiskTool: Sendable {
         defer { state.withLock { $0.running = nil } }
         return try command.run(inheriting: lock)
     }
+}
+
+/// The disk needs a larger file than it may have.
+package struct DiskTooLarge: Error, Sendable {
+    package let bytesMax: Int
 }
 
 /// A disk that was created by this module.

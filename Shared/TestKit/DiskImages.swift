@@ -46,6 +46,20 @@ package enum DiskImages {
         return image.bytes
     }
 
+    /// A qcow2 disk without holes in a small file: all entries of its tables name the same cluster.
+    ///
+    /// - Parameter mebibytes: its size, up to 512.
+    package static func expandingQcow2(mebibytes: Int) -> [UInt8] {
+        let cluster = 65536
+        let copied = UInt64(1) << 63
+        var image = Bytes(
+            qcow2(size: UInt64(mebibytes) << 20) + [UInt8](repeating: 0, count: cluster) + [UInt8](repeating: 7, count: cluster))
+        for index in 4..<6 { image.big(2 * cluster + 2 * index, UInt16(1)) }
+        image.big(3 * cluster, UInt64(4 * cluster) | copied)
+        for index in 0..<mebibytes * 16 { image.big(4 * cluster + 8 * index, UInt64(5 * cluster) | copied) }
+        return image.bytes
+    }
+
     /// The bytes of a qcow2 header extension.
     package static func qcow2Extension(_ kind: UInt32, _ text: String) -> [UInt8] {
         var bytes = Bytes(count: 8 + (text.utf8.count + 7) / 8 * 8)
@@ -131,6 +145,11 @@ package enum DiskImages {
         for index in 0..<10 { image.little(512 + 4 * index, UInt32.max) }
         change(&image)
         return image.bytes
+    }
+
+    /// A VDI disk of 10 MiB without holes whose blocks are one and the same.
+    package static func expandingVDI() -> [UInt8] {
+        vdi { image in for index in 0..<10 { image.little(512 + 4 * index, UInt32(0)) } } + [UInt8](repeating: 7, count: 1 << 20)
     }
 
     // MARK: VHD

@@ -213,10 +213,40 @@ package enum HostileImages {
             image("qcow2 and fixed VHD", "qcow2", "signatures", DiskImages.qcow2() + DiskImages.vhdFooter(kind: 2)),
             image("aki: qcow2", "aki", "content is", qcow2WithBacking(canary)),
         ]
+        result += partitioned(canary)
         for declared in ["vmdk", "vdi", "vhd", "iso"] {
             result.append(image("\(declared): qcow2 with a data file", declared, "content is", qcow2WithDataFile(canary)))
         }
         return result
+    }
+
+    /// Disks with a partition table (MBR, GPT) that another reader takes for an image.
+    private static func partitioned(_ canary: String) -> [HostileImage] {
+        func table(_ bytes: [UInt8]) -> [UInt8] {
+            var image = DiskImages.Bytes(bytes)
+            image.put(510, [0x55, 0xaa])
+            image.text(512, "EFI PART")
+            return image.bytes
+        }
+        let plain = [UInt8](repeating: 0, count: 1 << 20)
+        var vdi = DiskImages.Bytes(table(plain))
+        vdi.put(0x40, [0x7f, 0x10, 0xda, 0xbe])
+        return [
+            image("raw: GPT and qcow2", "raw", "content is", table(qcow2WithBacking(canary))),
+            image("raw: GPT and qcow2 with a data file", "raw", "content is", table(qcow2WithDataFile(canary))),
+            image("raw: MBR and VMDK descriptor", "raw", "content is", table(DiskImages.raw(descriptor(flat: canary)))),
+            image("raw: GPT and VMDK", "raw", "content is", table(DiskImages.vmdk())),
+            image("raw: GPT and VDI", "raw", "content is", vdi.bytes),
+            image("raw: GPT and fixed VHD", "raw", "content is", table(DiskImages.fixedVHD())),
+            image("raw: GPT and QED", "raw", "content is", table(DiskImages.raw("QED\u{0}"))),
+            image("raw: GPT and VHDX", "raw", "content is", table(DiskImages.raw("vhdxfile"))),
+            image("raw: GPT and LUKS", "raw", "content is", table([0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe, 0, 1] + plain)),
+            image("raw: GPT and DMG", "raw", "content is", table(plain) + DiskImages.raw("koly", count: 512)),
+            image("vmdk: GPT", "vmdk", "content is", table(plain)),
+            image(
+                "iso: MBR and qcow2", "iso", "content is", DiskImages.iso { $0.put(0, Array(table(qcow2WithBacking(canary)).prefix(1200))) }
+            ),
+        ]
     }
 
     private static func refusedFormats() -> [HostileImage] {

@@ -158,6 +158,25 @@ import Testing
         #expect(try FileManager.default.attributesOfItem(atPath: target)[.size] as? Int ?? .max <= 500_000)
     }
 
+    @Test("S3: an image whose tables name one cluster many times becomes no larger than it may, in any format")
+    func s3_expandingTables() throws {
+        let scratch = try Scratch()
+        let tool = DiskTool(Sandbox())
+        let bomb = try ForeignDisk(path: try scratch.file("bomb", DiskImages.expandingQcow2(mebibytes: 256)), declared: "qcow2")
+        #expect(try tool.measure(bomb, largest: 256 << 20) == 256 << 20)
+        for format in [DiskDriver.raw, .qcow2] {
+            let target = scratch.path + "/out-\(format)"
+            #expect(throws: DiskTooLarge.self, "\(format)") {
+                try tool.convert(bomb, to: target, format, size: 256 << 20, bytesMax: 8 << 20)
+            }
+            var status = stat()
+            #expect(stat(target, &status) == 0 && Int(status.st_blocks) * 512 <= 9 << 20, "\(format): \(Int(status.st_blocks) * 512)")
+        }
+        let whole = scratch.path + "/whole"
+        try tool.convert(bomb, to: whole, .qcow2, size: 256 << 20, bytesMax: 1 << 30)
+        #expect(try tool.measure(try ForeignDisk(path: whole, declared: "qcow2"), largest: 256 << 20) == 256 << 20)
+    }
+
     @Test("S5: a new disk reads as zeros, and is no file that was there before")
     func s5_newDisksAreEmpty() throws {
         let scratch = try Scratch()

@@ -1,4 +1,5 @@
 import Commands
+import Foundation
 import Glibc
 import ImageCore
 import ImageService
@@ -75,6 +76,50 @@ import Workflow
                 #expect(cloud.stored.isEmpty)
                 #expect(try await ImageConversionTests.used(cloud) == 0)
             }
+        }
+    }
+
+    @Test("S3: an image whose tables name one cluster many times ends at the limit of the size, and leaves nothing")
+    func s3ExpandingTables() async throws {
+        // qcow2 itself is not converted to qcow2; raw has the size of the disk.
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: .raw, bytes: 64 << 20)) { cloud in
+            let small = try await ImageConversionTests.imported(cloud, "qcow2", DiskImages.expandingQcow2(mebibytes: 32))
+            #expect(try await cloud.call("GET", "/v2/images/\(small)")["size"]?.intValue == 32 << 20)
+            let large = try await ImageConversionTests.imported(cloud, "qcow2", DiskImages.expandingQcow2(mebibytes: 256))
+            let task = try await cloud.task(large)
+            #expect(task["message"]?.stringValue?.contains("larger than the maximum") == true, "\(task)")
+            #expect(try await cloud.call("DELETE", "/v2/images/\(small)").status == 204)
+            try await cloud.cleanupTask.runOnce()
+            #expect(cloud.stored.isEmpty)
+        }
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: .qcow2, bytes: 4 << 20)) { cloud in
+            // A VDI of 10 MiB without holes: its blocks are one and the same.
+            let id = try await ImageConversionTests.imported(cloud, "vdi", DiskImages.expandingVDI())
+            let task = try await cloud.task(id)
+            #expect(task["message"]?.stringValue?.contains("larger than the maximum") == true, "\(task)")
+            try await cloud.cleanupTask.runOnce()
+            #expect(cloud.stored.isEmpty)
+            #expect(try await ImageConversionTests.used(cloud) == 0)
+        }
+    }
+
+    @Test("S1: no hostile image reaches the conversion of an import", arguments: [DiskFormat.raw, .qcow2])
+    func s1HostileImagesAreNotConverted(_ format: DiskFormat) async throws {
+        let canary = "/tmp/wolke-canary-\(SystemRandom().uuid())"
+        #expect(FileManager.default.createFile(atPath: canary, contents: Data(repeating: 0x43, count: 65536)))
+        defer { unlink(canary) }
+        try await ImageFixture.with(limits: ImageConversionTests.limits(to: format)) { cloud in
+            let corpus = HostileImages.corpus(canary: canary).filter { DiskFormat.accepted.map(\.rawValue).contains($0.declared) }
+            #expect(corpus.count >= 60)
+            for hostile in corpus {
+                let id = try await ImageConversionTests.imported(cloud, hostile.declared, hostile.bytes)
+                let message = try await cloud.task(id)["message"]?.stringValue ?? ""
+                #expect(message.contains("not accepted as an image"), "\(hostile.name): \(message)")
+                #expect(try await cloud.status(id) == "queued", "\(hostile.name)")
+                #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204)
+            }
+            try await cloud.cleanupTask.runOnce()
+            #expect(cloud.stored.isEmpty)
         }
     }
 

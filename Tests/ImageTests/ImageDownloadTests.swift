@@ -76,7 +76,9 @@ enum DownloadSample {
         ])
     func s13AddressesOfOwnNetworks(_ uri: String) async throws {
         let download = PublicDownload(PublicDownload.Rules(), ambient: Ambient())
-        await #expect(throws: DownloadRefusal.self) { try await download.download(uri, bytesMax: 1000) { _ in } }
+        let refusal = await #expect(throws: DownloadRefusal.self) { try await download.download(uri, bytesMax: 1000) { _ in } }
+        // Refused by the rule, and not because nothing answers there.
+        #expect(refusal?.reason.contains("not public") == true, "\(refusal?.reason ?? "")")
     }
 
     @Test(
@@ -100,10 +102,12 @@ enum DownloadSample {
         let canary = try StubServer { _ in .bytes(200, Array("secret".utf8)) }
         let port = DownloadSample.port(canary.url)
         let targets = [
-            "http://127.0.0.2:\(port)/", "http://localhost:\(port)/", "http://[::1]:\(port)/", "http://[::ffff:127.0.0.2]:\(port)/",
-            "http://169.254.169.254/", "file:///etc/passwd", "http://127.0.0.1:1/", "http://x@127.0.0.1:\(port)/", "gopher://127.0.0.1/",
+            ("http://127.0.0.2:\(port)/", "not public"), ("http://localhost:\(port)/", "not public"),
+            ("http://[::1]:\(port)/", "not public"), ("http://[::ffff:127.0.0.2]:\(port)/", "not public"),
+            ("//127.0.0.2:\(port)/", "not public"), ("http://169.254.169.254/", "not public"), ("file:///etc/passwd", "scheme"),
+            ("http://127.0.0.1:1/", "port"), ("http://x@127.0.0.1:\(port)/", "user name"), ("gopher://127.0.0.1/", "scheme"),
         ]
-        let server = try StubServer { .empty(302, headers: [("location", targets[Int($0.path.dropFirst()) ?? 0])]) }
+        let server = try StubServer { .empty(302, headers: [("location", targets[Int($0.path.dropFirst()) ?? 0].0)]) }
         defer {
             canary.stop()
             server.stop()
@@ -112,9 +116,11 @@ enum DownloadSample {
         let limits = DownloadSample.limits(server.url, canary.url)
         let resolve: PublicDownload.Resolve = { _ in [IPAddress("127.0.0.2")].compactMap { $0 } }
         try await ImageFixture.with(limits: limits, resolve: resolve) { (cloud: ImageFixture) async throws -> Void in
-            for index in targets.indices {
+            for (index, (target, rule)) in targets.enumerated() {
                 let (status, task) = try await run(cloud, "\(server.url)/\(index)")
-                #expect(status == "queued" && task["status"] == "failure", "\(targets[index])")
+                #expect(status == "queued" && task["status"] == "failure", "\(target)")
+                // The rule is what refuses it, and not that nothing answers there.
+                #expect(task["message"]?.stringValue?.contains(rule) == true, "\(target): \(task)")
             }
             #expect(canary.requests.isEmpty)
         }
@@ -157,6 +163,16 @@ enum DownloadSample {
         let none = PublicAddresses()
         for text in ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "172.32.0.1", "100.128.0.1"] {
             #expect(IPAddress(text).map(none.permits) == true, "\(text)")
+        }
+        // The first and the last address of each network that is not public, or nearly so.
+        for text in [
+            "0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.127.255.255", "127.0.0.1", "127.255.255.255",
+            "169.254.0.1", "169.254.169.254", "172.16.0.0", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.0.0",
+            "192.168.255.255", "198.18.0.0", "198.19.255.255", "198.51.100.1", "203.0.113.255", "224.0.0.1", "239.255.255.255",
+            "240.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1",
+            "100::1", "2001::1", "2001:db8::1", "2002:a00:1::", "3fff::1", "fc00::1", "fdff::1", "fe80::1", "febf::1", "ff02::1",
+        ] {
+            #expect(IPAddress(text).map(none.permits) == false, "\(text)")
         }
         let some = PublicAddresses(allowing: [IPNetwork("10.1.0.0/16"), IPNetwork("fd00:1::/32")].compactMap { $0 })
         for (text, isPermitted) in [

@@ -14,11 +14,15 @@ package struct ImageConverter: Sendable {
     package let format: DiskFormat
     private let driver: DiskDriver
     private let sandbox: Sandbox
+    /// Threads of their own: a conversion holds one for as long as it takes, and uploads and downloads must not wait for that.
+    private let threads: WorkerThreads
+    private static let conversionsMax = 2
 
     /// - Parameter format: `raw` or `qcow2`.
     package init?(to format: DiskFormat, in sandbox: Sandbox) {
         guard format == .raw || format == .qcow2, let driver = DiskDriver(diskFormat: format.rawValue) else { return nil }
         (self.format, self.driver, self.sandbox) = (format, driver, sandbox)
+        threads = WorkerThreads(name: "convert", count: ImageConverter.conversionsMax)
     }
 
     /// Whether images of this format are converted. `iso` and the parts of an AMI stay what they are.
@@ -34,20 +38,20 @@ package struct ImageConverter: Sendable {
     ) async throws -> ReceivedContent {
         let tool = DiskTool(sandbox)
         return try await withTaskCancellationHandler {
-            try await files.threads.run {
+            try await threads.run {
                 let disk = try ForeignDisk(path: files.path(source), declared: declared.rawValue)
                 let size = try tool.measure(disk, largest: ImageHeader.virtualSizeMax)
                 // A raw file has holes, but whoever downloads or copies it has all bytes.
                 guard format != .raw || size <= bytesMax else { throw tooLarge }
                 let partial = files.partialPath(target)
                 do {
-                    try tool.convert(disk, to: partial, driver, size: size)
+                    try tool.convert(disk, to: partial, driver, size: size, bytesMax: bytesMax)
                     let content = try ImageConverter.publish(partial, as: files.path(target), virtualSize: size, files.directory)
                     guard content.size <= bytesMax else { throw tooLarge }
                     return content
                 } catch {
                     unlink(partial)
-                    throw error
+                    throw error is DiskTooLarge ? tooLarge : error
                 }
             }
         } onCancel: {

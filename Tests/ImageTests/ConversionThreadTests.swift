@@ -1,0 +1,57 @@
+import Commands
+import Foundation
+import Glibc
+import ImageCore
+import Kernel
+import Synchronization
+import TestKit
+import Testing
+
+@testable import ImageService
+
+private final class Flag: Sendable {
+    private let value = Mutex(false)
+
+    var isSet: Bool { value.withLock { $0 } }
+    func set() { value.withLock { $0 = true } }
+}
+
+/// Conversions beside uploads and downloads.
+@Suite struct ConversionThreadTests {
+    @Test("S18: a conversion holds none of the threads on which images are read and written")
+    func s18ConversionsHoldNoThreadOfTheStore() async throws {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent("wolke-threads-\(SystemRandom().uuid())").path
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let files = try FileStore(directory: directory + "/store", threads: 1)
+        let source = SystemRandom().uuid().description
+        try Data(DiskImages.qcow2()).write(to: URL(fileURLWithPath: files.path(source)))
+        // A tool that works until it is told to end, and at most for 20 s.
+        let script = """
+            #!/bin/sh
+            touch \(directory)/begun
+            for i in $(seq 200); do [ -e \(directory)/end ] && exit 1; sleep 0.1; done
+            exit 1
+
+            """
+        try Data(script.utf8).write(to: URL(fileURLWithPath: directory + "/tool"))
+        chmod(directory + "/tool", 0o700)
+        let converter = try #require(ImageConverter(to: .raw, in: Sandbox(bubblewrap: directory + "/tool")))
+        let ended = Flag()
+        let conversion = Task {
+            defer { ended.set() }
+            _ = try await converter.convert(
+                source, .qcow2, to: SystemRandom().uuid().description, in: files, bytesMax: 1 << 30,
+                tooLarge: ResourceError.badRequest("too large"))
+        }
+        while access(directory + "/begun", F_OK) != 0 {
+            try #require(!ended.isSet)
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        let data = try await files.open(source)
+        #expect(data.size == DiskImages.qcow2().count)
+        #expect(!ended.isSet)
+        try Data().write(to: URL(fileURLWithPath: directory + "/end"))
+        await #expect(throws: (any Error).self) { try await conversion.value }
+    }
+}
