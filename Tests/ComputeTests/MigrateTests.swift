@@ -146,6 +146,20 @@ import Workflow
         }
     }
 
+    /// The copies for a reversal on the same host are no reason to leave the disks.
+    @Test func aDeletedServerLeavesNoDisks() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            #expect(try await act(cloud, id, ["resize": ["flavorRef": "2"]], as: "member").status == 202)
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-1")
+            try await cloud.call("DELETE", "/v2.1/servers/\(id)")
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == [])
+        }
+    }
+
     @Test func aResizeGoesToAnotherHostIfItsOwnIsFull() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()

@@ -98,6 +98,8 @@ package struct ServerDescription: Sendable {
     package var imageProperties: TextMap
     package var rescue: ServerSpec.Rescue?
     package var keepsDisks: Bool
+    /// Whether a server that is to be absent leaves its disks on the host. Copies from before a resize do not stay without it.
+    package var leavesDisks = false
     /// Whether the local root disk has no image below it.
     package var rootIsCopy = false
     /// Images with the content of disks that the server had on another host.
@@ -165,11 +167,12 @@ extension ServerDescription {
     package var spec: ServerSpec {
         var extraSpecs = flavor.extraSpecs ?? [:]
         extraSpecs["flavor_name"] = flavor.name ?? ""
+        let staysOnDisk = power == .absent ? leavesDisks : keepsDisks
         return ServerSpec(
             id: id, name: name, projectID: projectID, userID: userID, generation: generation, epoch: epoch, power: power,
             operation: operation, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB, rootGiB: flavor.rootGiB,
             ephemeralGiB: flavor.ephemeralGiB ?? 0, swapMiB: flavor.swapMiB ?? 0, extraSpecs: extraSpecs, image: image,
-            imageProperties: imageProperties, rescue: rescue, keepsDisks: keepsDisks ? true : nil,
+            imageProperties: imageProperties, rescue: rescue, keepsDisks: staysOnDisk ? true : nil,
             volumes: presentVolumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
             networkData: networkData, userData: userData,
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,

@@ -357,7 +357,7 @@ enum Absences {
     static func order(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
         description.power = .absent
-        description.keepsDisks = try MigrationStore.canReturn(connection, server: server, to: host)
+        description.leavesDisks = try MigrationStore.canReturn(connection, server: server, to: host)
         let desired = try Enclosed(description.spec)
         try connection.execute(
             """
