@@ -86,17 +86,28 @@ class Client:
             time.sleep(0.3)
 
 
+class Operator:
+    """The administrator, as `Client` needs it."""
+
+    def __init__(self, cloud):
+        self.api = cloud.admin
+        self.project = cloud.admin.identity.get_project(cloud.admin.current_project_id)
+
+
 class Worker(threading.Thread):
     """Creates one server after the other and changes them at random."""
 
     # Maximum number of servers that it leaves undeleted.
     keeps = 1 << 30
+    # Release 0.1.0 has no moves.
+    verbs = ("power", "reboot", "interface", "volume", "floating", "group", "live", "migrate", "resize")
 
     def __init__(self, number, cloud, tenant, seed, end):
         super().__init__(name=f"worker-{number}")
         self.random = random.Random(seed * 1000 + number)
         self.end = end
         self.client = Client(cloud, tenant, end)
+        self.operator = Client(cloud, Operator(cloud), end)
         self.tenant = tenant
         self.accepted = 0
         self.refused = []
@@ -107,6 +118,7 @@ class Worker(threading.Thread):
         tenant_api = tenant.api
         self.image = tenant_api.image.find_image("guest").id
         self.flavor = tenant_api.compute.find_flavor("m1.nano").id
+        self.larger = tenant_api.compute.find_flavor("m1.tiny").id
         self.network = tenant.network().id
         self.external = next(tenant_api.network.networks(is_router_external=True)).id
 
@@ -117,8 +129,8 @@ class Worker(threading.Thread):
         except Exception as error:
             self.problems.append(f"{self.name}: {type(error).__name__}: {error}")
 
-    def ask(self, method, service, path, body=None):
-        answer = self.client.send(method, service, path, body)
+    def ask(self, method, service, path, body=None, client=None):
+        answer = (client or self.client).send(method, service, path, body)
         if answer.ok:
             self.accepted += 1
         elif answer.status_code not in (404, 409):
@@ -132,7 +144,7 @@ class Worker(threading.Thread):
             if answer.status_code == 404:
                 return None
             found = answer.json()["server"]
-            if found["status"] in ("ACTIVE", "SHUTOFF", "ERROR") and not found["OS-EXT-STS:task_state"]:
+            if found["status"] in ("ACTIVE", "SHUTOFF", "VERIFY_RESIZE", "ERROR") and not found["OS-EXT-STS:task_state"]:
                 return found
             time.sleep(0.5)
         return None
@@ -158,9 +170,20 @@ class Worker(threading.Thread):
                 self.expected[server] = set()
 
     def change(self, server, found):
-        verb = self.random.choice(["power", "reboot", "interface", "volume", "floating", "group"])
+        verb = self.random.choice(self.verbs)
         action = f"/servers/{server}/action"
-        if verb == "power":
+        if found["status"] == "VERIFY_RESIZE":
+            verb = self.random.choice(["confirmResize", "revertResize"])
+            if self.ask("POST", "compute", action, {verb: None}).ok:
+                self.expected[server] -= {"RESIZED"}
+        elif verb == "live" and found["status"] == "ACTIVE":
+            body = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+            self.ask("POST", "compute", action, body, client=self.operator)
+        elif verb in ("migrate", "resize"):
+            body = {"migrate": None} if verb == "migrate" else {"resize": {"flavorRef": self.larger}}
+            if self.ask("POST", "compute", action, body, client=self.operator if verb == "migrate" else None).ok:
+                self.expected[server] |= {"RESIZED"}
+        elif verb == "power":
             start = found["status"] == "SHUTOFF"
             if self.ask("POST", "compute", action, {"os-start" if start else "os-stop": None}).ok:
                 self.expected[server] = {"ACTIVE" if start else "SHUTOFF", "ERROR"}
@@ -276,6 +299,11 @@ def lost(cloud, workers):
             f"server {server} has {ports[server]} interfaces, {most} were accepted"
             for server, most in worker.interfaces.items() if int(ports.get(server, 0)) > most
         ]
+    first, second = (cloud.domains_of(is_second, "--state-running") for is_second in (False, True))
+    wrong += [f"server {domain} runs on two hosts" for domain in first & second]
+    homes = dict(line.split("|") for line in cloud.sql("SELECT id, coalesce(host, '') FROM servers WHERE NOT deleted"))
+    wrong += [f"server {domain} runs on host-2 and belongs to {homes[domain]}" for domain in second if homes.get(domain, "host-2") != "host-2"]
+    wrong += [f"server {domain} runs on the first host and belongs to host-2" for domain in first if homes.get(domain) == "host-2"]
     known = set(statuses)
     wrong += [f"domain {domain} belongs to no server" for domain in cloud.libvirt_domains() - known]
     return wrong

@@ -69,7 +69,7 @@ extension Auditor {
                         world.violation("I6: server \(id) has the volumes \(devices.volumes.sorted()), not \(server.volumes)")
                     }
                 }
-                let unbound = server.ports.filter { domain.live != nil && world.network.bound[$0] != name }
+                let unbound = server.ports.filter { domain.live != nil && world.network.bound[$0] != [name] }
                 if !unbound.isEmpty { world.violation("I12: server \(id) runs and its ports \(unbound) are not plugged in on \(name)") }
             }
         }

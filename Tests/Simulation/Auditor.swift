@@ -45,6 +45,10 @@ struct Auditor {
             UNION ALL SELECT 'server ' || server_id || ' is ordered away from ' || host FROM server_absences
             UNION ALL SELECT 'server ' || id || ' at ' || observed_generation || ' of ' || generation FROM servers
                 WHERE NOT deleted AND published_at IS NOT NULL AND observed_generation < generation
+            UNION ALL SELECT 'server ' || server_id || ' is expected on ' || host FROM server_arrivals
+            UNION ALL SELECT 'port ' || port_id || ' is bound to ' || host || ' too' FROM port_bindings
+            UNION ALL SELECT 'the ' || type || ' ' || uuid || ' of server ' || server_id || ' is ' || status FROM server_migrations
+                WHERE status IN ('queued', 'preparing', 'running', 'accepted', 'pre-migrating', 'migrating', 'reverting')
             UNION ALL SELECT 'volume ' || id || ' is ' || status FROM volumes
                 WHERE status IN ('creating', 'downloading', 'attaching', 'detaching', 'deleting', 'extending', 'reserved')
             UNION ALL SELECT 'attachment of volume ' || volume_id || ' is ' || state FROM server_volumes WHERE state <> 'attached'
@@ -187,16 +191,32 @@ struct Auditor {
                 SELECT 'image ' || i.id || ' (' || coalesce(i.name, '') || ') is ' || i.status AS words FROM images i WHERE i.status <> 'active'
                 UNION ALL SELECT 'image ' || i.id || ' (' || i.name || ') is of no shelved server' FROM images i
                 WHERE i.name LIKE '%-shelved' AND NOT EXISTS (SELECT 1 FROM servers s WHERE s.shelved_image_id = i.id AND NOT s.deleted)
+                UNION ALL SELECT 'image ' || i.id || ' (' || i.name || ') is of no server that moves' FROM images i
+                WHERE i.name LIKE '% root disk'
                 UNION ALL SELECT 'server ' || s.id || ' is ' || s.vm_state || ' and its image ' || s.shelved_image_id || ' is gone'
                 FROM servers s WHERE NOT s.deleted AND s.shelved_image_id IS NOT NULL
                 AND NOT EXISTS (SELECT 1 FROM images i WHERE i.id = s.shelved_image_id)
                 """))
         for machine in world.hosts.values {
             for server in try Files.list(machine.directory + "/servers") {
+                if try !mayHaveFiles(machine.name, server) { world.violation("I2: \(machine.name) has files of server \(server)") }
                 for name in try Files.list("\(machine.directory)/servers/\(server)") where name.hasPrefix("copy-") {
                     world.violation("I2: \(machine.name) has the copy \(name) of server \(server)")
                 }
             }
+        }
+    }
+
+    /// Whether the server is on the host, or can return to it.
+    private func mayHaveFiles(_ host: String, _ server: String) throws -> Bool {
+        try world.store.look { connection in
+            try !connection.query(
+                """
+                SELECT 1 AS one FROM servers WHERE id = \(server)::uuid AND host = \(host) AND NOT deleted
+                UNION ALL SELECT 1 FROM server_migrations
+                    WHERE server_id = \(server)::uuid AND source_host = \(host) AND status = 'finished'
+                """
+            ).isEmpty
         }
     }
 
@@ -220,6 +240,9 @@ struct Auditor {
                 UNION ALL SELECT 'server ' || i.server_id || ' has port ' || i.port_id || ', which is not its own'
                 FROM server_interfaces i JOIN servers s ON s.id = i.server_id
                 WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id AND p.device_id = i.server_id::text)
+                UNION ALL SELECT 'port ' || p.id || ' is bound to ' || p.host_id || ', and server ' || s.id || ' is on ' || s.host
+                FROM ports p JOIN servers s ON s.id::text = p.device_id
+                WHERE NOT s.deleted AND s.vm_state <> 'error' AND p.host_id <> s.host
                 UNION ALL SELECT 'port ' || p.id || ' has no device and the owner ' || p.device_owner FROM ports p
                 WHERE p.device_id = '' AND p.device_owner <> ''
                 UNION ALL SELECT 'address ' || f.floating_ip_address || ' has no port of its own' FROM floating_ips f

@@ -132,11 +132,11 @@ struct PortStates: Sendable {
     private func once() async throws {
         let database = process.database
         let ports = try await database.read { connection in
-            try connection.query("SELECT id, status FROM ports WHERE device_owner LIKE 'compute:%' ORDER BY id")
-                .map { (id: try $0.string("id"), status: try $0.string("status")) }
+            try connection.query("SELECT id, status, host_id FROM ports WHERE device_owner LIKE 'compute:%' ORDER BY id")
+                .map { (id: try $0.string("id"), status: try $0.string("status"), host: try $0.string("host_id")) }
         }
         let bound = process.world.network.bound
-        let changed = ports.filter { ($0.status == "ACTIVE") != (bound[$0.id] != nil) }
+        let changed = ports.filter { ($0.status == "ACTIVE") != (bound[$0.id]?.contains($0.host) == true) }
         guard !changed.isEmpty else { return }
         let ids = changed.map(\.id)
         let statuses = changed.map { $0.status == "ACTIVE" ? "DOWN" : "ACTIVE" }

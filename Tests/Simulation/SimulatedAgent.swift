@@ -15,6 +15,8 @@ enum SimulatedAgent {
         var options = AgentOptions(stateDirectory: machine.directory, domains: DomainOptions(virtType: .kvm))
         options.heartbeatInterval = .seconds(10)
         options.shutdownTimeout = .seconds(10)
+        options.moves.uri = "qemu+tls://\(machine.name)/system"
+        options.moves.parallel = 1 + process.world.random.below(2)
         // Files have this machine's time, not the simulated time.
         options.imageLifetime = .seconds(1_000_000_000)
         let module = try AgentModule.make(

@@ -69,11 +69,12 @@ struct SimulatedLibvirt: HypervisorDriver {
     // MARK: power
 
     func start(_ uuid: String, paused: Bool) async throws {
-        try await change(uuid, "start", .milliseconds(200), .seconds(5)) { [machine] in
+        try await change(uuid, "start", .milliseconds(200), .seconds(5)) { [machine, world] in
             try machine.change(uuid, "start") { domain in
                 guard domain.live == nil else { return }
                 (domain.live, domain.state, domain.hasManagedSave) = (domain.definition, paused ? .paused : .running, false)
                 domain.boots += 1
+                domain.memory = world.nextMemory()
             }
         }
     }
@@ -180,14 +181,33 @@ struct SimulatedLibvirt: HypervisorDriver {
 
     // MARK: moves
 
-    /// No operator of the simulation moves servers while they run.
     func movableXML(_ uuid: String) async throws -> String { try await xml(uuid, inactive: false) }
 
-    func move(_ uuid: String, _ order: DomainMove) async throws { throw LibvirtError.badDefinition("no other host", call: "move") }
+    /// The two libvirt daemons do it among themselves, whatever becomes of the agent.
+    func move(_ uuid: String, _ order: DomainMove) async throws {
+        try await process.reach("move")
+        let target = world.hosts.values.first { order.uri == "qemu+tls://\($0.name)/system" }
+        guard let target, target !== machine, !target.isOff else { throw LibvirtError.noConnection(call: "move") }
+        let wait = Wait<Void>()
+        let watch = process.watch { wait.finish(.failure(CancellationError())) }
+        defer { process.unwatch(watch) }
+        let devices = try SimulatedDevices.domain(order.xml).devices
+        try SimulatedMove.begin(uuid, from: machine, to: target, devices, world) { wait.finish($0) }
+        world.trace("\(process.name) move \(uuid) to \(target.name)")
+        try await wait.kept()
+        try await process.reach("move done")
+    }
 
-    func moveState(_ uuid: String) async throws -> DomainMoveState? { try await look { nil } }
+    func moveState(_ uuid: String) async throws -> DomainMoveState? {
+        try await look {
+            guard let domain = machine.domains[uuid] else { throw LibvirtError.noDomain(uuid, call: "move state") }
+            return domain.move?.state(at: world.executor.now)
+        }
+    }
 
-    func abortMove(_ uuid: String) async throws {}
+    func abortMove(_ uuid: String) async throws {
+        try await change(uuid, "abort move") { [machine] in machine.domains[uuid]?.move?.abort() }
+    }
 
     func beginPostCopy(_ uuid: String) async throws { throw LibvirtError.invalidState(call: "post-copy") }
 

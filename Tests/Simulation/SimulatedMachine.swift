@@ -16,6 +16,10 @@ final class SimulatedMachine: @unchecked Sendable {
         var hasManagedSave = false
         /// Number of starts.
         var boots = 0
+        /// Which guest's memory it is: a guest that moves takes it along.
+        var memory = 0
+        /// Its way to another machine.
+        var move: SimulatedMove?
         /// The copy of its disks under way, or one whose end was not asked for yet.
         var backup: Backup?
 
@@ -33,6 +37,9 @@ final class SimulatedMachine: @unchecked Sendable {
             }
         }
 
+        /// Whether it waits for the memory of a guest of another machine.
+        var isIncoming = false
+
         func summary(_ uuid: String) -> DomainSummary {
             DomainSummary(uuid: uuid, name: uuid, state: state, shutoffReason: reason, hasManagedSave: hasManagedSave)
         }
@@ -49,6 +56,8 @@ final class SimulatedMachine: @unchecked Sendable {
     /// Devices on the integration bridge.
     private(set) var bridge: [String: SwitchPort] = [:]
     private var busyUntil: [String: UInt64] = [:]
+    /// Without power nothing runs, and nothing can be sent to the machine.
+    private(set) var isOff = false
     private var listeners: [Int: AsyncStream<LibvirtEvent>.Continuation] = [:]
     private var listenerNumbers = 0
 
@@ -57,8 +66,8 @@ final class SimulatedMachine: @unchecked Sendable {
         self.world = world
     }
 
-    /// The directory of the agent's files.
-    var directory: String { name }
+    /// The directory of the agent's files. Absolute, because agents tell it each other; the same in every run.
+    var directory: String { "/proc/self/cwd/" + name }
 
     /// The agent's records of servers.
     func records() throws -> [LocalServerRecord] { try StateStore.records(in: directory + "/records") }
@@ -107,10 +116,34 @@ final class SimulatedMachine: @unchecked Sendable {
     /// Stops the guest for `reason`.
     func stop(_ uuid: String, _ reason: ShutoffReason) {
         guard var domain = domains[uuid], domain.live != nil else { return }
+        // libvirt has no definition of a guest before it has arrived.
+        if domain.isIncoming { return replace(uuid, nil) }
         (domain.live, domain.state, domain.reason, domain.backup) = (nil, .shutoff, reason, nil)
+        let move = domain.move
+        domain.move = nil
+        domains[uuid] = domain
+        tell(uuid)
+        move?.fail(LibvirtError.invalidState(call: "move"))
+    }
+
+    /// Replaces a domain as libvirt itself does it.
+    func replace(_ uuid: String, _ domain: Domain?) {
+        if let domain { check(uuid, domain) }
         domains[uuid] = domain
         tell(uuid)
     }
+
+    /// The machine loses its power. What is on its disks remains.
+    func powerOff() {
+        isOff = true
+        for uuid in domains.keys.sorted() {
+            if domains[uuid]?.isIncoming == true { replace(uuid, nil) } else { stop(uuid, .unknown) }
+        }
+        links = [:]
+        for device in bridge.keys.sorted() { unplug(device) }
+    }
+
+    func powerOn() { isOff = false }
 
     private func tell(_ uuid: String) {
         world.trace("\(name) guest \(uuid) is \(domains[uuid]?.power ?? "absent")")
@@ -131,7 +164,8 @@ final class SimulatedMachine: @unchecked Sendable {
     private func check(_ uuid: String, _ domain: Domain) {
         let volumes = domain.definition.volumes.union(domain.live?.volumes ?? [])
         for other in world.hosts.values {
-            if other !== self, domain.live != nil, other.domains[uuid]?.live != nil {
+            // A guest that moves is stopped on one of the two.
+            if other !== self, domain.state == .running, other.domains[uuid]?.state == .running {
                 world.violation("I7: server \(uuid) runs on \(other.name) and on \(name)")
             }
             for (server, held) in other.domains where server != uuid {
@@ -159,12 +193,13 @@ final class SimulatedMachine: @unchecked Sendable {
     func plug(_ port: SwitchPort) {
         if let old = bridge[port.device], old.interfaceID != port.interfaceID { unplug(port.device) }
         bridge[port.device] = port
-        world.network.bound[port.interfaceID] = name
+        world.network.bound[port.interfaceID, default: []].insert(name)
     }
 
     func unplug(_ device: String) {
-        guard let port = bridge.removeValue(forKey: device), world.network.bound[port.interfaceID] == name else { return }
-        world.network.bound[port.interfaceID] = nil
+        guard let port = bridge.removeValue(forKey: device) else { return }
+        world.network.bound[port.interfaceID]?.remove(name)
+        if world.network.bound[port.interfaceID]?.isEmpty == true { world.network.bound[port.interfaceID] = nil }
     }
 }
 
@@ -207,5 +242,6 @@ struct SimulatedDevices {
 
 /// The ports that are plugged on each host, as OVN would report them.
 final class SimulatedNetwork: @unchecked Sendable {
-    var bound: [String: String] = [:]
+    /// A port of a guest that moves is plugged in on two hosts.
+    var bound: [String: Set<String>] = [:]
 }

@@ -38,6 +38,10 @@ struct Story {
         disturb(ends)
         let (world, history) = (world, history)
         try await withThrowingTaskGroup(of: Void.self) { group in
+            if world.random.below(2) == 0 {
+                let outages = 1 + world.random.below(2)
+                group.addTask { try await Operator(world, history).run(outages: outages) }
+            }
             for project in Scene.projects {
                 for number in 1...2 {
                     let count = 6 + world.random.below(8)

@@ -31,7 +31,8 @@ final class Workload: @unchecked Sendable {
         self.project = project
         self.number = number
         tenant = Tenant(world: world, token: project, number: number)
-        operators = Tenant(world: world, token: "admin", number: number)
+        // Two projects have the same numbers, and the keys of one token are to differ.
+        operators = Tenant(world: world, token: "admin", number: 100 * ((Scene.projects.firstIndex(of: project) ?? 0) + 1) + number)
         network = scene.networks[project] ?? ""
         external = scene.external
     }
@@ -173,11 +174,12 @@ final class Workload: @unchecked Sendable {
 
     private func act() async throws {
         guard let id = pick("server") else { return }
-        // Servers on volumes are not rebuilt but moved.
+        // Servers on volumes are not rebuilt.
         let seen = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
         let isOnVolume = seen.json["server"]?["image"]?.objectValue == nil
-        let choice = random.below(20)
-        if choice >= 18, isOnVolume { return try await migrate(id) }
+        let choice = random.below(24)
+        if choice >= 22 { return try await migrate(id) }
+        if choice >= 18 { return try await migrateLive(id) }
         let (body, action): (JSONValue, String) =
             switch choice {
             case 0, 1: (["os-stop": .null], "os_compute_api:servers:stop")
@@ -199,6 +201,19 @@ final class Workload: @unchecked Sendable {
             default: (["reboot": ["type": "HARD"]], "os_compute_api:servers:reboot")
             }
         _ = try await change("compute", "POST", "/v2.1/servers/\(id)/action", body, action: action, resource: id)
+    }
+
+    private func migrateLive(_ id: String) async throws {
+        let body: JSONValue = ["os-migrateLive": ["host": .null, "block_migration": "auto"]]
+        let answer = try await operators.call("compute", "POST", "/v2.1/servers/\(id)/action", body, key: operators.newKey())
+        guard answer.isAccepted else { return refused(answer, "live migration") }
+        history.accept("os_compute_api:os-migrate-server:migrate_live", id)
+        guard random.below(4) == 0 else { return }
+        try await world.executor.sleep(world.between(.zero, .seconds(20)))
+        let list = try await operators.call("compute", "GET", "/v2.1/servers/\(id)/migrations")
+        guard let number = list.json["migrations"]?.arrayValue?.first?["id"]?.intValue else { return }
+        let aborted = try await operators.call("compute", "DELETE", "/v2.1/servers/\(id)/migrations/\(number)")
+        if !aborted.isAccepted { refused(aborted, "abort") } else { world.count("aborted") }
     }
 
     private func migrate(_ id: String) async throws {

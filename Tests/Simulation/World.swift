@@ -29,6 +29,9 @@ final class World: @unchecked Sendable {
     private(set) var processes: [String: SimulatedProcess] = [:]
     private var programs: [(name: String, start: (SimulatedProcess) throws -> Void)] = []
     private var isEnding = false
+    /// Programs of machines without power: they do not start again by themselves.
+    private var held: Set<String> = []
+    private var memories = 0
 
     /// 2026-11-21T12:00:00Z
     static let start = Timestamp(seconds: 1_795_262_400)
@@ -67,6 +70,12 @@ final class World: @unchecked Sendable {
         String(bytes.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }, radix: 16)
     }
 
+    /// Identifies the memory of a guest from its start to its end.
+    func nextMemory() -> Int {
+        memories += 1
+        return memories
+    }
+
     // MARK: random decisions
 
     /// Whether a fault with a probability of `perMille` happens now.
@@ -86,7 +95,19 @@ final class World: @unchecked Sendable {
     func add(_ name: String, _ start: @escaping (SimulatedProcess) throws -> Void) { programs.append((name, start)) }
 
     func startAll() throws {
+        held = []
         for program in programs where processes[program.name]?.isAlive != true { try start(program.name) }
+    }
+
+    /// Kills the process; it starts again only with `release`.
+    func hold(_ name: String) {
+        held.insert(name)
+        if let process = processes[name] { kill(process) }
+    }
+
+    func release(_ name: String) throws {
+        guard held.remove(name) != nil, processes[name]?.isAlive != true else { return }
+        try start(name)
     }
 
     private func start(_ name: String) throws {
@@ -106,7 +127,7 @@ final class World: @unchecked Sendable {
         broker.forget(process)
         guard !isEnding else { return }
         executor.after(between(.milliseconds(50), .seconds(8))) { [self] in
-            guard !isEnding, processes[process.name] === process else { return }
+            guard !isEnding, processes[process.name] === process, !held.contains(process.name) else { return }
             do { try start(process.name) } catch { violation("\(process.name) does not start: \(error)") }
         }
     }

@@ -271,6 +271,7 @@ def upgrade(cloud, fleet, arguments):
     cloud.admin.set_compute_quotas(tenant.project.id, instances=-1, cores=-1, ram=-1)
     Balanced.fleet = fleet
     chaos.Client = Balanced
+    chaos.Worker.verbs = tuple(verb for verb in chaos.Worker.verbs if verb not in ("live", "migrate", "resize"))
     end = chaos.End(3600)
     workers = [chaos.Worker(number, cloud, tenant, arguments.seed, end) for number in range(arguments.workers)]
     for worker in workers:

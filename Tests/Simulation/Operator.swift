@@ -1,0 +1,70 @@
+import JSON
+import Kernel
+
+/// An operator whose hosts lose their power: its servers start elsewhere, and the host returns later.
+final class Operator: @unchecked Sendable {
+    private let world: World
+    private let history: History
+    private let client: Tenant
+
+    init(_ world: World, _ history: History) {
+        self.world = world
+        self.history = history
+        client = Tenant(world: world, token: "admin", number: 7)
+    }
+
+    /// - Parameter outages: the number of hosts that fail, one after the other.
+    func run(outages: Int) async throws {
+        for _ in 0..<outages {
+            try await world.executor.sleep(world.between(.seconds(5), .seconds(40)))
+            try await outage(Plane.hosts[world.random.below(Plane.hosts.count)])
+        }
+    }
+
+    private func outage(_ host: String) async throws {
+        world.trace("\(host) loses its power")
+        world.count("power failure")
+        world.hold("agent-\(host)")
+        world.hosts[host]?.powerOff()
+        let service = try await client.call("compute", "GET", "/v2.1/os-services?host=\(host)").json["services"]?.arrayValue?.first
+        if let id = service?["id"]?.stringValue {
+            try await set(id, forcedDown: true)
+            try await evacuate(host)
+            try await world.executor.sleep(world.between(.seconds(1), .seconds(120)))
+            try returns(host)
+            try await set(id, forcedDown: false)
+        } else {
+            try returns(host)
+        }
+    }
+
+    private func returns(_ host: String) throws {
+        world.trace("\(host) returns")
+        world.hosts[host]?.powerOn()
+        try world.release("agent-\(host)")
+    }
+
+    private func set(_ service: String, forcedDown: Bool) async throws {
+        let answer = try await client.call("compute", "PUT", "/v2.1/os-services/\(service)", ["forced_down": .bool(forcedDown)])
+        guard answer.isAccepted else {
+            return world.violation("forced_down is answered with \(answer.status): \(answer.json)")
+        }
+    }
+
+    private func evacuate(_ host: String) async throws {
+        let list = try await client.call("compute", "GET", "/v2.1/servers?all_tenants=1&host=\(host)")
+        for server in list.json["servers"]?.arrayValue ?? [] {
+            guard let id = server["id"]?.stringValue, world.random.below(4) > 0 else { continue }
+            let answer = try await client.call("compute", "POST", "/v2.1/servers/\(id)/action", ["evacuate": [:]])
+            guard answer.isAccepted else {
+                world.count("refused \(answer.status)")
+                if ![400, 404, 409].contains(answer.status) {
+                    world.violation("evacuate is answered with \(answer.status): \(answer.json)")
+                }
+                continue
+            }
+            world.count("evacuated")
+            history.accept("os_compute_api:os-evacuate", id)
+        }
+    }
+}
