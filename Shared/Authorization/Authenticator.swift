@@ -113,7 +113,7 @@ package final class TokenAuthenticator: Authenticating, Service {
     package static func resolve(_ connection: Connection, _ payload: TokenPayload) throws -> Caller? {
         let rows = try connection.query(
             """
-            SELECT * FROM resolve_token(
+            SELECT * FROM published_token(
                 \(payload.userID)::text, \(payload.scope.projectText)::text, \(payload.scope.domainText)::text,
                 \(payload.scope == .system)::boolean, \(payload.applicationCredentialID)::text,
                 \(payload.auditIDs)::text[], \(payload.issuedAt)::timestamptz)
@@ -124,7 +124,7 @@ package final class TokenAuthenticator: Authenticating, Service {
 
     /// The number of the newest change in Identity.
     package static func epoch(_ connection: Connection) throws -> Int64 {
-        Int64(try connection.query("SELECT coalesce(max(id), 0) AS id FROM identity_changes")[0].int("id"))
+        Int64(try connection.query("SELECT coalesce(max(id), 0) AS id FROM published_identity_changes")[0].int("id"))
     }
 
     /// The number of the newest change, if it was confirmed recently enough to use results cached at it.

@@ -73,14 +73,14 @@ package struct ImageAccess: Sendable {
 
     /// The status of an image that work accepted earlier has created; nil if it was deleted.
     package func status(_ connection: Connection, of id: String) throws -> String? {
-        try connection.query("SELECT status FROM images WHERE id = \(id)::uuid").first?.string("status")
+        try connection.query("SELECT status FROM published_images WHERE id = \(id)::uuid").first?.string("status")
     }
 
     /// Ids of a project's images with these properties, newest first.
     package func ids(_ connection: Connection, project: String, with properties: JSONObject) throws -> [String] {
         try connection.query(
             """
-            SELECT id FROM images WHERE project_id = \(project) AND properties @> \(properties)::jsonb
+            SELECT id FROM published_images WHERE project_id = \(project) AND properties @> \(properties)::jsonb
             ORDER BY created_at DESC, id DESC
             """
         ).map { try $0.string("id") }
@@ -94,7 +94,7 @@ package struct ImageAccess: Sendable {
             """
             SELECT i.id, i.name, i.project_id, i.visibility, i.status, i.disk_format, i.container_format, i.min_disk, i.min_ram, i.size,
                 i.virtual_size, i.checksum, i.os_hash_algo, i.os_hash_value, i.properties, m.member_id
-            FROM images i LEFT JOIN image_members m ON m.image_id = i.id AND m.member_id = \(project)
+            FROM published_images i LEFT JOIN published_image_members m ON m.image_id = i.id AND m.member_id = \(project)
             WHERE i.id = \(id.description)::uuid
             """)
         guard let row = rows.first else { return nil }

@@ -48,7 +48,8 @@ private enum Releases {
 
     @Test func numbersAscend() {
         let numbers = Schema.migrations.map(\.number)
-        #expect(numbers == Array(1...numbers.count))
+        // Numbers that were reserved and not used leave gaps.
+        #expect(numbers.first == 1 && zip(numbers, numbers.dropFirst()).allSatisfy { $0 < $1 })
         #expect(Schema.migrations.allSatisfy { $0.number > Schema.base || $0.kind == .expand })
     }
 
