@@ -24,9 +24,9 @@ help: ## list all targets
 install: ## install the Debian packages for building and running
 	@bash deploy/install build run image
 
-build: install ## install packages and build the executables (.build/$CONFIGURATION)
+build: install ## install packages and build what a cloud runs (.build/$CONFIGURATION)
 	@echo "Building ($(CONFIGURATION))"
-	@bash deploy/swift build -c $(CONFIGURATION)
+	@WOLKE_BUILD=cloud bash deploy/swift build -c $(CONFIGURATION)
 
 guest-image: ## build the small guest image ($STATE/images/guest.qcow2)
 	@bash deploy/install image

@@ -211,3 +211,8 @@ let package = Package(
         ],
     swiftLanguageModes: [.v6]
 )
+
+// `make up` builds what a cloud runs, without the tests, the benchmarks and the simulation.
+if Context.environment["WOLKE_BUILD"] == "cloud" {
+    package.targets.removeAll { $0.type == .test || ["TestKit", "wolke-bench", "wolke-simulate"].contains($0.name) }
+}
