@@ -26,16 +26,13 @@ let reportMigration = """
         tags text[] NOT NULL DEFAULT '{}', announced boolean NOT NULL DEFAULT false, generation bigint NOT NULL DEFAULT 1,
         created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL);
     CREATE INDEX reports_project ON reports (project_id, created_at, id);
-    CREATE TABLE report_sections (
-        id uuid PRIMARY KEY, report_id uuid NOT NULL REFERENCES reports ON DELETE CASCADE, number integer NOT NULL,
-        UNIQUE (report_id, number));
+    CREATE TABLE report_sections (id uuid PRIMARY KEY, report_id uuid NOT NULL REFERENCES reports ON DELETE CASCADE,
+        number integer NOT NULL, UNIQUE (report_id, number));
     """
 // guide: end
 
 // guide: inspections
 enum ExampleInspections {
-    static let all = [sections]
-
     static let sections = Inspection(
         "I4", "a report that is ready counts the sections that it has",
         """
@@ -69,8 +66,7 @@ extension Reports {
 // guide: module
 enum ExampleModule {
     static func make(_ surroundings: ServiceSurroundings) throws -> ServiceModule {
-        let reports = Reports(surroundings: surroundings)
-        let workflows = ReportWorkflows(surroundings: surroundings)
+        let (reports, workflows) = (Reports(surroundings: surroundings), ReportWorkflows(surroundings: surroundings))
         let (database, ambient, bus) = (surroundings.database, surroundings.ambient, surroundings.bus)
         let relay = OutboxRelay(database: database, bus: bus, ambient: ambient, logger: surroundings.log)
         let tasks = PeriodicTask("example", every: .seconds(20), database: database, ambient: ambient, log: surroundings.log) {
@@ -89,7 +85,7 @@ enum ExampleModule {
                 }
             ],
             loops: [.init("relay") { try await relay.run() }, .init("periodic tasks") { try await tasks.run() }],
-            inspections: ExampleInspections.all, quota: Reports.quota)
+            inspections: [ExampleInspections.sections], quota: Reports.quota)
     }
 }
 // guide: end

@@ -25,24 +25,19 @@ extension Reports {
 // guide: workflow
 struct ReportWorkflows: Sendable {
     let surroundings: ServiceSurroundings
+    private var database: Database { surroundings.database }
 
     struct Frame: Codable, Sendable { let sections: Int }
     struct Section: Codable, Sendable { let report: String, number: Int }
 
     /// A report: each section is a workflow of its own.
     var create: Workflow<Frame> {
-        let (database, ambient) = (surroundings.database, surroundings.ambient)
-        return Workflow(
+        Workflow(
             service: "example", kind: "report.create",
             steps: [
                 .children(
                     "sections", deadline: .seconds(600),
-                    starts: { context, frame in
-                        try (1...frame.sections).map {
-                            try WorkflowStart(
-                                section, subject: ambient.newUUID().description, frame: .init(report: context.subjectID, number: $0))
-                        }
-                    },
+                    starts: { context, frame in try (1...frame.sections).map { try start(context.subjectID, $0) } },
                     undo: { context, _, _ in
                         let id = context.subjectID
                         _ = try await database.write { try $0.execute("DELETE FROM report_sections WHERE report_id = \(id)::uuid") }
@@ -51,7 +46,7 @@ struct ReportWorkflows: Sendable {
                     let (id, count) = (context.subjectID, frame.sections)
                     _ = try await database.write { connection in
                         try connection.execute("UPDATE reports SET status = 'ready', written = \(count) WHERE id = \(id)::uuid")
-                        try Outbox.add(connection, ReportReady(id: id), to: .readyReports, ambient: ambient)
+                        try Outbox.add(connection, ReportReady(id: id), to: .readyReports, ambient: surroundings.ambient)
                     }
                     return .next
                 },
@@ -62,10 +57,13 @@ struct ReportWorkflows: Sendable {
             })
     }
 
+    private func start(_ report: String, _ number: Int) throws -> WorkflowStart {
+        try WorkflowStart(section, subject: surroundings.ambient.newUUID().description, frame: .init(report: report, number: number))
+    }
+
     /// One section of a report; written twice it is the same.
     var section: Workflow<Section> {
-        let database = surroundings.database
-        return Workflow(
+        Workflow(
             service: "example", kind: "report.section",
             steps: [
                 .init("write") { context, frame in
@@ -73,8 +71,8 @@ struct ReportWorkflows: Sendable {
                     _ = try await database.write {
                         try $0.execute(
                             """
-                            INSERT INTO report_sections (id, report_id, number) VALUES (\(id)::uuid, \(section.report)::uuid, \(section.number))
-                            ON CONFLICT DO NOTHING
+                            INSERT INTO report_sections (id, report_id, number)
+                            VALUES (\(id)::uuid, \(section.report)::uuid, \(section.number)) ON CONFLICT DO NOTHING
                             """)
                     }
                     return .next
