@@ -60,7 +60,7 @@ package struct HeldServer: Codable, Sendable, Hashable {
     /// Of the desired state that the agent has.
     package var epoch: Int
     /// Nil while this process of the agent has not reported the server.
-    package var power: String?
+    package var power: ReportedPower?
     package var state: ObservedReport.State
     package var metadataReady: Bool
     /// Whether this is a domain on the host that the control plane did not request.
@@ -74,7 +74,7 @@ package struct HeldServer: Codable, Sendable, Hashable {
     }
 
     package init(
-        serverID: String, generation: Int = 0, epoch: Int = 0, power: String? = nil, state: ObservedReport.State = .applied,
+        serverID: String, generation: Int = 0, epoch: Int = 0, power: ReportedPower? = nil, state: ObservedReport.State = .applied,
         metadataReady: Bool = false, unknown: Bool = false
     ) {
         self.serverID = serverID
@@ -104,9 +104,7 @@ package struct ObservedReport: MessageBody, Hashable {
     package var serverID: String
     package var generation: Int
     package var epoch: Int
-    /// `running`, `shutoff`, `paused`, `suspended`, `crashed`, `expected` or `absent`; any other value is shown as an error of the
-    /// server.
-    package var power: String
+    package var power: ReportedPower
     package var state: State
     /// The error for operators.
     package var error: String?
@@ -133,7 +131,7 @@ package struct ObservedReport: MessageBody, Hashable {
     }
 
     package init(
-        host: String, serverID: String, generation: Int, epoch: Int, power: String, state: State = .applied,
+        host: String, serverID: String, generation: Int, epoch: Int, power: ReportedPower, state: State = .applied,
         error: String? = nil, reason: String? = nil, permanent: Bool = false, metadataReady: Bool = false, operationID: String? = nil,
         unknown: Bool = false, jobs: [ServerJobReport]? = nil, endpoint: MigrationEndpoint? = nil
     ) {

@@ -24,14 +24,14 @@ extension NotificationChannel where Payload == ProviderChanges {
     package static var placementChanged: Self { Self("placement_changed") }
 }
 
-extension NotificationChannel where Payload == AuditQuestion {
-    /// Requests all services to run their audits now.
-    package static var audit: Self { Self("wolke_audit") }
+extension NotificationChannel where Payload == PeriodicTaskRequest {
+    /// Requests all services to run their periodic tasks now. Its name is that of releases before 0.2.0.
+    package static var periodicTasks: Self { Self("wolke_audit") }
 }
 
-extension NotificationChannel where Payload == AuditAnswer {
-    /// Services that have run their audit.
-    package static var audited: Self { Self("wolke_audited") }
+extension NotificationChannel where Payload == PeriodicTaskAnswer {
+    /// Services that have run their periodic tasks.
+    package static var periodicTasksDone: Self { Self("wolke_audited") }
 }
 
 /// `SERVICE`, `SERVICE SUBJECT` or `SUBJECT`: a service with new work, optionally with the id of a subject whose workflow can
@@ -99,8 +99,8 @@ package struct ProviderChanges: NotificationPayload, Hashable {
     package var payload: String { ([origin].compactMap { $0 } + providers).joined(separator: " ") }
 }
 
-/// The id of a request, which each audit repeats in its answer.
-package struct AuditQuestion: NotificationPayload, Hashable {
+/// The id of a request, which each service repeats in its answer.
+package struct PeriodicTaskRequest: NotificationPayload, Hashable {
     package let id: String
 
     package init(id: String) { self.id = id }
@@ -111,8 +111,8 @@ package struct AuditQuestion: NotificationPayload, Hashable {
     package var payload: String { id }
 }
 
-/// `ID SERVICE`: the service has run its audit for this request.
-package struct AuditAnswer: NotificationPayload, Hashable {
+/// `ID SERVICE`: the service has run its periodic tasks for this request.
+package struct PeriodicTaskAnswer: NotificationPayload, Hashable {
     package let question: String
     package let service: String
 

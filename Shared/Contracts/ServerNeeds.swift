@@ -45,6 +45,15 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
     }
 }
 
+extension ServerFlavor {
+    /// The number of disks on the host of a server.
+    ///
+    /// - Parameter hasImage: whether the root disk is made of an image, and not a volume.
+    package func localDisks(hasImage: Bool) -> Int {
+        (hasImage ? 1 : 0) + ((ephemeralGiB ?? 0) > 0 ? 1 : 0) + ((swapMiB ?? 0) > 0 ? 1 : 0)
+    }
+}
+
 /// The parts of the image on a server's local disk, as embedded in the server's row, that affect the choice of a host.
 package struct ServerImage: Codable, Sendable, Hashable {
     /// The size of the root disk if the flavor does not specify it. Nil for none.

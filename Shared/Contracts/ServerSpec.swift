@@ -155,9 +155,7 @@ extension ServerSpec {
     /// A one-time operation in addition to the desired state: done once per id.
     package struct Operation: Codable, Sendable, Hashable {
         package var id: String
-        /// `reboot-soft`, `reboot-hard`, `rebuild`, `rescue`, `unrescue`, `resize`, `resize-revert` or `withdraw`. A reader refuses
-        /// kinds that it does not know.
-        package var kind: String
+        package var kind: Kind
         /// For `rebuild`: whether the ephemeral disk keeps its content. Nil means no.
         package var preservesEphemeral: Bool?
 
@@ -166,7 +164,7 @@ extension ServerSpec {
             case preservesEphemeral = "preserve_ephemeral"
         }
 
-        package init(id: String, kind: String, preservesEphemeral: Bool? = nil) {
+        package init(id: String, kind: Kind, preservesEphemeral: Bool? = nil) {
             self.id = id
             self.kind = kind
             self.preservesEphemeral = preservesEphemeral

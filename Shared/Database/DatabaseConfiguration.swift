@@ -36,7 +36,7 @@ package struct DatabaseConfiguration: Sendable {
     package var requestRead = TimeLimit(statement: .seconds(10), lock: .seconds(5), together: true)
     package var requestWrite = TimeLimit(statement: .seconds(30), lock: .seconds(5), together: true)
     package var plane = TimeLimit(statement: .seconds(120), lock: .seconds(30))
-    package var audit = TimeLimit(statement: .seconds(600), lock: .seconds(30))
+    package var periodicTask = TimeLimit(statement: .seconds(600), lock: .seconds(30))
     /// A transaction idle for this long is ended by PostgreSQL together with its session.
     package var idleInTransaction: Duration = .seconds(60)
 
@@ -52,11 +52,11 @@ package struct DatabaseConfiguration: Sendable {
         self.projectWaitingMax = projectWaitingMax
     }
 
-    /// For commands of the operator on the machine (migrations, doctor): no limit but the audits'.
+    /// For commands of the operator on the machine (migrations, doctor): no limits.
     package func unlimited() -> DatabaseConfiguration {
         var copy = self
         let none = TimeLimit(statement: nil, lock: nil)
-        (copy.requestRead, copy.requestWrite, copy.plane, copy.audit) = (none, none, none, none)
+        (copy.requestRead, copy.requestWrite, copy.plane, copy.periodicTask) = (none, none, none, none)
         return copy
     }
 
@@ -64,7 +64,7 @@ package struct DatabaseConfiguration: Sendable {
         switch work {
         case .request: isWrite ? requestWrite : requestRead
         case .plane: plane
-        case .audit: audit
+        case .periodicTask: periodicTask
         }
     }
 }

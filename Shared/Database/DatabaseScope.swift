@@ -8,7 +8,7 @@ import Synchronization
 package struct DatabaseScope: Sendable {
     /// The share of the sessions to which work belongs.
     package enum Lane: Sendable, Hashable {
-        /// Workflows, agents, audits and requests of the services themselves. Some sessions are reserved for them.
+        /// Workflows, agents, periodic tasks and requests of the services themselves. Some sessions are reserved for them.
         case plane
         /// A tenant's requests: by project, or by user if there is no project.
         case tenant(String)
@@ -16,7 +16,7 @@ package struct DatabaseScope: Sendable {
 
     /// The kind of work, which determines time limits.
     package enum Work: Sendable, Hashable {
-        case request, plane, audit
+        case request, plane, periodicTask
     }
 
     package let lane: Lane
@@ -48,7 +48,7 @@ package struct DatabaseScope: Sendable {
     /// A workflow's step, which is cancelled before its lease ends.
     package static let step = DatabaseScope(lane: .plane, work: .plane, stopsWithTask: true)
     /// Periodic tasks and `osctl doctor`, whose queries read whole tables.
-    package static let audit = DatabaseScope(lane: .plane, work: .audit)
+    package static let periodicTask = DatabaseScope(lane: .plane, work: .periodicTask)
 
     /// A request before authentication: it counts against the share of its source address.
     ///

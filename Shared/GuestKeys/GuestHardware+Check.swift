@@ -118,7 +118,16 @@ extension GuestHardware {
         }
     }
 
-    /// - Parameter count: root disk, ephemeral disk, swap, volumes and config drive.
+    /// The number of disks on the bus of the disks. The config drive counts if it is on that bus.
+    ///
+    /// - Parameters:
+    ///   - local: root disk, ephemeral disk and swap, as far as they are on the host.
+    ///   - volumes: volumes, a boot volume among them.
+    package func disks(local: Int, volumes: Int, hasConfigDrive: Bool) -> Int {
+        local + volumes + (hasConfigDrive && configDriveBus == diskBus ? 1 : 0)
+    }
+
+    /// - Parameter count: see `disks`.
     /// - Throws: 400 where the bus does not hold so many.
     package func check(disks count: Int) throws {
         guard let most = disksMax, count > most else { return }

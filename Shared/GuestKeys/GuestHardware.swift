@@ -147,7 +147,7 @@ package struct GuestHardware: Sendable, Hashable {
 
     // MARK: derived
 
-    /// The machine type on a host with this default. Old buses are the old machine's; Secure Boot is the new one's.
+    /// The machine type on a host with this default. IDE needs the machine `pc`; UEFI with Secure Boot needs `q35`.
     package func machine(default host: String) -> String {
         if let machine { return machine }
         if diskBus == .ide || cdromBus == .ide { return GuestHardware.isPCIe(host) ? "pc" : host }

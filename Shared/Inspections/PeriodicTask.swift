@@ -30,11 +30,11 @@ package struct PeriodicTask: Sendable {
 
     /// Runs until the task is cancelled.
     package func run() async throws {
-        let (rounds, next) = AsyncStream<AuditQuestion?>.makeStream(bufferingPolicy: .bufferingNewest(16))
+        let (rounds, next) = AsyncStream<PeriodicTaskRequest?>.makeStream(bufferingPolicy: .bufferingNewest(16))
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await notification in database.notifications(.audit) {
-                    if let question = notification.payload(on: .audit) { next.yield(question) }
+                for await notification in database.notifications(.periodicTasks) {
+                    if let question = notification.payload(on: .periodicTasks) { next.yield(question) }
                 }
             }
             if let interval {
@@ -48,6 +48,23 @@ package struct PeriodicTask: Sendable {
             group.addTask { for await question in rounds { try await round(question) } }
             defer { group.cancelAll() }
             try await group.waitForAll()
+        }
+    }
+
+    /// Runs `body` at once and then at the interval, until the task is cancelled. An error is logged and does not end it. For work
+    /// that each process does for itself, and that nobody requests.
+    ///
+    /// - Parameter failure: the line to log with an error.
+    /// - Throws: `CancellationError`.
+    package static func repeating(
+        every interval: Duration, _ ambient: Ambient, _ log: Logger, failure: String, _ body: @Sendable () async throws -> Void
+    ) async throws {
+        while true {
+            do { try await body() } catch is CancellationError { throw CancellationError() } catch {
+                let reason = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
+                log.warning("\(failure)", metadata: ["error": "\(reason)"])
+            }
+            try await ambient.time.sleep(for: interval)
         }
     }
 
@@ -68,11 +85,11 @@ package struct PeriodicTask: Sendable {
         return done
     }
 
-    private func round(_ question: AuditQuestion?) async throws {
+    private func round(_ question: PeriodicTaskRequest?) async throws {
         do {
-            let done = try await DatabaseScope.$current.withValue(.audit) { try await body() }
+            let done = try await DatabaseScope.$current.withValue(.periodicTask) { try await body() }
             guard let question, done else { return }
-            try await database.autocommit { try $0.notify(.audited, AuditAnswer(question: question.id, service: service)) }
+            try await database.autocommit { try $0.notify(.periodicTasksDone, PeriodicTaskAnswer(question: question.id, service: service)) }
         } catch is CancellationError {
             throw CancellationError()
         } catch {

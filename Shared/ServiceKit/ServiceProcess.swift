@@ -100,7 +100,7 @@ package struct ServiceProcess: Sendable {
         configuration.requestRead = .init(statement: settings.duration("database.read_timeout"), lock: lock, together: true)
         configuration.requestWrite = .init(statement: settings.duration("database.write_timeout"), lock: lock, together: true)
         configuration.plane = .init(statement: settings.duration("database.plane_timeout"), lock: planeLock)
-        configuration.audit = .init(statement: settings.duration("database.audit_timeout"), lock: planeLock)
+        configuration.periodicTask = .init(statement: settings.duration("database.audit_timeout"), lock: planeLock)
         configuration.idleInTransaction = settings.duration("database.idle_transaction_timeout")
         return configuration
     }

@@ -23,6 +23,19 @@ extension RouteSweep {
         return (findings + repeatedParameters, compared)
     }
 
+    /// GET routes of the OpenAPI document without a schema of their response, other than `allowed` ones.
+    ///
+    /// - Parameter allowed: the reason, by route; `…/*` stands for all routes with this beginning.
+    /// - Returns: routes without a reason, and reasons for routes that have a schema or do not exist.
+    package func undeclaredAnswers(_ allowed: [String: String]) -> [String] {
+        let undeclared = Set(
+            routes.filter { $0.method == .get && !$0.isUnavailable && $0.status != 204 && $0.answer.openAPI == nil }.map(RouteSweep.name))
+        func fits(_ key: String, _ route: String) -> Bool { key.hasSuffix("*") ? route.hasPrefix(key.dropLast()) : key == route }
+        let unexplained = undeclared.filter { route in !allowed.keys.contains { fits($0, route) } }
+        let stale = allowed.keys.filter { key in !undeclared.contains { fits(key, $0) } }
+        return unexplained.sorted() + stale.sorted().map { "there is no such route without a schema: \($0)" }
+    }
+
     /// Parameters that the OpenAPI document has more than once in an operation, which OpenAPI does not allow.
     private var repeatedParameters: [String] {
         (OpenAPI.document(api)["paths"]?.objectValue?.members ?? []).flatMap { path in

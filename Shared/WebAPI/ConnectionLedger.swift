@@ -105,7 +105,7 @@ package final class ConnectionLedger: Sendable {
         state.withLock { remove(record, &$0) }
     }
 
-    /// - Returns: whether it is new; its place in the total is the caller's to count.
+    /// - Returns: whether the connection is new. The caller must count it in the total.
     private func insert(_ record: Record, _ state: inout State) -> Bool {
         guard state.records.updateValue(record, forKey: ObjectIdentifier(record)) == nil else { return false }
         state.perSource[record.source, default: 0] += 1

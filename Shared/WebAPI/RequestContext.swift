@@ -48,7 +48,7 @@ package struct Change: Sendable {
         /// As after a delete.
         case nothing
         case value(JSONValue)
-        /// JSON as it was written, or one member of it; empty for none.
+        /// JSON as it was written, or one member of it, which must be there; empty for none.
         case document([UInt8], member: String?)
     }
 
@@ -275,13 +275,18 @@ package struct RequestContext: Sendable {
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {
         // PostgreSQL parses the document, so invalid JSON fails the transaction.
         let (document, path) = change.recorded
-        try connection.execute(
+        let recorded = try connection.query(
             """
             INSERT INTO audit_records (at, request_id, user_id, service_user_id, project_id, action, resource_type, resource_id, content)
             VALUES (\(ambient.now), \(requestID), \(caller.userID), \(caller.serviceUserID), \(caller.projectID),
                 \(route.action ?? route.path),
                 \(change.resourceType), \(change.resourceID), \(document)::jsonb #> \(path)::text[])
-            """)
+            RETURNING content IS NOT NULL AS has_content
+            """)[0]
+        // A JSON null is content.
+        guard try path.isEmpty || recorded.bool("has_content") else {
+            throw ResourceError.internalError("the audit record of \(change.resourceType) names \(path), which the response does not have")
+        }
     }
 
     static func digest(_ bytes: [UInt8]) -> String {

@@ -8,6 +8,12 @@ import WebAPI
 
 /// Every route of the Block Storage API, for callers without access.
 @Suite struct AuthorizationSweepTests {
+    private static let withoutSchema = [
+        "GET /": "a document of versions", "GET /v3": "a document of versions",
+        "GET /v3/types/{type_id}/encryption/{absent_id}": "always 404",
+        "GET /v3/{project_id}/types/{type_id}/encryption/{absent_id}": "always 404",
+    ]
+
     /// A volume, a snapshot and an attachment of the project p1.
     private static func with(_ body: (VolumeFixture, RouteSweep) async throws -> Void) async throws {
         try await VolumeFixture.with { cloud in
@@ -153,6 +159,7 @@ import WebAPI
             #expect(completed.status == 204)
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin", "member"])
             #expect(findings == [])
+            #expect(sweep.undeclaredAnswers(AuthorizationSweepTests.withoutSchema) == [])
             #expect(compared >= 100)
             #expect(try await sweep.comparisonsWithoutIndex().findings == [])
         }

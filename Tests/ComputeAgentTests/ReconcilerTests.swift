@@ -27,6 +27,10 @@ import Testing
             interfaces: server.ports.map { .init(mac: $0.mac, tap: $0.tapName) })
     }
 
+    @Test func everyOperationOfTheContractIsKnown() {
+        #expect(ServerOperation.Kind.allCases.map(\.rawValue).sorted() == ServerSpec.Operation.Kind.known.map(\.rawValue).sorted())
+    }
+
     @Test func firstStart() throws {
         let server = try Fixture.server()
         let plan = Reconciler.plan(server, observed: nil, record: record(server))
@@ -45,7 +49,7 @@ import Testing
         let record = record(server, applied: .running, plugged: true)
         let dead = ObservedDomain(power: .shutoff, offReason: .failure)
         #expect(Reconciler.plan(server, observed: dead, record: record).contains(.start(paused: false)))
-        #expect(dead.reportedPower(desired: .running) == "crashed")
+        #expect(dead.reportedPower(desired: .running) == .crashed)
     }
 
     @Test func aGuestThatPoweredOffIsLeftAlone() throws {
@@ -155,7 +159,7 @@ import Testing
         #expect(try plan("shutoff", paused).first == .destroy)
         let saved = ObservedDomain(power: .shutoff, offReason: .saved, hasManagedSave: true)
         #expect(try plan("running", saved) == [.provision, .plug(server.ports), .define, .start(paused: false)])
-        #expect(saved.reportedPower(desired: .suspended) == "suspended")
+        #expect(saved.reportedPower(desired: .suspended) == .suspended)
     }
 
     @Test func removalIsCompleteAndRepeatable() throws {

@@ -66,15 +66,15 @@ import Testing
         {
             ObservedServer(vmState: state, task: task, desiredPower: power, generation: 5, operationID: operation).judge(observation)
         }
-        let running = Observation(generation: 5, power: "running", applied: true)
-        let off = Observation(generation: 5, power: "shutoff", applied: true)
+        let running = Observation(generation: 5, power: .running, applied: true)
+        let off = Observation(generation: 5, power: .shutoff, applied: true)
         #expect(judge(.active, nil, .running, running) == .noted)
         #expect(judge(.active, nil, .running, off) == .stoppedItself)
         #expect(judge(.resized, nil, .running, off) == .turnedOff)
         #expect(judge(.rescued, nil, .running, off) == .turnedOff)
         #expect(judge(.active, .rebuilding, .running, off, operation: "a") == .noted)
-        #expect(judge(.active, nil, .running, Observation(generation: 5, power: "crashed", applied: true)) == .stoppedItself)
-        #expect(judge(.active, nil, .running, Observation(generation: 4, power: "shutoff", applied: true)) == .noted)
+        #expect(judge(.active, nil, .running, Observation(generation: 5, power: .crashed, applied: true)) == .stoppedItself)
+        #expect(judge(.active, nil, .running, Observation(generation: 4, power: .shutoff, applied: true)) == .noted)
         #expect(judge(.active, .poweringOff, .shutoff, off) == .finished(.stopped))
         #expect(judge(.active, .poweringOff, .shutoff, running) == .noted)
         #expect(judge(.stopped, .poweringOn, .running, off) == .stoppedItself)
@@ -85,9 +85,9 @@ import Testing
         var done = running
         done.operationID = "a"
         #expect(judge(.active, .rebooting, .running, done, operation: "a") == .finished(.active))
-        let failed = Observation(generation: 5, power: "shutoff", applied: false, permanent: true, error: "no")
+        let failed = Observation(generation: 5, power: .shutoff, applied: false, permanent: true, error: "no")
         #expect(judge(.stopped, .poweringOn, .running, failed) == .failed(.stopped, "no"))
-        #expect(judge(.stopped, .poweringOn, .running, Observation(generation: 5, power: "shutoff", applied: false)) == .noted)
+        #expect(judge(.stopped, .poweringOn, .running, Observation(generation: 5, power: .shutoff, applied: false)) == .noted)
     }
 
     @Test func requestsAreBroughtIntoOneForm() throws {

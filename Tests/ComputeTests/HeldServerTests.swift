@@ -24,7 +24,7 @@ import Testing
     private func held(_ id: String, _ cloud: TestCloud, power: String = "running") throws -> HeldServer {
         let domain = try #require(cloud.cloud.domains(on: "host-1")[id])
         return HeldServer(
-            serverID: id, generation: domain.generation, epoch: domain.epoch, power: power, metadataReady: true)
+            serverID: id, generation: domain.generation, epoch: domain.epoch, power: ReportedPower(rawValue: power), metadataReady: true)
     }
 
     @Test func aLostReportIsAskedFor() async throws {
@@ -130,7 +130,7 @@ import Testing
             try await list([], cloud)
             #expect(try await orders(cloud) == ["\(id) running"])
             cloud.time.advance(by: .seconds(20))
-            try await list([HeldServer(serverID: id, power: "running", unknown: true)], cloud)
+            try await list([HeldServer(serverID: id, power: .running, unknown: true)], cloud)
             #expect(try await orders(cloud).count == 2)
         }
     }
@@ -153,7 +153,7 @@ import Testing
         try await TestCloud.with { cloud in
             let foreign = "77777777-7777-4777-8777-777777777777"
             try await list(
-                [HeldServer(serverID: foreign, power: "running", unknown: true), HeldServer(serverID: "nonsense", power: "running")], cloud)
+                [HeldServer(serverID: foreign, power: .running, unknown: true), HeldServer(serverID: "nonsense", power: .running)], cloud)
             #expect(try await orders(cloud) == [])
         }
     }

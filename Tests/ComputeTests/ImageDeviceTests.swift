@@ -87,7 +87,7 @@ import Workflow
         try await TestCloud.with { cloud in
             let root = try await snapshot(cloud)
             let cases: [(JSONValue, String?, String)] = [
-                ("[", nil, "not a list"), ([entry(root)], nil, "form before version 2"), ([1], "True", "no object"),
+                ("[", nil, "not a list"), ([entry(root)], nil, "form before version 2"), ([1], "True", "not an object"),
                 ([entry(root, ["disk_bus": "scsi"])], "True", "disk_bus 'scsi'"),
                 ([entry(root, ["device_type": "cdrom"])], "True", "device_type 'cdrom'"),
                 ([entry(root, ["guest_format": "ntfs"])], "True", "guest_format 'ntfs'"),

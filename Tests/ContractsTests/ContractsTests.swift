@@ -18,6 +18,7 @@ import Testing
         let samples = try Samples.all()
         let added = [
             "connect_console@1", "ports_changed@1", "crash_dump@1", "cache_images@1", "set_password@1", "guest_password@1", "processors@1",
+            "ensure@1 operation", "ensure@1 volume", "heartbeat@1 server",
         ]
         #expect(records.names.sorted() == samples.keys.filter { key in !added.contains { key.hasPrefix($0) } }.sorted())
         for (key, record) in records.members.map({ ($0.name, $0.value) }) {
@@ -35,6 +36,25 @@ import Testing
         if case .array(let items) = value { return .array(items.map(withoutNulls)) }
         guard case .object(let object) = value else { return value }
         return .object(JSONObject(object.members.filter { !$0.value.isNull }.map { ($0.name, withoutNulls($0.value)) }))
+    }
+
+    /// A later release may have more of them.
+    @Test func unknownWordsAreKept() throws {
+        let operation: JSONValue = ["id": .string(Samples.id), "kind": "defragment"]
+        let read = try operation.decode(as: ServerSpec.Operation.self)
+        #expect(!ServerSpec.Operation.Kind.known.contains(read.kind) && read.kind.description == "defragment")
+        #expect(try JSONValue(encoding: read) == operation)
+        var report = try #require(try Samples.observed.document().objectValue)
+        report["power_state"] = "hibernated"
+        let observed = try ObservedReport(document: .object(report))
+        #expect(!ReportedPower.known.contains(observed.power))
+        #expect(try observed.document() == .object(report))
+    }
+
+    @Test func connectionsOfNBDServersAreRead() throws {
+        let connection = try Samples.nbdVolume.connection.read()
+        #expect(connection.driver == "nbd" && connection.host == "192.0.2.3" && connection.port == 10809)
+        #expect(connection.export == "volume-1" && connection.format == "raw" && connection.readOnly == true && connection.path == nil)
     }
 
     @Test func whatIsWrongIsNamed() throws {
@@ -78,7 +98,7 @@ import Testing
         let id = SystemRandom().uuid().description
         #expect(same(Wake(service: "compute")) && same(Wake(service: "compute", subject: id)) && same(Wake(subject: id)))
         #expect(same(ProviderChanges(id)) && same(ProviderChanges("")) && same(ProviderChanges(origin: "o", providers: [id, id])))
-        #expect(same(AuditQuestion(id: id)) && same(AuditAnswer(question: id, service: "network")))
-        #expect(AuditAnswer(payload: "one") == nil && AuditQuestion(payload: "") == nil)
+        #expect(same(PeriodicTaskRequest(id: id)) && same(PeriodicTaskAnswer(question: id, service: "network")))
+        #expect(PeriodicTaskAnswer(payload: "one") == nil && PeriodicTaskRequest(payload: "") == nil)
     }
 }

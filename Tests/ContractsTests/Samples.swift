@@ -12,6 +12,15 @@ enum Samples {
         var samples: [String: MessageSample] = [:]
         for (key, body) in try messages() { samples[key] = try sample(body) }
         samples["ensure@1 server"] = try MessageSample(answer: try server())
+        for kind in ServerSpec.Operation.Kind.known {
+            samples["ensure@1 operation \(kind)"] = try MessageSample(
+                answer: ServerSpec.Operation(id: other, kind: kind, preservesEphemeral: true))
+        }
+        samples["ensure@1 volume of an NBD server"] = try MessageSample(answer: nbdVolume)
+        for power in ReportedPower.known {
+            samples["heartbeat@1 server \(power)"] = try MessageSample(
+                answer: HeldServer(serverID: id, generation: 3, epoch: 2, power: power, metadataReady: true))
+        }
         samples["console_log@1 answer"] = try MessageSample(answer: ConsoleLogQuestion.Answer(output: "login:"))
         samples["processors@1 answer"] = try MessageSample(answer: ProcessorsQuestion.Answer(processors: [2, 3]))
         samples["crash_dump@1 answer"] = try MessageSample(answer: Done())
@@ -88,7 +97,7 @@ enum Samples {
         let fixed = ServerSpec.PortAddress(address: "192.0.2.5", subnetID: other, cidr: "192.0.2.0/24", gateway: "192.0.2.1")
         return ServerSpec(
             id: id, name: "web", projectID: "project", userID: "user", generation: 3, epoch: 2, power: .running,
-            operation: .init(id: other, kind: "rebuild", preservesEphemeral: true), vcpus: 2, memoryMiB: 512, rootGiB: 3, ephemeralGiB: 1,
+            operation: .init(id: other, kind: .rebuild, preservesEphemeral: true), vcpus: 2, memoryMiB: 512, rootGiB: 3, ephemeralGiB: 1,
             swapMiB: 64,
             extraSpecs: ["flavor_name": "m1.tiny"],
             image: .init(
@@ -126,6 +135,11 @@ enum Samples {
             ], processorDefinitions: ["<cpu/>"])
     }
 
+    static let nbdVolume = ServerSpec.Volume(
+        id: other, attachmentID: id, device: "vdb", bootIndex: 0,
+        connection: Enclosed(
+            document: ["driver": "nbd", "host": "192.0.2.3", "port": 10809, "export": "volume-1", "format": "raw", "read_only": true]))
+
     private static let endpoint = MigrationEndpoint(
         uri: "qemu+tls://host-2/system", address: "192.0.2.2", directory: "/servers/1", backing: "/images/1", emulator: "/usr/bin/qemu",
         vncListen: "127.0.0.1")
@@ -154,7 +168,7 @@ enum Samples {
     }()
 
     static let observed = ObservedReport(
-        host: "host-1", serverID: id, generation: 3, epoch: 2, power: "running", state: .failed, error: "no such machine type",
+        host: "host-1", serverID: id, generation: 3, epoch: 2, power: .running, state: .failed, error: "no such machine type",
         reason: "the machine type is not available", permanent: true, metadataReady: true, operationID: other, unknown: false,
         jobs: [report], endpoint: endpoint)
 

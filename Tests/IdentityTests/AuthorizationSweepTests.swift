@@ -138,6 +138,7 @@ import WebAPI
             let tokens = [try await cloud.admin(), try await cloud.token("target", project: "demo")]
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(tokens)
             #expect(findings == [])
+            #expect(sweep.undeclaredAnswers([:]) == [])
             #expect(compared >= 60)
             #expect(try await sweep.comparisonsWithoutIndex().findings == [])
             for query in ["", "?include_names", "?effective&include_names"] {

@@ -124,7 +124,7 @@ import Workflow
     }
 
     /// The process may die at any point of an import with a conversion.
-    @Test func everyStepIsDisturbed() async throws {
+    @Test func conversionUnderEveryDisturbance() async throws {
         let time = ManualTime()
         try await ImageFixture.with(limits: ImageConversionTests.limits(to: .raw), time: time) { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "image_import" })

@@ -203,7 +203,7 @@ import Workflow
     }
 
     /// The process may die at any point of a copy: the stores that the image names have the data, and no others.
-    @Test func everyStepOfACopyIsDisturbed() async throws {
+    @Test func copyUnderEveryDisturbance() async throws {
         let time = ManualTime()
         let limits = ImageServiceLimits(importMethods: ImageImport.Method.allCases)
         try await ImageFixture.with(limits: limits, time: time, stores: ImageStoreTests.names) { cloud in

@@ -99,10 +99,11 @@ struct Plane {
         case .blockStorage:
             return try BlockStorageModule.make(
                 driver: SimulatedVolumeDriver(process: process), images: try ImageAccess(), surroundings)
-        default:
+        case .network:
             let ports = PortStates(process: process)
             let backend = NetworkBackend(fleet: SimulatedFleetView(), loops: [.init("ports") { try await ports.run() }])
             return try NetworkModule.make(NetworkOptions(), backend, surroundings)
+        default: throw ResourceError.internalError("the simulation has no \(service.name)")
         }
     }
 }

@@ -9,6 +9,17 @@ import Testing
         "Package.swift": "declares the targets, one line per service"
     ]
 
+    /// The doctor runs what the cores declare.
+    @Test func theDoctorHasAllInspectionsAndQuotas() throws {
+        let doctor = try #require(TidyTests.text("osctl/Doctor/Inspection+All.swift"))
+        let declared = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.path.contains("Core/") }.flatMap { source in
+            source.code.compactMap { $0.firstMatch(of: /^package enum (\w+(?:Inspections|Quotas))\b/).map { String($0.1) } }
+        }
+        #expect(declared.count >= 8)
+        let missing = declared.filter { !doctor.contains("\($0).all") }
+        #expect(missing.isEmpty, "osctl doctor does not run \(missing)")
+    }
+
     /// Four services within six lines count as a list.
     private static let servicesMin = 4
     private static let window = 6

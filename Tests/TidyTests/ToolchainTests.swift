@@ -93,6 +93,36 @@ import Testing
         }
     }
 
+    /// `make up` does not build the executables that no cloud runs.
+    @Test func aCloudIsBuiltWithoutBenchmarksAndSimulation() throws {
+        let manifest = try #require(TidyTests.text("Package.swift"))
+        let named = manifest.matches(of: /\.executableTarget\(\s+name: "([\w-]+)"/).map { String($0.1) }
+        let list = try #require(manifest.firstMatch(of: /\["TestKit", ([^\]]+)\]\.contains/)).1
+        let left = list.matches(of: /"([\w-]+)"/).map { String($0.1) }
+        #expect(named.contains("osctl") && Set(named).subtracting(["osctl"]) == Set(left))
+        let makefile = try #require(TidyTests.text("Makefile"))
+        #expect(makefile.contains("@WOLKE_BUILD=cloud bash deploy/swift build -c $(CONFIGURATION)\n"))
+    }
+
+    private static let long = String(repeating: "ö", count: 73)
+    /// Messages of commits, and whether they are accepted.
+    private static let messages: [(String, Bool)] = [
+        (String(long.dropLast()), true), (long, false), ("# A comment\n\nShort\n\n\(long)", true), ("Merge branch \(long)", true),
+    ]
+
+    @Test(arguments: messages) func subjectsOfCommitsAreShort(message: String, isAccepted: Bool) throws {
+        try ToolchainTests.withPlace { place in
+            try message.write(toFile: place + "/message", atomically: true, encoding: .utf8)
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: "/bin/bash")
+            process.arguments = [TidyTests.root + "/deploy/hooks/commit-msg", place + "/message"]
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            process.waitUntilExit()
+            #expect((process.terminationStatus == 0) == isAccepted)
+        }
+    }
+
     /// No script runs `swift` by its bare name.
     @Test func scriptsUseTheFinder() throws {
         var findings: [String] = []

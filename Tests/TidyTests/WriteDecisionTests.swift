@@ -14,15 +14,16 @@ import Testing
         "User+Routes.swift changePassword": "needs no token; the old password is what allows it",
     ]
 
+    private static let services = Dictionary(grouping: TidyTests.sources.filter { $0.path.hasPrefix("Services/") }) {
+        String($0.path.split(separator: "/")[1])
+    }
+
     @Test("S10: a request writes only after a decision about its action")
     func s10WritesFollowADecision() {
         var findings: [String] = []
         var excepted: Set<String> = []
         var guarded = 0
-        let services = Dictionary(grouping: TidyTests.sources.filter { $0.path.hasPrefix("Services/") }) {
-            String($0.path.split(separator: "/")[1])
-        }
-        for sources in services.values {
+        for sources in WriteDecisionTests.services.values {
             let graph = CallGraph(sources.map { (path: $0.path, lines: $0.lines) })
             guarded += graph.guarded
             for finding in graph.undecided() {
@@ -36,6 +37,78 @@ import Testing
         #expect(findings.isEmpty, "writes without `value(for:)` before them:\n\(findings.sorted().joined(separator: "\n"))")
         #expect(guarded > 150, "the scan sees the decisions")
         #expect(excepted == Set(WriteDecisionTests.exceptions.keys), "exceptions that are none any more")
+    }
+
+    /// Functions of stores that handlers call and that write without a decision in their hands, with the reason.
+    private static let unprotected = [
+        "SecurityGroupStore.swift defaultGroup": "the first use of a project's groups creates it, also a list",
+        "ImageStore.swift abandonUpload": "a request that failed takes back its own upload, by an id that only it has",
+        "ImageImportStore.swift abandonStaging": "a request that failed takes back its own staging, by an id that only it has",
+        "UserStore.swift replacePassword": "needs no token; the old password is what allows it",
+    ].merging(ofLockedRows.map { ($0, "the handler decides on the locked row, in the same transaction") }) { $1 }
+
+    /// Block Storage's statements about volumes, snapshots and attachments.
+    private static let ofLockedRows = [
+        "AttachmentStore.swift complete", "AttachmentStore.swift connect", "AttachmentStore.swift delete",
+        "AttachmentStore.swift insertAttached", "AttachmentStore.swift insertAttachment", "AttachmentStore.swift settle",
+        "SnapshotStore.swift insertSnapshot", "SnapshotStore.swift move", "VolumeStore.swift set",
+    ]
+
+    /// So that a caller cannot be added that has decided about something else, or about nothing.
+    @Test("S10: what handlers call to write takes the decision itself")
+    func s10StoresTakeTheDecision() {
+        var findings: [String] = []
+        var excepted: Set<String> = []
+        for sources in WriteDecisionTests.services.values {
+            let graph = CallGraph(sources.map { (path: $0.path, lines: $0.lines) })
+            for finding in graph.unprotected() {
+                if WriteDecisionTests.unprotected[finding.function] != nil {
+                    excepted.insert(finding.function)
+                } else {
+                    findings.append(finding.text)
+                }
+            }
+        }
+        #expect(findings.isEmpty, "writes without an `Authorized`:\n\(findings.sorted().joined(separator: "\n"))")
+        #expect(excepted == Set(WriteDecisionTests.unprotected.keys), "exceptions that are none any more")
+    }
+
+    /// The scan of stores with and without a decision.
+    @Test(arguments: [
+        ("_ id: String", "", true), ("_ thing: Authorized<String>", "", false),
+        ("_ draft: Draft", "let id = try draft.owner.value(for: \"create\")", false),
+        ("_ draft: Draft", "let id = draft.owner.value", true),
+    ])
+    func theScanFindsStores(parameter: String, before: String, isFound: Bool) {
+        let store = """
+            enum ThingStore {
+                static func remove(_ connection: Connection, \(parameter)) throws {
+                    \(before)
+                    try erase(connection)
+                }
+
+                static func ofAWorkflow(_ connection: Connection) throws {
+                    try erase(connection)
+                }
+
+                private static func erase(_ connection: Connection) throws {
+                    try connection.execute("DELETE FROM things WHERE id = 1")
+                }
+            }
+            """
+        let routes = """
+            struct Routes {
+                private func handle(_ context: RequestContext) async throws -> Response {
+                    return try await context.write(database) { connection in
+                        try ThingStore.remove(connection, thing)
+                    }
+                }
+            }
+            """
+        let folder = "Services/Things/ThingService"
+        let sources = [("\(folder)/Store/ThingStore.swift", store), ("\(folder)/API/Things.swift", routes)]
+        let graph = CallGraph(sources.map { (path: $0.0, lines: $0.1.components(separatedBy: "\n")) })
+        #expect(graph.unprotected().map(\.function) == (isFound ? ["ThingStore.swift remove"] : []))
     }
 
     /// The scan of handlers with and without a decision.
@@ -111,6 +184,7 @@ private struct CallGraph {
         let line: Int
         let name: String
         let isHandler: Bool
+        let takesDecision: Bool
         /// Nil for a computed property.
         let parameters: [(label: String, hasDefault: Bool)]?
         let body: Text
@@ -127,6 +201,7 @@ private struct CallGraph {
             self.name = name
             self.parameters = parameters
             self.body = body
+            takesDecision = head.has("Authorized<")
             let isRoutes = parameters == nil && (head.has("Resource") || head.has("[Route]") || body.has("Route("))
             isHandler = head.has("RequestContext") || isRoutes
         }
@@ -213,6 +288,30 @@ private struct CallGraph {
             let file = function.path.split(separator: "/").last ?? ""
             return ("\(file) \(function.name)", "\(function.path):\(function.line) \(function.name) → \(way)")
         }
+    }
+
+    /// Functions of stores that write, that handlers call, and that neither take an `Authorized` nor get one in a value.
+    func unprotected() -> [(function: String, text: String)] {
+        var writers: Set<ObjectIdentifier> = []
+        var count = -1
+        while count < writers.count {
+            count = writers.count
+            for function in functions where !writers.contains(ObjectIdentifier(function)) {
+                let writes = function.events.contains { $0.callee.map { writers.contains(ObjectIdentifier($0)) } ?? true }
+                if writes { writers.insert(ObjectIdentifier(function)) }
+            }
+        }
+        var found: [String: String] = [:]
+        for caller in functions where caller.path.contains("Service/API/") {
+            for callee in caller.events.compactMap(\.callee) {
+                guard callee.path.contains("Service/Store/"), writers.contains(ObjectIdentifier(callee)), !callee.takesDecision,
+                    callee.decision == Int.max
+                else { continue }
+                let file = callee.path.split(separator: "/").last ?? ""
+                found["\(file) \(callee.name)"] = "\(callee.path):\(callee.line) \(callee.name) ← \(caller.path) \(caller.name)"
+            }
+        }
+        return found.map { (function: $0.key, text: $0.value) }
     }
 
     /// The functions and computed properties of a file; nested ones belong to their parents.

@@ -60,6 +60,7 @@ private struct Notes: Sendable {
                         kept("all") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil) },
                         kept("member") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil, member: "note") },
                         kept("none") { Change(answer: .empty(200), "note", nil) },
+                        kept("absent") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil, member: "volume") },
                         kept("broken") { Change(answer: .json(200, bytes: Array("{".utf8)), "note", nil) },
                         Route(.delete, "/broken", action: "notes:forgotten", rule: "@") { context in
                             if context.query["decides"] != nil { try context.authorize(target: .none, action: "notes:broken") }
@@ -240,6 +241,7 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
                 #expect(kept == content, "\(path)")
             }
             #expect(try await api.call("POST", "/kept/broken").status >= 400)
+            #expect(try await api.call("POST", "/kept/absent").status == 500)
             let changes = try await database.read { try $0.query("SELECT count(*) AS n FROM audit_records")[0].int("n") }
             #expect(changes == 3, "what cannot be recorded does not happen")
         }

@@ -37,7 +37,7 @@ struct DoctorCommand: AsyncParsableCommand {
     var since = 1
 
     func run() async throws {
-        do { try await DatabaseScope.$current.withValue(.audit) { try await examine() } } catch let error as ResourceError {
+        do { try await DatabaseScope.$current.withValue(.periodicTask) { try await examine() } } catch let error as ResourceError {
             throw CloudError("the cloud cannot be examined: \(error.context ?? error.message)\nIs it up? See: osctl status")
         }
     }
@@ -86,14 +86,14 @@ struct DoctorCommand: AsyncParsableCommand {
     ///
     /// - Returns: the services that have not answered within a minute.
     private func audits(_ database: Database, _ ambient: Ambient) async throws -> [String] {
-        let question = AuditQuestion(id: ambient.newUUID().description)
+        let question = PeriodicTaskRequest(id: ambient.newUUID().description)
         return try await withThrowingTaskGroup(of: [String]?.self) { group in
-            let answers = database.notifications(.audited)
+            let answers = database.notifications(.periodicTasksDone)
             let missing = Missing(CloudService.all.flatMap(\.repairTasks))
             group.addTask {
                 for await notification in answers {
-                    if notification == .resync { try await database.write { try $0.notify(.audit, question) } }
-                    let answer = notification.payload(on: .audited)
+                    if notification == .resync { try await database.write { try $0.notify(.periodicTasks, question) } }
+                    let answer = notification.payload(on: .periodicTasksDone)
                     if let answer, answer.question == question.id, missing.heard(answer.service) { return [] }
                 }
                 return nil
@@ -102,7 +102,7 @@ struct DoctorCommand: AsyncParsableCommand {
                 try await ambient.time.sleep(for: .seconds(20))
                 // A service that was just renewing its session has missed the request.
                 for _ in 0..<2 {
-                    try await database.write { try $0.notify(.audit, question) }
+                    try await database.write { try $0.notify(.periodicTasks, question) }
                     try await ambient.time.sleep(for: .seconds(20))
                 }
                 return missing.names

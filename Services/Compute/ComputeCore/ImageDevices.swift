@@ -25,7 +25,7 @@ package enum ImageDevices {
         guard isTrue(properties["bdm_v2"]) else { throw refusal("is in the form before version 2: it has no bdm_v2") }
         guard list.count <= entriesMax else { throw refusal("has more than \(entriesMax) entries") }
         let devices = try list.map { entry in
-            guard entry.objectValue != nil else { throw refusal("has an entry that is no object") }
+            guard entry.objectValue != nil else { throw refusal("has an entry that is not an object") }
             for (name, allowed) in [("device_type", ["disk", ""]), ("disk_bus", ["virtio", ""]), ("guest_format", ["swap", ""])] {
                 if let text = entry[name]?.stringValue, !allowed.contains(text) {
                     throw refusal("has the \(name) '\(text.prefix(64))', which is not supported")

@@ -3,15 +3,14 @@ package import Contracts
 /// An agent's report about a server.
 package struct Observation: Sendable, Hashable {
     package var generation: Int
-    /// `running`, `shutoff`, `paused`, `suspended`, `crashed` or `absent`.
-    package var power: String
+    package var power: ReportedPower
     package var applied: Bool
     package var permanent: Bool
     package var error: String?
     package var operationID: String?
 
     package init(
-        generation: Int, power: String, applied: Bool, permanent: Bool = false, error: String? = nil,
+        generation: Int, power: ReportedPower, applied: Bool, permanent: Bool = false, error: String? = nil,
         operationID: String? = nil
     ) {
         self.generation = generation
@@ -76,19 +75,19 @@ extension ObservedServer {
         let done = operationID == nil || observation.operationID == operationID
         // The guest was started and stopped again before a report arrived.
         if done, off, desiredPower == .running { return task == .rescuing ? .finished(target) : .stoppedItself }
-        return done && observation.power == desiredPower.rawValue ? .finished(target) : .noted
+        return done && observation.power == ReportedPower(desiredPower) ? .finished(target) : .noted
     }
 }
 
 extension VMState {
     /// The server state for a power state reported by the host.
-    package init(reportedPower power: String) {
+    package init(reportedPower power: ReportedPower) {
         self =
             switch power {
-            case "running": .active
-            case "paused": .paused
-            case "suspended": .suspended
-            case "shutoff", "crashed": .stopped
+            case .running: .active
+            case .paused: .paused
+            case .suspended: .suspended
+            case .shutoff, .crashed: .stopped
             default: .error
             }
     }

@@ -56,7 +56,4 @@ package enum ServerChange: String, Sendable, CaseIterable {
         case .confirmResize, .revertResize: [.active, .stopped]
         }
     }
-
-    /// The kind of the agent's operation.
-    package var operationKind: String { self == .revertResize ? "resize-revert" : rawValue }
 }

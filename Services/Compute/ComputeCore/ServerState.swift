@@ -63,13 +63,13 @@ package enum PowerState: Int, Sendable {
     case suspended = 7
 
     /// From an agent's report.
-    package init(reported: String) {
+    package init(reported: ReportedPower) {
         switch reported {
-        case "running": self = .running
-        case "paused": self = .paused
-        case "shutoff": self = .shutdown
-        case "crashed": self = .crashed
-        case "suspended": self = .suspended
+        case .running: self = .running
+        case .paused: self = .paused
+        case .shutoff: self = .shutdown
+        case .crashed: self = .crashed
+        case .suspended: self = .suspended
         default: self = .none
         }
     }
@@ -215,10 +215,10 @@ package enum PowerAction: String, Sendable, CaseIterable {
     package var to: VMState { task.target(power) }
 
     /// The operation to send to the agent; nil if the action changes the desired power state instead.
-    package var operationKind: String? {
+    package var operationKind: ServerSpec.Operation.Kind? {
         switch self {
-        case .rebootSoft: "reboot-soft"
-        case .rebootHard: "reboot-hard"
+        case .rebootSoft: .rebootSoft
+        case .rebootHard: .rebootHard
         default: nil
         }
     }

@@ -65,17 +65,17 @@ package enum PlaneMessage: Sendable, Hashable {
 
 extension ObservedDomain {
     /// The power in the words of a report.
-    package func reportedPower(desired: DesiredPower?) -> String {
+    package func reportedPower(desired: DesiredPower?) -> ReportedPower {
         switch power {
-        case .running, .stopping: "running"
-        case .paused: "paused"
+        case .running, .stopping: .running
+        case .paused: .paused
         case .shutoff:
             if hasManagedSave {
-                "suspended"
+                .suspended
             } else if offReason == .failure, desired == .running {
-                "crashed"
+                .crashed
             } else {
-                "shutoff"
+                .shutoff
             }
         }
     }

@@ -87,7 +87,7 @@ extension DesiredServer {
 
 extension ServerOperation {
     fileprivate init(_ operation: ServerSpec.Operation, _ form: FormRules) throws(FormError) {
-        guard let kind = Kind(rawValue: operation.kind) else {
+        guard let kind = Kind(rawValue: operation.kind.rawValue) else {
             throw form.wrong("kind", "\"\(operation.kind)\" is not supported by this agent")
         }
         self.init(id: operation.id, kind: kind, preservesEphemeral: operation.preservesEphemeral ?? false)

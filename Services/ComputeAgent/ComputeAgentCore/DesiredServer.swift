@@ -6,7 +6,7 @@ package import Kernel
 /// A one-time operation in addition to the desired state: done once per id, however often it arrives.
 package struct ServerOperation: Sendable, Hashable {
     /// The kind of operation.
-    package enum Kind: String, Sendable, Hashable {
+    package enum Kind: String, Sendable, Hashable, CaseIterable {
         case rebootSoft = "reboot-soft"
         case rebootHard = "reboot-hard"
         /// New disks from the image.

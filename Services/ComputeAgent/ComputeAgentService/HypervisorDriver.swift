@@ -48,7 +48,7 @@ package protocol HypervisorDriver: Sendable {
     func move(_ uuid: String, _ order: DomainMove) async throws
     /// How far the guest is on its way; nil if it is not on one.
     func moveState(_ uuid: String) async throws -> DomainMoveState?
-    /// Has the guest stay; does not wait. Succeeds if it is not on its way.
+    /// Cancels a migration of the guest, without waiting for the end. Succeeds if there is none.
     func abortMove(_ uuid: String) async throws
     /// Has the guest run on the other host before all of its memory is there.
     func beginPostCopy(_ uuid: String) async throws

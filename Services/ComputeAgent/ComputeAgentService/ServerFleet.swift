@@ -17,7 +17,7 @@ package actor ServerFleet {
     private let imageLifetime: Duration
     private var workers: [String: ServerWorker] = [:]
     /// libvirt domains without a desired state, with the power that was last reported.
-    private var unknownDomains: [String: String] = [:]
+    private var unknownDomains: [String: ReportedPower] = [:]
     private let (audits, auditWanted) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var prunes = true
     /// Images that are being loaded ahead of a server.
@@ -93,7 +93,7 @@ package actor ServerFleet {
             await tools.reports.put(
                 ObservedReport(
                     host: tools.host, serverID: id, generation: record.generation, epoch: record.highestEpoch,
-                    power: record.appliedPower?.rawValue ?? "shutoff", unknown: true))
+                    power: record.appliedPower.map { ReportedPower($0) } ?? .shutoff, unknown: true))
         }
         unknownDomains = [:]
         requestAudit()
@@ -105,7 +105,7 @@ package actor ServerFleet {
         await tools.reports.put(
             ObservedReport(
                 host: tools.host, serverID: id, generation: body["generation"]?.intValue ?? 0,
-                epoch: body["epoch"]?.intValue ?? 0, power: "absent", state: .failed,
+                epoch: body["epoch"]?.intValue ?? 0, power: .absent, state: .failed,
                 error: "the host cannot read the server's definition: \(error)", permanent: true))
     }
 
@@ -219,7 +219,7 @@ package actor ServerFleet {
     }
 
     private func report(unknownDomains domains: [DomainSummary]) async {
-        var seen: [String: String] = [:]
+        var seen: [String: ReportedPower] = [:]
         for domain in domains {
             if let worker = workers[domain.uuid], await worker.current.desired != nil { continue }
             let power = DomainDriver.observed(domain).reportedPower(desired: nil)
@@ -285,7 +285,7 @@ package actor ServerFleet {
             throw ResourceError.conflict("Server \(serverID) is not running.")
         }
         return Diagnostics.document(
-            desired, power: observed.reportedPower(desired: desired.power), figures: try await hypervisor.statistics(serverID))
+            desired, power: observed.reportedPower(desired: desired.power).rawValue, figures: try await hypervisor.statistics(serverID))
     }
 
     /// The host's processors that belong to the server alone, by virtual processor.

@@ -189,11 +189,11 @@ package actor ServerWorker {
     }
 
     /// The actual power state, for a failure report.
-    private func powerNow() async -> String {
+    private func powerNow() async -> ReportedPower {
         do {
-            return try await tools.domains.observe(serverID)?.reportedPower(desired: record.desired?.power) ?? "absent"
+            return try await tools.domains.observe(serverID)?.reportedPower(desired: record.desired?.power) ?? .absent
         } catch {
-            return lastReport?.power ?? "absent"
+            return lastReport?.power ?? .absent
         }
     }
 
@@ -246,13 +246,13 @@ package actor ServerWorker {
             desired.operation == nil || desired.operation?.id == record.lastOperationID
         else { return false }
         guard restarts.mayRestart(at: tools.ambient.now) else {
-            await report(power: "crashed", error: nil, permanent: false)
+            await report(power: .crashed, error: nil, permanent: false)
             return true
         }
         tools.log.warning("the server is off against its desired state and is started again", metadata: ["server": "\(serverID)"])
         tools.metrics.increment("wolke_agent_restarts_total", help: "Servers started again because their QEMU had ended.")
         await report(
-            power: "crashed", error: "The server's process on its host ended; it is being started again.",
+            power: .crashed, error: "The server's process on its host ended; it is being started again.",
             permanent: false)
         return false
     }
@@ -280,7 +280,7 @@ package actor ServerWorker {
                     throw error
                 }
             }
-            await report(power: "absent", generation: desired.generation)
+            await report(power: .absent, generation: desired.generation)
             do { try await tools.network.closeUnusedMetadata() } catch {
                 tools.log.info("metadata is not closed yet; it will be retried", metadata: ["error": "\(error)"])
             }
@@ -294,7 +294,7 @@ package actor ServerWorker {
             try await save()
         }
         await report(
-            power: observed?.reportedPower(desired: desired.power) ?? "shutoff", generation: desired.generation,
+            power: observed?.reportedPower(desired: desired.power) ?? .shutoff, generation: desired.generation,
             metadataReady: await tools.network.isMetadataReady(desired.ports))
     }
 
@@ -304,12 +304,12 @@ package actor ServerWorker {
             record.appliedGeneration = desired.generation
             try await save()
         }
-        let power: String
+        let power: ReportedPower
         if Reconciler.isLeaving(desired, record) {
             // The guest runs on, here or there.
-            power = desired.power.rawValue
+            power = ReportedPower(desired.power)
         } else {
-            power = observed?.power == .running ? DesiredPower.running.rawValue : DesiredPower.expected.rawValue
+            power = observed?.power == .running ? .running : .expected
         }
         await report(
             power: power, generation: desired.generation, metadataReady: await tools.network.isMetadataReady(desired.ports),
@@ -317,7 +317,7 @@ package actor ServerWorker {
     }
 
     private func report(
-        power: String, generation: Int? = nil, metadataReady: Bool = false, error: String? = nil,
+        power: ReportedPower, generation: Int? = nil, metadataReady: Bool = false, error: String? = nil,
         reason: String? = nil, permanent: Bool = false, endpoint: MigrationEndpoint? = nil
     ) async {
         let report = ObservedReport(

@@ -3,7 +3,7 @@ package import Kernel
 /// Which roles may create, read, change and remove the properties of images, as in Glance's property protection file.
 ///
 /// A section names properties by a regular expression that matches any part of the name. The first section that matches decides;
-/// a property that none matches is for nobody.
+/// nobody may use a property that none matches.
 ///
 /// ```
 /// [^x_billing_]
@@ -64,7 +64,7 @@ package struct PropertyProtections: Sendable {
 
     /// - Parameter hasRole: whether the caller has a role.
     package func allow(_ operation: Operation, _ property: String, hasRole: (String) -> Bool) -> Bool {
-        // The service's own ones are not the operator's to protect.
+        // The service's own properties cannot be protected by operators.
         if property.hasPrefix(ImageAttribute.reservedPrefix) { return true }
         // Compiled each time, because threads cannot share a compiled one. It was compiled once when the file was read.
         do {

@@ -1,3 +1,4 @@
+import Authorization
 import Contracts
 package import Database
 import JSON
@@ -61,24 +62,6 @@ package struct Placement: Sendable {
         .conflict(message, type: "placement.concurrent_update")
     }
 
-    /// Locks a provider until the transaction ends, and increments its generation.
-    ///
-    /// - Parameter expected: the generation that the client has read; nil if it need not specify one.
-    /// - Returns: the new generation.
-    /// - Throws: 404 if there is no such provider, 409 if it has changed since the client read it.
-    static func touch(
-        _ connection: Connection, provider id: String, expected: Int?, at now: Timestamp
-    ) throws -> Int {
-        let rows = try connection.query(
-            "UPDATE resource_providers SET generation = generation + 1, updated_at = \(now) WHERE id = \(id)::uuid RETURNING generation")
-        guard let row = rows.first else { throw noProvider(id) }
-        let generation = try row.int("generation")
-        if let expected, expected != generation - 1 {
-            throw conflict("resource provider generation conflict: actual: \(generation - 1), given: \(expected)")
-        }
-        return generation
-    }
-
     static func noProvider(_ id: String) -> ResourceError {
         .notFound("No resource provider with uuid \(id) found : No resource provider with uuid \(id) found")
     }
@@ -104,6 +87,14 @@ extension RequestContext {
             guard let uuid = UUID128(text) else { throw Placement.noProvider(text) }
             return uuid.description
         }
+    }
+
+    /// The id of the path's provider, with the decision about the route's action.
+    ///
+    /// - Throws: 403 before 404, so that the answer does not tell which providers exist.
+    func authorizedProvider() throws -> Authorized<String> {
+        try authorize(target: .none)
+        return try authorize(providerID, target: .none)
     }
 
     /// Adds the headers of GET responses since 1.15.

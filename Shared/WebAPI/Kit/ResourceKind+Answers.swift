@@ -187,7 +187,7 @@ extension Table {
         let latest = (0..<count).compactMap { rows.utf8(row: $0, column: column) }.max { $0.lexicographicallyPrecedes($1) }
         return try latest.map { bytes in
             let text = String(decoding: bytes, as: UTF8.self)
-            guard let time = Timestamp(text) else { throw ResourceError.internalError("'\(text)' is no time") }
+            guard let time = Timestamp(text) else { throw ResourceError.internalError("'\(text)' is not a time") }
             return time
         }
     }

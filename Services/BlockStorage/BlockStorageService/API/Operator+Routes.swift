@@ -171,7 +171,7 @@ extension BlockStorageHandlers {
     }
 
     private func changeService(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "volume_extension:services:update")
+        let decision = try context.authorize(target: .none)
         let operation = context.parameter("change")
         guard !["freeze", "thaw", "failover_host", "get-log", "set-log"].contains(operation) else {
             throw ResourceError(.notImplemented, "The action '\(operation)' on services is not available in this cloud.")
@@ -200,7 +200,7 @@ extension BlockStorageHandlers {
                         """)
                 }
             }
-            guard try BlockStorageStore.setDisabled(connection, host: host, kind: kind, disabled, reason: reason) else {
+            guard try BlockStorageStore.setDisabled(connection, decision, host: host, kind: kind, disabled, reason: reason) else {
                 throw ResourceError.notFound("Service \(kind.prefix(64)) could not be found on host \(host.prefix(64)).")
             }
             let answer: JSONValue = [

@@ -131,8 +131,8 @@ extension BlockStorageHandlers {
                     rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Give access"
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
-                    return try await changeAccess(context, for: "addProjectAccess") { connection, type in
-                        guard try BlockStorageStore.addAccess(connection, to: type, project: project) else {
+                    return try await changeAccess(context, for: "addProjectAccess") { connection, decision, type in
+                        guard try BlockStorageStore.addAccess(connection, decision, to: type, project: project) else {
                             throw ResourceError.conflict(
                                 "Volume type access for \(type) / \(project.prefix(64)) combination already exists.")
                         }
@@ -143,8 +143,8 @@ extension BlockStorageHandlers {
                     rule: admin, body: .json(.wrapped("removeProjectAccess", project)), status: 202, "Take access"
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
-                    return try await changeAccess(context, for: "removeProjectAccess") { connection, type in
-                        guard try BlockStorageStore.removeAccess(connection, to: type, project: project) else {
+                    return try await changeAccess(context, for: "removeProjectAccess") { connection, decision, type in
+                        guard try BlockStorageStore.removeAccess(connection, decision, to: type, project: project) else {
                             throw ResourceError.notFound("Volume type access not found for \(type) / \(project.prefix(64)) combination.")
                         }
                     }
@@ -214,7 +214,7 @@ extension BlockStorageHandlers {
     private func visibleTypes(_ context: RequestContext) throws -> SQL {
         if context.allows("volume_extension:see_all_types") { return "true" }
         let project = try context.caller.projectID ?? ""
-        return "(t.is_public OR EXISTS (SELECT 1 FROM volume_type_access a WHERE a.volume_type_id = t.id AND a.project_id = \(project)))"
+        return BlockStorageStore.usableTypes(by: project)
     }
 
     // MARK: handlers
@@ -249,7 +249,7 @@ extension BlockStorageHandlers {
     }
 
     private func createType(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "volume_extension:type_create")
+        let decision = try context.authorize(target: .none)
         let body = context.body["volume_type"] ?? [:]
         let name = body["name"]?.stringValue ?? ""
         let isPublic = body["os-volume-type-access:is_public"]?.boolValue ?? body["is_public"]?.boolValue ?? true
@@ -258,15 +258,15 @@ extension BlockStorageHandlers {
         try requireCapabilities(specs)
         return try await context.write(database) { connection in
             let isFree = try BlockStorageStore.insertType(
-                connection, id: id, name: name, description: body["description"]?.stringValue, isPublic: isPublic, specs: specs,
-                at: context.ambient.now)
+                connection, decision, id: id, name: name, description: body["description"]?.stringValue, isPublic: isPublic,
+                specs: specs, at: context.ambient.now)
             guard isFree else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
             return Change(answer: try response(connection, context, id, as: .createdVolumeTypes(context)), "volume_type", id)
         }
     }
 
     private func updateType(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "volume_extension:type_update")
+        let decision = try context.authorize(target: .none)
         let body = context.body["volume_type"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
             let id = try type(connection, context.parameter("type_id")).id
@@ -284,13 +284,13 @@ extension BlockStorageHandlers {
             if let flag = (body["is_public"] ?? body["os-volume-type-access:is_public"])?.boolValue {
                 changes.set("is_public", flag)
             }
-            try changes.apply(connection, "volume_types", id, at: context.ambient.now, touching: true)
+            try BlockStorageStore.updateType(connection, decision, id, changes, at: context.ambient.now)
             return Change(answer: try response(connection, context, id, as: .changedVolumeTypes(context)), "volume_type", id)
         }
     }
 
     private func deleteType(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "volume_extension:type_delete")
+        let decision = try context.authorize(target: .none)
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
             let id = found.id
@@ -300,7 +300,7 @@ extension BlockStorageHandlers {
             guard try !BlockStorageStore.isUsed(connection, type: id) else {
                 throw ResourceError.badRequest("Target volume type is still in use.")
             }
-            try BlockStorageStore.deleteType(connection, id)
+            try BlockStorageStore.deleteType(connection, decision, id)
             return Change(.empty(202), "volume_type", id)
         }
     }
@@ -309,7 +309,8 @@ extension BlockStorageHandlers {
         _ context: RequestContext, for action: String, _ body: @escaping @Sendable (inout JSONObject) throws -> Void,
         answer: Response
     ) async throws -> Response {
-        try context.authorize(target: .none).value(for: "volume_extension:types_extra_specs:\(action)")
+        let decision = try context.authorize(target: .none)
+        let policy = "volume_extension:types_extra_specs:\(action)"
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
             var specs = found.specs
@@ -318,7 +319,7 @@ extension BlockStorageHandlers {
             guard specs.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError.badRequest("A type has at most \(BlockStorageLimits.metadataItemsMax) extra specs.")
             }
-            try BlockStorageStore.setSpecs(connection, type: found.id, specs, at: context.ambient.now)
+            try BlockStorageStore.setSpecs(connection, decision, for: policy, type: found.id, specs, at: context.ambient.now)
             return Change(answer, "volume_type", found.id, content: ["extra_specs": .object(specs)])
         }
     }
@@ -337,15 +338,16 @@ extension BlockStorageHandlers {
 
     /// - Parameter body: changes who has access to the type with this id, after the decision on `action`.
     private func changeAccess(
-        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (Connection, String) throws -> Void
+        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (Connection, Authorized<Void>, String) throws -> Void
     ) async throws -> Response {
-        try context.authorize(target: .none).value(for: "volume_extension:volume_type_access:\(action)")
+        let decision = try context.authorize(target: .none)
+        try decision.value(for: "volume_extension:volume_type_access:\(action)")
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
             guard !found.isPublic else {
                 throw ResourceError.conflict("Type access modification is not applicable to public volume type.")
             }
-            try body(connection, found.id)
+            try body(connection, decision, found.id)
             return Change(.empty(202), "volume_type", found.id)
         }
     }

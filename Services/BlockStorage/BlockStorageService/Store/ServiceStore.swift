@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import Kernel
 
@@ -27,8 +28,11 @@ extension BlockStorageStore {
     }
 
     /// - Returns: whether there is such a service.
-    static func setDisabled(_ connection: Connection, host: String, kind: String, _ isDisabled: Bool, reason: String?) throws -> Bool {
-        try connection.execute(
+    static func setDisabled(
+        _ connection: Connection, _ decision: Authorized<Void>, host: String, kind: String, _ isDisabled: Bool, reason: String?
+    ) throws -> Bool {
+        try decision.value(for: "volume_extension:services:update")
+        return try connection.execute(
             """
             UPDATE block_storage_services SET disabled = \(isDisabled), disabled_reason = \(reason)
             WHERE host = \(host) AND kind = \(kind)

@@ -1,6 +1,8 @@
+import Authorization
 import Database
 import JSON
 import Kernel
+import WebAPI
 
 /// A volume type as requests decide on it.
 struct VolumeTypeRecord: Sendable {
@@ -12,6 +14,11 @@ struct VolumeTypeRecord: Sendable {
 
 /// The statements about volume types.
 extension BlockStorageStore {
+    /// For `volume_types t`: those that a project may use.
+    static func usableTypes(by project: String) -> SQL {
+        "(t.is_public OR EXISTS (SELECT 1 FROM volume_type_access a WHERE a.volume_type_id = t.id AND a.project_id = \(project)))"
+    }
+
     private static func type(_ connection: Connection, where condition: SQL) throws -> VolumeTypeRecord? {
         try connection.query("SELECT y.id, y.name, y.is_public, y.extra_specs FROM volume_types y WHERE \(condition)").first.map { row in
             VolumeTypeRecord(
@@ -41,9 +48,11 @@ extension BlockStorageStore {
 
     /// - Returns: whether the name was free.
     static func insertType(
-        _ connection: Connection, id: String, name: String, description: String?, isPublic: Bool, specs: JSONObject, at now: Timestamp
+        _ connection: Connection, _ decision: Authorized<Void>, id: String, name: String, description: String?, isPublic: Bool,
+        specs: JSONObject, at now: Timestamp
     ) throws -> Bool {
-        try !connection.query(
+        try decision.value(for: "volume_extension:type_create")
+        return try !connection.query(
             """
             INSERT INTO volume_types (id, name, description, is_public, extra_specs, created_at)
             VALUES (\(id)::uuid, \(name), \(description), \(isPublic), \(specs)::jsonb, \(now))
@@ -60,11 +69,23 @@ extension BlockStorageStore {
         try connection.query("SELECT EXISTS (SELECT 1 FROM volumes WHERE volume_type_id = \(id)::uuid) AS used")[0].bool("used")
     }
 
-    static func deleteType(_ connection: Connection, _ id: String) throws {
+    static func updateType(
+        _ connection: Connection, _ decision: Authorized<Void>, _ id: String, _ changes: Changes, at now: Timestamp
+    ) throws {
+        try decision.value(for: "volume_extension:type_update")
+        try changes.apply(connection, "volume_types", id, at: now, touching: true)
+    }
+
+    static func deleteType(_ connection: Connection, _ decision: Authorized<Void>, _ id: String) throws {
+        try decision.value(for: "volume_extension:type_delete")
         try connection.execute("DELETE FROM volume_types WHERE id = \(id)::uuid")
     }
 
-    static func setSpecs(_ connection: Connection, type id: String, _ specs: JSONObject, at now: Timestamp) throws {
+    static func setSpecs(
+        _ connection: Connection, _ decision: Authorized<Void>, for action: String, type id: String, _ specs: JSONObject,
+        at now: Timestamp
+    ) throws {
+        try decision.value(for: action)
         try connection.execute("UPDATE volume_types SET extra_specs = \(specs)::jsonb, updated_at = \(now) WHERE id = \(id)::uuid")
     }
 
@@ -77,8 +98,9 @@ extension BlockStorageStore {
     }
 
     /// - Returns: whether the project had none.
-    static func addAccess(_ connection: Connection, to type: String, project: String) throws -> Bool {
-        try !connection.query(
+    static func addAccess(_ connection: Connection, _ decision: Authorized<Void>, to type: String, project: String) throws -> Bool {
+        try decision.value(for: "volume_extension:volume_type_access:addProjectAccess")
+        return try !connection.query(
             """
             INSERT INTO volume_type_access (volume_type_id, project_id) VALUES (\(type)::uuid, \(project))
             ON CONFLICT DO NOTHING RETURNING project_id
@@ -87,7 +109,9 @@ extension BlockStorageStore {
     }
 
     /// - Returns: whether the project had it.
-    static func removeAccess(_ connection: Connection, to type: String, project: String) throws -> Bool {
-        try connection.execute("DELETE FROM volume_type_access WHERE volume_type_id = \(type)::uuid AND project_id = \(project)") == 1
+    static func removeAccess(_ connection: Connection, _ decision: Authorized<Void>, to type: String, project: String) throws -> Bool {
+        try decision.value(for: "volume_extension:volume_type_access:removeProjectAccess")
+        return try connection.execute(
+            "DELETE FROM volume_type_access WHERE volume_type_id = \(type)::uuid AND project_id = \(project)") == 1
     }
 }

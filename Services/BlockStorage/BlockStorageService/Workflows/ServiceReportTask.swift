@@ -1,6 +1,7 @@
 import BlockStorageCore
 package import Database
 package import DiskTool
+import Inspections
 package import Kernel
 package import Logging
 import ServiceKit
@@ -38,11 +39,10 @@ package struct ServiceReportTask: Sendable {
 
     /// Reports until the task is cancelled.
     package func run() async throws {
-        while true {
-            do { try await runOnce() } catch let error where !(error is CancellationError) {
-                log.warning("the service's state report was not written", metadata: ["error": "\(error)"])
-            }
-            try await ambient.time.sleep(for: ServiceReportTask.interval)
+        try await PeriodicTask.repeating(
+            every: ServiceReportTask.interval, ambient, log, failure: "the service's state report was not written"
+        ) {
+            try await runOnce()
         }
     }
 

@@ -150,25 +150,6 @@ extension ListGrammar {
     }
 }
 
-extension BodySchema {
-    /// A whole number without limits, in responses.
-    static let count = BodySchema.integer(min: 0, max: Int.max)
-    static let anyText = BodySchema.string(min: 0, max: Int.max, format: nil)
-    static let limit = BodySchema.integer(min: -1, max: Int.max)
-    /// An array without limits, in responses.
-    static func many(_ element: BodySchema) -> BodySchema { .array(element, min: 0, max: Int.max) }
-    static let textMap = BodySchema.object([], additional: .values(.anyText))
-    /// `[{"rel": "self", "href": "…"}]`
-    static let links = BodySchema.many(.object([.required("rel", .anyText), .required("href", .anyText)], additional: .allowed))
-}
-
-extension BodySchema.Property {
-    /// A member that responses of these versions always have.
-    static func required(_ name: String, _ schema: BodySchema, versions: VersionRange = .all) -> BodySchema.Property {
-        BodySchema.Property(name, schema, required: true, versions: versions)
-    }
-}
-
 extension VersionRange {
     static func from(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(2, minor)) }
     static func through(_ minor: Int) -> VersionRange { VersionRange(through: Microversion(2, minor)) }

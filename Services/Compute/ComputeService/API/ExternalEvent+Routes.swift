@@ -59,9 +59,11 @@ struct ExternalEventRoutes: Sendable {
     }
 
     private func create(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: ExternalEventRoutes.action)
+        try context.authorize(target: .none)
         let events = context.body["events"]?.arrayValue ?? []
         let ids = events.compactMap { $0["server_uuid"]?.stringValue.flatMap { UUID128($0)?.description } }.uniqued
+        let servers = try context.authorize(ids, target: .none)
+        try servers.value(for: ExternalEventRoutes.action)
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             let hosts = try ServerStore.hosts(connection, of: ids)
@@ -75,10 +77,10 @@ struct ExternalEventRoutes: Sendable {
                 answer["status"] = code == 200 ? "completed" : "failed"
                 return .object(answer)
             }
-            try DesiredState.portsChanged(connection, servers: affected.sorted(), ambient: ambient)
+            try DesiredState.portsChanged(connection, of: servers, affected: affected, ambient: ambient)
             for id in affected.sorted() { Workflows.wake(connection, service: Compute.service, subject: id) }
             let isComplete = answers.allSatisfy { $0["code"] == 200 }
-            return Change(.json(isComplete ? 200 : 207, ["events": .array(answers)]), "server-external-event", nil, content: context.body)
+            return Change(answer: .json(isComplete ? 200 : 207, ["events": .array(answers)]), "server-external-event", nil)
         }
     }
 

@@ -78,7 +78,6 @@ struct GuestActionRoutes: Sendable {
         event: String, _ question: Question
     ) async throws -> Response where Question.Answer == Done {
         let server = try decision.value(for: policy)
-        let caller = try context.caller
         let ambient = compute.ambient
         return try await context.write(
             compute.database,
@@ -90,8 +89,7 @@ struct GuestActionRoutes: Sendable {
                     throw ResourceError.conflict("Instance \(server.id) is not on a host: '\(action)' is not possible.")
                 }
                 try ServerActions.begin(
-                    connection, server: server.id, action: action, event: event, requestID: context.requestID,
-                    user: caller.userID, project: caller.projectID, now: ambient.now)
+                    connection, context, of: decision, for: policy, action: action, event: event, now: ambient.now)
                 return (.string(host), "server", server.id)
             },
             finish: { work in
@@ -113,11 +111,12 @@ struct GuestActionRoutes: Sendable {
 
     private func clearPassword(_ context: RequestContext) async throws -> Response {
         let decision = try await compute.authorizedServer(context)
-        let server = try decision.value(for: "os_compute_api:os-server-password:clear")
+        let policy = "os_compute_api:os-server-password:clear"
+        let server = try decision.value(for: policy)
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             if try GuestStore.clearPassword(connection, of: decision) {
-                try DesiredState.refresh(connection, server: server.id, ambient: ambient)
+                try DesiredState.refresh(connection, of: decision, for: policy, ambient: ambient)
             }
             return Change(.empty(204), "server", server.id, content: ["password": nil])
         }

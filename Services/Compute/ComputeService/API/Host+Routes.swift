@@ -141,7 +141,7 @@ struct HostRoutes: Sendable {
                 throw ResourceError.notFound(missing)
             }
             let response = try kind(context).one(connection, context, where: "t.id = \(id)", id: id)
-            return Change(response, "compute-service", id, content: context.body)
+            return Change(answer: response, "compute-service", id, member: "service")
         }
     }
 

@@ -101,7 +101,6 @@ struct InterfaceRoutes: Sendable {
         let ask = InterfaceRequest(
             networkID: body["net_id"]?.stringValue.flatMap { UUID128($0)?.description }, portID: port, fixedIP: address,
             tag: body["tag"]?.stringValue)
-        let caller = try context.caller
         let owner = try ServerOwner(context, project: server.project)
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).attach
@@ -114,8 +113,8 @@ struct InterfaceRoutes: Sendable {
                 let frame = try InterfaceRoutes.frame(connection, current, ask, owner)
                 if let port = frame.port { try InterfaceStore.claim(connection, port: port, tag: ask.tag, of: decision) }
                 try ServerActions.begin(
-                    connection, server: server.id, action: "attach_interface", event: "compute_attach_interface",
-                    requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+                    connection, context, of: decision, for: "os_compute_api:os-attach-interfaces:create", action: "attach_interface",
+                    event: "compute_attach_interface", now: ambient.now)
                 let workflow = try Workflows.start(
                     connection, definition, subject: ambient.newUUID().description, frame: frame,
                     requestID: context.requestID, ambient: ambient)
@@ -159,7 +158,6 @@ struct InterfaceRoutes: Sendable {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: "os_compute_api:os-attach-interfaces:delete")
         let port = try context.uuidParameter("port_id", of: "Port")
-        let caller = try context.caller
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).detach
         return try await context.write(compute.database) { connection in
@@ -171,11 +169,11 @@ struct InterfaceRoutes: Sendable {
             }
             guard !interface.isDetaching else { return Change(.empty(202), "server", server.id) }
             try InterfaceStore.markDetaching(connection, port: port, of: decision)
-            let generation = try DesiredState.change(connection, server: server.id)
-            try DesiredState.publish(connection, server: server.id, ambient: ambient)
+            let policy = "os_compute_api:os-attach-interfaces:delete"
+            let generation = try DesiredState.change(connection, of: decision, for: policy, ambient: ambient)
             try ServerActions.begin(
-                connection, server: server.id, action: "detach_interface", event: "compute_detach_interface",
-                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+                connection, context, of: decision, for: policy, action: "detach_interface", event: "compute_detach_interface",
+                now: ambient.now)
             try Workflows.start(
                 connection, definition, subject: ambient.newUUID().description,
                 frame: InterfaceWorkflows.Detachment(

@@ -117,11 +117,13 @@ struct NetworkActionRoutes: Sendable {
     // MARK: networks
 
     private func refresh(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-admin-actions:inject_network_info")
+        let decision = try await compute.authorizedServer(context)
+        let policy = "os_compute_api:os-admin-actions:inject_network_info"
+        let server = try decision.value(for: policy)
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             try ServerRecord.find(connection, server.id, lock: true).requireUnlocked(context)
-            try DesiredState.refresh(connection, server: server.id, ambient: ambient)
+            try DesiredState.refresh(connection, of: decision, for: policy, ambient: ambient)
             return Change(.empty(202), "server", server.id)
         }
     }

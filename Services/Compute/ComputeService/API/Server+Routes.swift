@@ -203,7 +203,8 @@ struct ServerRoutes: Sendable {
     // MARK: changing
 
     private func update(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:servers:update")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:servers:update")
         let body = context.body["server"] ?? [:]
         let now = compute.ambient.now
         try ServerRequest.checkAccessAddresses(body)
@@ -223,10 +224,9 @@ struct ServerRoutes: Sendable {
                 try ServerRoutes.checkPin(connection, server.id, zone: zone.stringValue)
                 changes.set("pinned_zone", zone.stringValue)
             }
-            try changes.apply(connection, "servers", server.id, at: now, touching: true)
+            try ServerStore.update(connection, decision, changes, at: now)
             if body["name"] != nil || body["hostname"] != nil {
-                try DesiredState.change(connection, server: server.id)
-                try DesiredState.publish(connection, server: server.id, ambient: ambient)
+                try DesiredState.change(connection, of: decision, for: "os_compute_api:servers:update", ambient: ambient)
             }
             return Change(
                 try response(connection, context, id: server.id, isChange: true), "server", server.id, content: body)
@@ -252,15 +252,15 @@ struct ServerRoutes: Sendable {
 
     /// - Parameter isForced: whether the server goes at once, even where deleted servers are kept.
     private func delete(_ context: RequestContext, isForced: Bool, status: Int = 204) async throws -> Response {
-        let server = try await compute.authorizedServer(context)
-            .value(for: "os_compute_api:servers:delete", "os_compute_api:os-deferred-delete:force")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:servers:delete", "os_compute_api:os-deferred-delete:force")
         let deletion = ServerDeletion(compute)
         let origin = try ActionOrigin(context)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
-            if try isForced || !deletion.keep(connection, current, origin) {
-                try deletion.begin(connection, current, origin)
+            if try isForced || !deletion.keep(connection, decision, current, origin) {
+                try deletion.begin(connection, decision, current, origin)
             }
             return Change(.empty(status), "server", server.id)
         }

@@ -83,7 +83,8 @@ struct ServerActionRoutes: Sendable {
     // MARK: power
 
     private func change(_ context: RequestContext, _ action: PowerAction) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:\(action.policy)")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:\(action.policy)")
         let ambient = compute.ambient
         let origin = try ActionOrigin(context)
         return try await context.write(compute.database) { connection in
@@ -91,7 +92,7 @@ struct ServerActionRoutes: Sendable {
             try current.requireUnlocked(context)
             try current.require(states: action.from.map(\.rawValue), for: action.name)
             if action == .restore { try ServerQuota.reserve(connection, server: server.id, compute.quota) }
-            try PowerChange.begin(connection, current, action, origin, ambient: ambient)
+            try PowerChange.begin(connection, of: decision, current, action, origin, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["action": .string(action.rawValue)])
         }
     }
@@ -99,32 +100,34 @@ struct ServerActionRoutes: Sendable {
     // MARK: locks and states
 
     private func lock(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-lock-server:lock")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-lock-server:lock")
         let by = try context.caller.isAdmin ? "admin" : "owner"
         let reason = context.body["lock"]?["locked_reason"]?.stringValue
         return try await context.write(compute.database) { connection in
-            try connection.execute(
-                "UPDATE servers SET locked_by = \(by), locked_reason = \(reason) WHERE id = \(server.id) AND NOT deleted")
+            try ServerLocks.lock(connection, decision, by: by, reason: reason)
             return Change(.empty(202), "server", server.id, content: ["locked": true])
         }
     }
 
     private func unlock(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-lock-server:unlock")
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-lock-server:unlock")
         let mayOverride = context.allows("os_compute_api:os-lock-server:unlock:unlock_override", target: server.target)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             if current.lockedBy == "admin", !mayOverride {
                 throw ResourceError.forbidden("Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed.")
             }
-            try connection.execute("UPDATE servers SET locked_by = NULL, locked_reason = NULL WHERE id = \(server.id)")
+            try ServerLocks.unlock(connection, decision)
             return Change(.empty(202), "server", server.id, content: ["locked": false])
         }
     }
 
     private func resetState(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: "os_compute_api:os-admin-actions:reset_state")
-        let state = context.body["os-resetState"]?["state"]?.stringValue ?? "error"
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: "os_compute_api:os-admin-actions:reset_state")
+        let state: VMState = context.body["os-resetState"]?["state"] == "active" ? .active : .error
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
@@ -138,9 +141,8 @@ struct ServerActionRoutes: Sendable {
             guard ![VMState.shelved, .shelvedOffloaded].map(\.rawValue).contains(current.vmState) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is in vm_state \(current.vmState)")
             }
-            try connection.execute(
-                "UPDATE servers SET vm_state = \(state), task_state = NULL, updated_at = \(now) WHERE id = \(server.id)")
-            return Change(.empty(202), "server", server.id, content: ["state": .string(state)])
+            try ServerLocks.reset(connection, decision, to: state, at: now)
+            return Change(.empty(202), "server", server.id, content: ["state": .string(state.rawValue)])
         }
     }
 
@@ -168,7 +170,7 @@ struct ServerActionRoutes: Sendable {
         return try await context.write(
             compute.database,
             begin: { connection in
-                let work = try ServerActionRoutes.groupChange(connection, server, name: name, adds: adds)
+                let work = try ServerSecurityGroups.change(connection, of: server, name: name, adds: adds)
                 return (work, "server", server.id)
             },
             finish: { work in
@@ -178,39 +180,6 @@ struct ServerActionRoutes: Sendable {
                 }
                 return .empty(202)
             })
-    }
-
-    /// The group's id, and the ports that it has to be added to or taken from.
-    private static func groupChange(
-        _ connection: Connection, _ server: ServerRecord, name: String, adds: Bool
-    ) throws -> JSONValue {
-        let groups = try connection.query(
-            """
-            SELECT id FROM published_security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
-            """
-        ).map { try $0.string("id") }
-        guard let group = groups.first else {
-            throw ResourceError.notFound("Security group \(name.prefix(255)) not found for project \(server.project).")
-        }
-        guard groups.count == 1 else {
-            throw ResourceError.conflict("Multiple security groups found matching '\(name.prefix(255))'. Use an ID to be more specific.")
-        }
-        let ports = try connection.query(
-            """
-            SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM published_port_security_groups g
-                WHERE g.port_id = i.port_id) AS groups
-            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
-            WHERE i.server_id = \(server.id) AND p.port_security_enabled
-            """
-        ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
-        let present = ports.contains { $0.groups.contains(group) }
-        guard !ports.isEmpty, adds || present else {
-            throw ResourceError.notFound(
-                adds
-                    ? "Instance \(server.id) has no port that takes security groups."
-                    : "Security group \(name.prefix(255)) not associated with the instance \(server.id)")
-        }
-        return ["group": .string(group), "ports": JSONValue(ports.filter { $0.groups.contains(group) != adds }.map(\.port))]
     }
 }
 

@@ -37,6 +37,7 @@ struct ServerEvacuateRoutes: Sendable {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: ServerEvacuateRoutes.action)
         let body = context.body["evacuate"] ?? [:]
+        try MoveChecks.require(body, without: ["force"])
         let host = body["host"]?.stringValue
         let onSharedStorage = body["onSharedStorage"].flatMap { BodySchema.boolean($0) }
         let owner = try ServerOwner(context, project: server.project)

@@ -94,7 +94,8 @@ struct ServerImageRoutes: Sendable {
         _ connection: Connection, _ context: RequestContext, _ decision: Authorized<ServerRecord>, _ request: ImageRequest,
         _ compute: Compute
     ) throws -> WorkflowID {
-        let server = try decision.value(for: createImage, createBackup)
+        let policy = request.backup == nil ? createImage : createBackup
+        let server = try decision.value(for: policy)
         let ambient = compute.ambient
         let current = try ServerRecord.find(connection, server.id, lock: true)
         try current.require(states: VMState.copied.map(\.rawValue), for: request.action)
@@ -113,11 +114,10 @@ struct ServerImageRoutes: Sendable {
             throw ResourceError(
                 .notImplemented, "Images of servers that boot from volumes are not available in this cloud: make a snapshot of the volume.")
         }
-        try ServerTasks.enter(connection, server.id, .imageSnapshotPending, ambient: ambient)
+        try ServerTasks.enter(connection, decision, for: policy, .imageSnapshotPending, ambient: ambient)
         try ServerActions.begin(
-            connection, server: server.id, action: request.action,
-            event: request.backup == nil ? "compute_snapshot_instance" : "compute_backup_instance", requestID: context.requestID,
-            user: request.requester.user, project: request.requester.project, now: ambient.now)
+            connection, context, of: decision, for: policy, action: request.action,
+            event: request.backup == nil ? "compute_snapshot_instance" : "compute_backup_instance", now: ambient.now)
         return try Workflows.start(
             connection, ServerSnapshot(compute).workflow, subject: server.id,
             frame: ServerSnapshot.Copy(copy: request.copy(of: source, ambient), action: request.action, backup: request.backup),

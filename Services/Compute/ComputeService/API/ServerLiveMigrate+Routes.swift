@@ -65,6 +65,7 @@ struct ServerLiveMigrateRoutes: Sendable {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: ServerLiveMigrateRoutes.action)
         let body = context.body["os-migrateLive"] ?? [:]
+        try MoveChecks.require(body, without: ["force", "disk_over_commit"])
         let host = body["host"]?.stringValue
         if host != nil, !context.allows(ServerLiveMigrateRoutes.hostAction, target: server.target) {
             throw ResourceError.forbidden("Policy doesn't allow \(ServerLiveMigrateRoutes.hostAction) to be performed.")
@@ -89,7 +90,7 @@ struct ServerLiveMigrateRoutes: Sendable {
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             let live = try ServerLiveMigrateRoutes.find(connection, context, id, number, in: allowed, for: "abort live migration")
-            try MigrationStore.requestAbort(connection, live.migration, at: now)
+            try MigrationStore.requestAbort(connection, live.migration, of: decision, at: now)
             Workflows.wake(connection, service: Compute.service, subject: id)
             return Change(.empty(202), "migration", live.migration)
         }
@@ -102,7 +103,7 @@ struct ServerLiveMigrateRoutes: Sendable {
         let ambient = compute.ambient
         return try await context.write(compute.database) { connection in
             let live = try ServerLiveMigrateRoutes.find(connection, context, id, number, in: ["running"], for: "force_complete")
-            try HostJobs.change(connection, live.migration, server: id, ambient: ambient) { $0.migration?.completes = true }
+            try HostJobs.complete(connection, live.migration, of: decision, ambient: ambient)
             return Change(.empty(202), "migration", live.migration)
         }
     }

@@ -48,7 +48,7 @@ struct ServerRescueRoutes: Sendable {
             try ServerChanges.set(connection, decision, rescue: try JSONValue(encoding: rescue), for: ServerRescueRoutes.rescue)
             try ServerChanges.begin(
                 connection, context, decision, for: ServerRescueRoutes.rescue, .rescue, power: .running,
-                operation: .init(id: compute.ambient.newUUID().description, kind: ServerChange.rescue.operationKind),
+                operation: .init(id: compute.ambient.newUUID().description, kind: .rescue),
                 ambient: compute.ambient)
             return Change(
                 .json(200, ["adminPass": .string(password)]), "server", server.id, content: ["image": .string(rescue.image.id)])
@@ -64,7 +64,7 @@ struct ServerRescueRoutes: Sendable {
             try ServerChanges.set(connection, decision, rescue: nil, for: ServerRescueRoutes.unrescue)
             try ServerChanges.begin(
                 connection, context, decision, for: ServerRescueRoutes.unrescue, .unrescue, power: .running,
-                operation: .init(id: ambient.newUUID().description, kind: ServerChange.unrescue.operationKind), ambient: ambient)
+                operation: .init(id: ambient.newUUID().description, kind: .unrescue), ambient: ambient)
             return Change(.empty(202), "server", server.id)
         }
     }

@@ -68,21 +68,21 @@ struct ServerShelveRoutes: Sendable {
     ]
 
     private static func enter(
-        _ connection: Connection, _ caller: Caller, requestID: String, _ id: String, _ task: TaskState, action: String, _ ambient: Ambient
+        _ connection: Connection, _ context: RequestContext, _ server: Authorized<ServerRecord>, for policy: String, _ task: TaskState,
+        action: String, _ ambient: Ambient
     ) throws {
-        try ServerTasks.enter(connection, id, task, ambient: ambient)
+        try ServerTasks.enter(connection, server, for: policy, task, ambient: ambient)
         try ServerActions.begin(
-            connection, server: id, action: action, event: events[action] ?? "", requestID: requestID, user: caller.userID,
-            project: caller.projectID, now: ambient.now)
+            connection, context, of: server, for: policy, action: action, event: events[action] ?? "", now: ambient.now)
     }
 
     // MARK: actions
 
     private func shelve(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: ServerShelveRoutes.shelve)
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: ServerShelveRoutes.shelve)
         let compute = compute
         let ambient = compute.ambient
-        let caller = try context.caller
         return try await context.write(compute.database) { connection in
             let current = try ServerShelveRoutes.current(connection, context, server.id, states: VMState.copied, for: "shelve")
             guard current.host != nil else {
@@ -94,7 +94,7 @@ struct ServerShelveRoutes: Sendable {
             let frame = ServerShelve.Shelving(
                 copy: source.isLocal ? ServerShelveRoutes.copy(of: source, ambient) : nil, wasRunning: isRunning)
             try ServerShelveRoutes.enter(
-                connection, caller, requestID: context.requestID, server.id, .shelving, action: "shelve", ambient)
+                connection, context, decision, for: ServerShelveRoutes.shelve, .shelving, action: "shelve", ambient)
             try Workflows.start(
                 connection, ServerShelve(compute).workflow, subject: server.id, frame: frame, requestID: context.requestID,
                 ambient: ambient)
@@ -113,14 +113,14 @@ struct ServerShelveRoutes: Sendable {
     }
 
     private func offload(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: ServerShelveRoutes.offload)
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: ServerShelveRoutes.offload)
         let compute = compute
         let ambient = compute.ambient
-        let caller = try context.caller
         return try await context.write(compute.database) { connection in
             _ = try ServerShelveRoutes.current(connection, context, server.id, states: [.shelved], for: "shelveOffload")
             try ServerShelveRoutes.enter(
-                connection, caller, requestID: context.requestID, server.id, .shelvingOffloading, action: "shelveOffload", ambient)
+                connection, context, decision, for: ServerShelveRoutes.offload, .shelvingOffloading, action: "shelveOffload", ambient)
             try Workflows.start(
                 connection, ServerOffload(compute).workflow, subject: server.id, requestID: context.requestID, ambient: ambient)
             return Change(.empty(202), "server", server.id, content: ["action": "shelveOffload"])
@@ -128,7 +128,8 @@ struct ServerShelveRoutes: Sendable {
     }
 
     private func unshelve(_ context: RequestContext) async throws -> Response {
-        let server = try await compute.authorizedServer(context).value(for: ServerShelveRoutes.unshelve)
+        let decision = try await compute.authorizedServer(context)
+        let server = try decision.value(for: ServerShelveRoutes.unshelve)
         let place = context.body["unshelve"]?.objectValue
         if let place, place.isEmpty {
             throw ResourceError.badRequest("Invalid input for field/attribute unshelve. It must name availability_zone or host.")
@@ -138,7 +139,6 @@ struct ServerShelveRoutes: Sendable {
         }
         let compute = compute
         let ambient = compute.ambient
-        let caller = try context.caller
         return try await context.write(compute.database) { connection in
             let current = try ServerShelveRoutes.current(
                 connection, context, server.id, states: [.shelved, .shelvedOffloaded], for: "unshelve")
@@ -148,14 +148,14 @@ struct ServerShelveRoutes: Sendable {
                     throw ResourceError.conflict(
                         "Cannot unshelve instance \(server.id) to another place: it is \(current.vmState), not shelved_offloaded.")
                 }
-                try ServerTasks.place(connection, server.id, place, compute.settings)
+                try ServerTasks.place(connection, decision, place, compute.settings)
             }
             try ServerShelveRoutes.enter(
-                connection, caller, requestID: context.requestID, server.id, .unshelving, action: "unshelve", ambient)
+                connection, context, decision, for: ServerShelveRoutes.unshelve, .unshelving, action: "unshelve", ambient)
             try Workflows.start(
                 connection, ServerUnshelve(compute).workflow, subject: server.id,
                 frame: ServerUnshelve.Unshelving(isOffloaded: isOffloaded), requestID: context.requestID, ambient: ambient)
-            return Change(.empty(202), "server", server.id, content: context.body["unshelve"] ?? .null)
+            return Change(.empty(202), "server", server.id, content: ["action": "unshelve", "place": .object(place ?? [:])])
         }
     }
 }

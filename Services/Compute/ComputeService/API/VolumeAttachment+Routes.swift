@@ -107,7 +107,6 @@ struct VolumeAttachmentRoutes: Sendable {
         let server = try decision.value(for: "os_compute_api:os-volumes-attachments:create")
         let body = context.body["volumeAttachment"] ?? [:]
         let volume = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
-        let caller = try context.caller
         let ambient = compute.ambient
         let definition = VolumeAttachmentWorkflows(compute).attach
         let draft = VolumeAttachmentStore.Draft(
@@ -121,8 +120,8 @@ struct VolumeAttachmentRoutes: Sendable {
                 try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
                 let device = try VolumeAttachmentStore.reserve(connection, draft, on: decision, at: ambient.now)
                 try ServerActions.begin(
-                    connection, server: server.id, action: "attach_volume", event: "compute_attach_volume",
-                    requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+                    connection, context, of: decision, for: "os_compute_api:os-volumes-attachments:create", action: "attach_volume",
+                    event: "compute_attach_volume", now: ambient.now)
                 let workflow = try Workflows.start(
                     connection, definition, subject: draft.id,
                     frame: VolumeAttachmentWorkflows.Attachment(server: server.id, volume: volume, device: device),
@@ -158,7 +157,6 @@ struct VolumeAttachmentRoutes: Sendable {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: "os_compute_api:os-volumes-attachments:delete")
         let volume = try context.uuidParameter("volume_id", of: "Volume")
-        let caller = try context.caller
         let ambient = compute.ambient
         let definition = VolumeAttachmentWorkflows(compute).detach
         return try await context.write(compute.database) { connection in
@@ -175,11 +173,11 @@ struct VolumeAttachmentRoutes: Sendable {
                 throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")
             }
             try VolumeAttachmentStore.markDetaching(connection, volume: volume, of: decision)
-            let generation = try DesiredState.change(connection, server: server.id)
-            try DesiredState.publish(connection, server: server.id, ambient: ambient)
+            let policy = "os_compute_api:os-volumes-attachments:delete"
+            let generation = try DesiredState.change(connection, of: decision, for: policy, ambient: ambient)
             try ServerActions.begin(
-                connection, server: server.id, action: "detach_volume", event: "compute_detach_volume",
-                requestID: context.requestID, user: caller.userID, project: caller.projectID, now: ambient.now)
+                connection, context, of: decision, for: policy, action: "detach_volume", event: "compute_detach_volume",
+                now: ambient.now)
             try Workflows.start(
                 connection, definition, subject: attachment.id,
                 frame: VolumeAttachmentWorkflows.Detachment(server: server.id, volume: volume, generation: generation),

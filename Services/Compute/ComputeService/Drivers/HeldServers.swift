@@ -27,7 +27,7 @@ enum HeldServers {
         let held: SQL = """
             unnest(\(servers.map(\.serverID))::uuid[], \(servers.map(\.generation))::bigint[],
                 \(servers.map(\.epoch))::bigint[],
-                \(servers.map { $0.power ?? "" })::text[], \(servers.map(\.state.rawValue))::text[],
+                \(servers.map { $0.power?.rawValue ?? "" })::text[], \(servers.map(\.state.rawValue))::text[],
                 \(servers.map(\.metadataReady))::boolean[], \(servers.map(\.unknown))::boolean[])
                 AS h(id, generation, epoch, power, state, metadata_ready, is_unknown)
             """
@@ -46,7 +46,7 @@ enum HeldServers {
                     AND (s.observed_host, s.observed_generation, s.observed_power, s.observed_state, s.metadata_ready)
                         IS DISTINCT FROM (\(host)::text, h.generation, h.power, h.state, h.metadata_ready) END
             UNION ALL SELECT s.id, false FROM \(held) JOIN servers s ON s.id = h.id
-            WHERE (s.deleted OR s.host <> \(host)) AND h.power <> 'absent' AND NOT \(ordered)
+            WHERE (s.deleted OR s.host <> \(host)) AND h.power <> \(ReportedPower.absent.rawValue) AND NOT \(ordered)
             ORDER BY 1 LIMIT \(batchMax)
             """)
         for row in rows {

@@ -16,13 +16,13 @@ enum Observations {
                 \(MigrationStore.isEvacuated) AS evacuates
             FROM servers WHERE id = \(report.serverID) FOR UPDATE
             """)
-        guard let row = rows.first else { return report.power != "absent" }
+        guard let row = rows.first else { return report.power != .absent }
         if try Arrivals.record(connection, report) {
             Workflows.wake(connection, service: Compute.service, subject: report.serverID)
             return false
         }
         let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
-        guard isHere else { return try elsewhere(connection, report, ambient: ambient) }
+        guard isHere else { return try observeStray(connection, report, ambient: ambient) }
         // Whatever its generation, a report says the truth about jobs that have ended.
         let hasJobNews = try HostJobs.record(
             connection, report.jobs ?? [], server: report.serverID, host: report.host, ambient: ambient)
@@ -36,7 +36,7 @@ enum Observations {
         let powerState = PowerState(reported: report.power).rawValue
         try connection.execute(
             """
-            UPDATE servers SET observed_generation = \(report.generation), observed_power = \(report.power),
+            UPDATE servers SET observed_generation = \(report.generation), observed_power = \(report.power.rawValue),
                 observed_state = \(report.state.rawValue), observed_error = \(report.error),
                 observed_reason = \(report.reason),
                 observed_permanent = \(report.permanent), observed_operation = \(report.operationID),
@@ -80,9 +80,9 @@ enum Observations {
         case .turnedOff:
             try DesiredState.change(connection, server: id, power: .shutoff)
             try DesiredState.publish(connection, server: id, ambient: ambient)
-        case .broken(let error): try breakDown(connection, id, error: error, ambient: ambient)
+        case .broken(let error): try endRebuild(connection, id, error: error, ambient: ambient)
         case .failed(let state, let error):
-            try takeBack(connection, id, state, task: task, error: error, ambient: ambient)
+            try endTask(connection, id, state, task: task, error: error, ambient: ambient)
         case .stoppedItself:
             if let action = task?.actionName {
                 try ServerActions.finish(connection, server: id, action: action, now: now)
@@ -105,14 +105,14 @@ enum Observations {
 
     /// Ends a power task that failed or timed out; the server takes the state that its host reports.
     static func giveUp(
-        _ connection: Connection, _ id: String, power: String, task: TaskState?, error: String, ambient: Ambient
+        _ connection: Connection, _ id: String, power: ReportedPower, task: TaskState?, error: String, ambient: Ambient
     ) throws {
-        if task == .rebuilding { return try breakDown(connection, id, error: error, ambient: ambient) }
-        try takeBack(connection, id, VMState(reportedPower: power), task: task, error: error, ambient: ambient)
+        if task == .rebuilding { return try endRebuild(connection, id, error: error, ambient: ambient) }
+        try endTask(connection, id, VMState(reportedPower: power), task: task, error: error, ambient: ambient)
     }
 
     /// Ends a rebuild that failed. The server stays off until it is rebuilt again: its disks may be those of neither system.
-    private static func breakDown(_ connection: Connection, _ id: String, error: String, ambient: Ambient) throws {
+    private static func endRebuild(_ connection: Connection, _ id: String, error: String, ambient: Ambient) throws {
         let now = ambient.now
         try DesiredState.change(connection, server: id, power: .shutoff, operation: .null)
         let row = try connection.query("SELECT host, observed_reason FROM servers WHERE id = \(id)")[0]
@@ -128,7 +128,7 @@ enum Observations {
     }
 
     /// Reset the desired power too; otherwise the next report would retry the change.
-    private static func takeBack(
+    private static func endTask(
         _ connection: Connection, _ id: String, _ state: VMState, task: TaskState?, error: String, ambient: Ambient
     ) throws {
         // A rescue that failed leaves the server with its own system.
@@ -150,8 +150,8 @@ enum Observations {
     }
 
     /// A report from a host on which the server should not be.
-    private static func elsewhere(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {
-        if report.power == "absent" {
+    private static func observeStray(_ connection: Connection, _ report: ObservedReport, ambient: Ambient) throws -> Bool {
+        if report.power == .absent {
             try connection.execute(
                 """
                 DELETE FROM server_absences WHERE server_id = \(report.serverID) AND host = \(report.host)

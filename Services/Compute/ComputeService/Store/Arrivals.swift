@@ -11,14 +11,14 @@ enum Arrivals {
         let host: String
         let generation: Int
         let observedGeneration: Int
-        let power: String?
+        let power: ReportedPower?
         let failure: HostFailure?
         let endpoint: MigrationEndpoint?
 
         /// Everything is ready for the guest.
         var isReady: Bool { observedGeneration >= generation && failure == nil && endpoint != nil && power != nil }
         /// The guest runs there.
-        var hasArrived: Bool { power == DesiredPower.running.rawValue }
+        var hasArrived: Bool { power == .running }
     }
 
     /// Has a host expect the server.
@@ -77,7 +77,7 @@ enum Arrivals {
         try DesiredState.publish(connection, server: server, ambient: ambient)
         var withdrawn = ordered
         withdrawn.power = .absent
-        withdrawn.operation = ServerSpec.Operation(id: ambient.newUUID().description, kind: "withdraw")
+        withdrawn.operation = ServerSpec.Operation(id: ambient.newUUID().description, kind: .withdraw)
         (withdrawn.generation, withdrawn.epoch) = (generation, try epoch(connection, server))
         let desired = try Enclosed(withdrawn)
         try connection.execute(
@@ -108,7 +108,7 @@ enum Arrivals {
             let error = try row.optionalString("observed_error")
             return State(
                 host: host, generation: try row.int("generation"), observedGeneration: try row.int("observed_generation"),
-                power: try row.optionalString("observed_power"),
+                power: try row.optionalString("observed_power").map(ReportedPower.init(rawValue:)),
                 failure: try error.map {
                     HostFailure(
                         reason: try row.optionalString("observed_reason"), details: "host \(host): \($0)",
@@ -130,14 +130,14 @@ enum Arrivals {
             ).first
         else { return false }
         let isWithdrawn = try row.string("power") == DesiredPower.absent.rawValue
-        if isWithdrawn, report.power == "absent", try report.generation >= row.int("generation") {
+        if isWithdrawn, report.power == .absent, try report.generation >= row.int("generation") {
             try forget(connection, server: report.serverID)
             return true
         }
         let endpoint = try report.endpoint.map { try JSONValue(encoding: $0) }
         try connection.execute(
             """
-            UPDATE server_arrivals SET observed_generation = \(report.generation), observed_power = \(report.power),
+            UPDATE server_arrivals SET observed_generation = \(report.generation), observed_power = \(report.power.rawValue),
                 observed_error = \(report.error), observed_reason = \(report.reason), observed_permanent = \(report.permanent),
                 endpoint = coalesce(\(endpoint)::jsonb, endpoint)
             WHERE server_id = \(report.serverID) AND observed_generation <= \(report.generation)

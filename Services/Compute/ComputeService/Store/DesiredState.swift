@@ -1,3 +1,4 @@
+import Authorization
 import ComputeCore
 import Contracts
 import Database
@@ -34,6 +35,30 @@ enum DesiredState {
             WHERE id = \(server) AND host IS NOT NULL AND (\(first) OR published_at IS NOT NULL) RETURNING host
             """)
         if let host = try rows.first?.string("host") { try send(connection, server: server, host: host, ambient: ambient) }
+    }
+
+    /// Records and sends a new desired state for an accepted request that changes the server's row.
+    ///
+    /// - Parameter policy: the action of the decision.
+    /// - Returns: the new generation.
+    @discardableResult
+    static func change(
+        _ connection: Connection, of server: Authorized<ServerRecord>, for policy: String, ambient: Ambient
+    ) throws -> Int {
+        let id = try server.value(for: policy).id
+        let generation = try change(connection, server: id)
+        try publish(connection, server: id, ambient: ambient)
+        return generation
+    }
+
+    /// The same as `portsChanged` for a request that names servers.
+    ///
+    /// - Parameter affected: those of them that the request changes.
+    static func portsChanged(
+        _ connection: Connection, of servers: Authorized<[String]>, affected: Set<String>, ambient: Ambient
+    ) throws {
+        let ids = try servers.value(for: "os_compute_api:os-server-external-events:create")
+        try portsChanged(connection, servers: ids.filter(affected.contains).sorted(), ambient: ambient)
     }
 
     /// Sends the desired state again for servers whose ports were changed through Network. The generation stays the same,
@@ -160,6 +185,16 @@ enum DesiredState {
 
     /// Sends the desired state again because something changed that guests see only in their metadata: nothing is required of the
     /// host, and the server's generation stays the same.
+    ///
+    /// - Parameter policy: the action of the decision.
+    static func refresh(
+        _ connection: Connection, of server: Authorized<ServerRecord>, for policy: String, ambient: Ambient
+    ) throws {
+        let id = try server.value(for: policy).id
+        try refresh(connection, server: id, ambient: ambient)
+    }
+
+    /// The same for an agent's report.
     static func refresh(_ connection: Connection, server: String, ambient: Ambient) throws {
         try portsChanged(connection, servers: [server], ambient: ambient)
     }

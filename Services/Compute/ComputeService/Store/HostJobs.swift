@@ -1,3 +1,4 @@
+import Authorization
 import Contracts
 import Database
 import JSON
@@ -53,7 +54,7 @@ enum HostJobs {
     }
 
     /// Changes what the host is told about a job; nothing happens if there is no such job.
-    static func change(
+    static func revise(
         _ connection: Connection, _ id: String, server: String, ambient: Ambient, _ body: (inout ServerJob) -> Void
     ) throws {
         guard let row = try connection.query("SELECT job FROM server_jobs WHERE id = \(id) FOR UPDATE").first else { return }
@@ -64,6 +65,14 @@ enum HostJobs {
         try connection.execute("UPDATE server_jobs SET job = \(try JSONValue(encoding: job))::jsonb WHERE id = \(id)")
         try DesiredState.change(connection, server: server)
         try DesiredState.publish(connection, server: server, ambient: ambient)
+    }
+
+    /// Has a live migration end soon, for an accepted request: the guest is paused or goes on as post-copy.
+    static func complete(
+        _ connection: Connection, _ migration: String, of server: Authorized<ServerRecord>, ambient: Ambient
+    ) throws {
+        let id = try server.value(for: "os_compute_api:servers:migrations:force_complete").id
+        try revise(connection, migration, server: id, ambient: ambient) { $0.migration?.completes = true }
     }
 
     /// Nil if there is no such job.

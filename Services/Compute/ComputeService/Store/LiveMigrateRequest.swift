@@ -23,7 +23,7 @@ struct LiveMigrateRequest {
         let id = try decision.value(for: ServerLiveMigrateRoutes.action).id
         let source = server.host ?? ""
         try MoveChecks.requireUpgraded(connection, compute.ambient)
-        try MoveChecks.require(connection, id, without: [.firmware, .tpm, .pins])
+        try MoveChecks.require(connection, id, without: [.firmware, .tpm, .dedicatedProcessors])
         let row = try connection.query(
             """
             SELECT s.flavor, s.flavor_id, \(MoveChecks.hasLocalDisks) AS has_local_disks,
@@ -86,25 +86,34 @@ struct MoveChecks {
         }
     }
 
-    /// What a move cannot take along: state in files of the host.
-    enum Keepsake: Hashable { case firmware, tpm, pins }
+    /// - Parameter members: flags that would have the scheduler ignore what a host has room for. Clients send them as false.
+    /// - Throws: 400 if one of them is set.
+    static func require(_ body: JSONValue, without members: [String]) throws {
+        for name in members where body[name].flatMap({ BodySchema.boolean($0) }) == true {
+            throw ResourceError.badRequest(
+                "Invalid value for '\(name)': true. The scheduler always checks the host. Use false, or leave it out.")
+        }
+    }
 
-    /// - Parameter keepsakes: those that this kind of move would lose.
+    /// State of a server that stays on its host when the server moves.
+    enum HostState: Hashable { case firmware, tpm, dedicatedProcessors }
+
+    /// - Parameter states: those that this kind of move would lose.
     /// - Throws: 400 for a server that has one of them.
-    static func require(_ connection: Connection, _ id: String, without keepsakes: Set<Keepsake>) throws {
-        if let reason = try keepsake(connection, id, of: keepsakes) {
+    static func require(_ connection: Connection, _ id: String, without states: Set<HostState>) throws {
+        if let reason = try hostState(connection, id, of: states) {
             throw ResourceError.badRequest("Instance \(id) cannot leave its host: it has \(reason).")
         }
     }
 
-    private static func keepsake(_ connection: Connection, _ id: String, of keepsakes: Set<Keepsake>) throws -> String? {
+    private static func hostState(_ connection: Connection, _ id: String, of states: Set<HostState>) throws -> String? {
         let (flavor, properties) = try ServerStore.hardware(connection, of: id)
         let hardware = GuestHardware(flavor, properties)
-        return if hardware.tpm != nil, keepsakes.contains(.tpm) {
+        return if hardware.tpm != nil, states.contains(.tpm) {
             "a trusted platform module, whose state is on its host"
-        } else if hardware.firmware == .uefi, keepsakes.contains(.firmware) {
+        } else if hardware.firmware == .uefi, states.contains(.firmware) {
             "UEFI firmware, whose variables are on its host"
-        } else if hardware.processorPolicy == .dedicated, keepsakes.contains(.pins) {
+        } else if hardware.processorPolicy == .dedicated, states.contains(.dedicatedProcessors) {
             "processors of its host for itself"
         } else { nil }
     }
@@ -115,7 +124,7 @@ struct MoveChecks {
         guard try Replicas.blockers(connection, of: MoveChecks.moves, compute.ambient).isEmpty else {
             return "no server can move before the upgrade of the services is complete."
         }
-        if let reason = try MoveChecks.keepsake(connection, server.id, of: [.firmware, .tpm]) {
+        if let reason = try MoveChecks.hostState(connection, server.id, of: [.firmware, .tpm]) {
             return "instance \(server.id) cannot leave its host: it has \(reason)."
         }
         guard let row = try row(source), try row.bool("is_up") else { return "the host of instance \(server.id) is down." }
@@ -146,7 +155,7 @@ struct MoveChecks {
         guard try row.bool("is_up") else {
             throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
         }
-        // What it still has would count as the guest that has arrived.
+        // A guest that the host has not yet removed would be taken for the one that has arrived.
         guard try connection.query("SELECT 1 AS one FROM server_absences WHERE server_id = \(id) AND host = \(host)").isEmpty else {
             throw ResourceError.conflict("Compute host \(host) has not yet removed what it had of instance \(id).")
         }

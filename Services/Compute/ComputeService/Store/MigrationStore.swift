@@ -58,8 +58,15 @@ enum MigrationStore {
     }
 
     /// Asks for the end of a live migration; its workflow does it.
-    static func requestAbort(_ connection: Connection, _ migration: String, at now: Timestamp) throws {
-        try connection.execute("UPDATE server_migrations SET abort_requested = true, updated_at = \(now) WHERE uuid = \(migration)")
+    static func requestAbort(
+        _ connection: Connection, _ migration: String, of server: Authorized<ServerRecord>, at now: Timestamp
+    ) throws {
+        let id = try server.value(for: "os_compute_api:servers:migrations:delete").id
+        try connection.execute(
+            """
+            UPDATE server_migrations SET abort_requested = true, updated_at = \(now)
+            WHERE uuid = \(migration) AND server_id = \(id)
+            """)
     }
 
     /// The server's move that has not ended; nil for none.

@@ -29,6 +29,15 @@ enum PowerChange {
     /// - Parameter current: locked, in a state in which the action is allowed.
     /// - Throws: 409 if the server is not on a host.
     static func begin(
+        _ connection: Connection, of server: Authorized<ServerRecord>, _ current: ServerRecord, _ action: PowerAction,
+        _ origin: ActionOrigin, ambient: Ambient
+    ) throws {
+        try server.value(for: "os_compute_api:\(action.policy)")
+        try begin(connection, current, action, origin, ambient: ambient)
+    }
+
+    /// The same where another decision stands for the power action: a deletion that keeps the server.
+    static func begin(
         _ connection: Connection, _ current: ServerRecord, _ action: PowerAction, _ origin: ActionOrigin, ambient: Ambient
     ) throws {
         guard current.host != nil else {

@@ -42,8 +42,8 @@ struct ResizeRequest {
         let properties: TextMap = try row.value("image_properties")
         try GuestHardware.check(
             specs: new.extraSpecs?.texts ?? [:], properties: properties.texts, vcpus: new.vcpus, memoryMiB: new.memoryMiB)
-        try GuestHardware(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
-            .check(disks: VolumeAttachmentStore.disks(connection, id, flavor: chosen.document))
+        let hardware = GuestHardware(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
+        try hardware.check(disks: VolumeAttachmentStore.disks(connection, id, hardware, flavor: new))
         _ = try ServerNeeds(new, image, properties: properties)
         let migration = compute.ambient.newUUID().description
         let target = compute.settings.resizesOnSameHost ? server.host : nil

@@ -1,6 +1,8 @@
+import Authorization
 import Database
 import JSON
 import Kernel
+import WebAPI
 
 /// The record of what was done with a server: its instance actions, each with one event.
 enum ServerActions {
@@ -18,6 +20,20 @@ enum ServerActions {
                 server_id, request_id, action, user_id, project_id, start_time, updated_at, event)
             VALUES (\(server), \(requestID), \(action), \(user), \(project), \(now), \(now), \(event)) RETURNING id
             """)[0].int("id")
+    }
+
+    /// Begins the record of an accepted request.
+    ///
+    /// - Parameter policy: the action of the decision.
+    static func begin(
+        _ connection: Connection, _ context: RequestContext, of server: Authorized<ServerRecord>, for policy: String, action: String,
+        event: String, now: Timestamp
+    ) throws {
+        let id = try server.value(for: policy).id
+        let caller = try context.caller
+        try begin(
+            connection, server: id, action: action, event: event, requestID: context.requestID,
+            user: caller.userID, project: caller.projectID, now: now)
     }
 
     /// Ends the newest record of `action` that is not ended yet; none is fine.

@@ -125,9 +125,9 @@ struct ServerCreation {
 
     /// - Throws: 400 if the bus of the disks does not hold all of them.
     private func checkDisks(_ flavor: Flavor, _ hardware: GuestHardware) throws {
-        let local = ["ephemeral", "swap"].count { (flavor.document[$0]?.intValue ?? 0) > 0 } + (request.imageID == nil ? 0 : 1)
-        let drive = request.configDrive && hardware.configDriveBus == hardware.diskBus ? 1 : 0
-        try hardware.check(disks: local + drive + request.devices.count { $0.destination != .local })
+        let local = try flavor.document.decode(as: ServerFlavor.self).localDisks(hasImage: request.imageID != nil)
+        let volumes = request.devices.count { $0.destination != .local }
+        try hardware.check(disks: hardware.disks(local: local, volumes: volumes, hasConfigDrive: request.configDrive))
     }
 
     private func checkMetadata() throws {

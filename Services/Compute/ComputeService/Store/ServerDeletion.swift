@@ -1,3 +1,4 @@
+import Authorization
 import ComputeCore
 import Contracts
 import Database
@@ -56,7 +57,10 @@ struct ServerDeletion: Sendable {
     /// - Parameter current: locked.
     /// - Returns: whether the server is kept.
     /// - Throws: 409 while something else is done with a server that would be kept.
-    func keep(_ connection: Connection, _ current: ServerRecord, _ origin: ActionOrigin) throws -> Bool {
+    func keep(
+        _ connection: Connection, _ decision: Authorized<ServerRecord>, _ current: ServerRecord, _ origin: ActionOrigin
+    ) throws -> Bool {
+        try decision.value(for: "os_compute_api:servers:delete")
         let states = [VMState.softDeleted] + PowerAction.softDelete.from
         guard let interval = compute.settings.reclaim.of(current.project), current.host != nil,
             states.map(\.rawValue).contains(current.vmState), current.taskState != TaskState.deleting.rawValue
@@ -76,6 +80,14 @@ struct ServerDeletion: Sendable {
     /// Deletes a server for good. Does nothing if that is under way.
     ///
     /// - Parameter current: locked.
+    func begin(
+        _ connection: Connection, _ decision: Authorized<ServerRecord>, _ current: ServerRecord, _ origin: ActionOrigin
+    ) throws {
+        try decision.value(for: "os_compute_api:servers:delete", "os_compute_api:os-deferred-delete:force")
+        try begin(connection, current, origin)
+    }
+
+    /// The same for a server that was kept long enough.
     func begin(_ connection: Connection, _ current: ServerRecord, _ origin: ActionOrigin) throws {
         guard current.taskState != TaskState.deleting.rawValue else { return }
         let ambient = compute.ambient

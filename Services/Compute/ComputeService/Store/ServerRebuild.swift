@@ -38,7 +38,7 @@ struct ServerRebuild {
         try settings(&changes)
         try changes.apply(connection, "servers", id, at: compute.ambient.now, touching: true)
         return ServerSpec.Operation(
-            id: compute.ambient.newUUID().description, kind: ServerChange.rebuild.operationKind,
+            id: compute.ambient.newUUID().description, kind: .rebuild,
             preservesEphemeral: body["preserve_ephemeral"]?.boolValue)
     }
 
@@ -69,13 +69,14 @@ struct ServerRebuild {
             .rootDisk(id, memory: flavor.memoryMiB, root: flavor.rootGiB)
         let specs = flavor.extraSpecs?.texts ?? [:]
         try GuestHardware.check(specs: specs, properties: image.properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
-        try GuestHardware(specs: specs, properties: image.properties.texts).check(disks: VolumeAttachmentStore.disks(connection, server))
+        let hardware = GuestHardware(specs: specs, properties: image.properties.texts)
+        try hardware.check(disks: VolumeAttachmentStore.disks(connection, server, hardware))
         let earlier: TextMap = try row.value("image_properties")
-        let claim = ["VCPU": flavor.vcpus]
-        let old = try ServerNeeds(
-            resources: claim, extraSpecs: specs, imageProperties: earlier.texts, isHardwareChecked: flavor.isHardwareChecked)
-        let new = try ServerNeeds(
-            resources: claim, extraSpecs: specs, imageProperties: image.properties.texts, isHardwareChecked: true)
+        // The size of the disk is compared below. From now on, the server has what its flavor and its image say.
+        let old = try ServerNeeds(flavor, nil, properties: earlier)
+        var checked = flavor
+        checked.isHardwareChecked = true
+        let new = try ServerNeeds(checked, nil, properties: image.properties)
         guard new.without(try hostTraits(row)).isMet(where: old) else {
             throw ResourceError.badRequest(
                 """

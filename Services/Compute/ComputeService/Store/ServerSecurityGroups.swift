@@ -1,5 +1,6 @@
 import Database
 import JSON
+import Kernel
 
 /// The statements about the security groups of servers' ports. Network publishes them.
 enum ServerSecurityGroups {
@@ -27,5 +28,38 @@ enum ServerSecurityGroups {
                 "rules": try row.json("rules"),
             ]
         }
+    }
+
+    /// The group's id, and the ports that it has to be added to or taken from.
+    ///
+    /// - Throws: 404 if there is no such group, or no port for it; 409 if several groups have the name.
+    static func change(_ connection: Connection, of server: ServerRecord, name: String, adds: Bool) throws -> JSONValue {
+        let groups = try connection.query(
+            """
+            SELECT id FROM published_security_groups WHERE project_id = \(server.project) AND (id::text = \(name) OR name = \(name))
+            """
+        ).map { try $0.string("id") }
+        guard let group = groups.first else {
+            throw ResourceError.notFound("Security group \(name.prefix(255)) not found for project \(server.project).")
+        }
+        guard groups.count == 1 else {
+            throw ResourceError.conflict("Multiple security groups found matching '\(name.prefix(255))'. Use an ID to be more specific.")
+        }
+        let ports = try connection.query(
+            """
+            SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM published_port_security_groups g
+                WHERE g.port_id = i.port_id) AS groups
+            FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
+            WHERE i.server_id = \(server.id) AND p.port_security_enabled
+            """
+        ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
+        let present = ports.contains { $0.groups.contains(group) }
+        guard !ports.isEmpty, adds || present else {
+            throw ResourceError.notFound(
+                adds
+                    ? "Instance \(server.id) has no port that takes security groups."
+                    : "Security group \(name.prefix(255)) not associated with the instance \(server.id)")
+        }
+        return ["group": .string(group), "ports": JSONValue(ports.filter { $0.groups.contains(group) != adds }.map(\.port))]
     }
 }

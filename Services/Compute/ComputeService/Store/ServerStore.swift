@@ -46,6 +46,13 @@ enum ServerStore {
         return (try row.optionalString("pinned_zone"), try row.optionalString("availability_zone") ?? "")
     }
 
+    static func update(
+        _ connection: Connection, _ server: Authorized<ServerRecord>, _ changes: Changes, at now: Timestamp
+    ) throws {
+        let id = try server.value(for: "os_compute_api:servers:update").id
+        try changes.apply(connection, "servers", id, at: now, touching: true)
+    }
+
     // MARK: metadata and tags
 
     static func metadata(_ connection: Connection, of id: String) throws -> JSONObject {

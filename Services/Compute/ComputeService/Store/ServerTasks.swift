@@ -1,3 +1,4 @@
+import Authorization
 import ComputeCore
 import Database
 import JSON
@@ -6,7 +7,12 @@ import Kernel
 /// The statements with which long actions on servers are accepted.
 enum ServerTasks {
     /// Gives a server, whose row is locked, a task that a workflow ends.
-    static func enter(_ connection: Connection, _ id: String, _ task: TaskState, ambient: Ambient) throws {
+    ///
+    /// - Parameter policy: the action of the decision.
+    static func enter(
+        _ connection: Connection, _ server: Authorized<ServerRecord>, for policy: String, _ task: TaskState, ambient: Ambient
+    ) throws {
+        let id = try server.value(for: policy).id
         try connection.execute(
             "UPDATE servers SET task_state = \(task.rawValue), progress = 0, updated_at = \(ambient.databaseNow) WHERE id = \(id)")
     }
@@ -14,7 +20,10 @@ enum ServerTasks {
     /// Records where a shelved server is to be placed. A zone of null ends that the server is bound to one.
     ///
     /// - Throws: 400 for a host or a zone that does not exist.
-    static func place(_ connection: Connection, _ id: String, _ place: JSONObject, _ settings: ComputeSettings) throws {
+    static func place(
+        _ connection: Connection, _ server: Authorized<ServerRecord>, _ place: JSONObject, _ settings: ComputeSettings
+    ) throws {
+        let id = try server.value(for: "os_compute_api:os-shelve:unshelve").id
         if let host = place["host"]?.stringValue {
             let known = try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)")
             if known.isEmpty { throw ResourceError.badRequest("Compute host \(host.prefix(255)) could not be found.") }

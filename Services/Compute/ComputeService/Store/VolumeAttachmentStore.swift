@@ -46,15 +46,22 @@ enum VolumeAttachmentStore {
 
     /// Number of the server's disks, volumes included.
     ///
-    /// - Parameter flavor: another flavor than the server has.
-    static func disks(_ connection: Connection, _ server: String, flavor: JSONValue? = nil) throws -> Int {
-        try connection.query(
+    /// - Parameters:
+    ///   - hardware: of the server, or what it is to have.
+    ///   - flavor: another flavor than the server has.
+    static func disks(
+        _ connection: Connection, _ server: String, _ hardware: GuestHardware, flavor: ServerFlavor? = nil
+    ) throws -> Int {
+        let row = try connection.query(
             """
-            SELECT CASE WHEN s.image IS NULL THEN 0 ELSE 1 END + s.config_drive::int
-                + (coalesce((f.flavor->>'ephemeral')::bigint, 0) > 0)::int + (coalesce((f.flavor->>'swap')::bigint, 0) > 0)::int
-                + (SELECT count(*) FROM server_volumes v WHERE v.server_id = s.id) AS disks
-            FROM servers s, LATERAL (SELECT coalesce(\(flavor)::jsonb, s.flavor) AS flavor) f WHERE s.id = \(server)
-            """)[0].int("disks")
+            SELECT s.flavor, s.image IS NOT NULL AS has_image, s.config_drive,
+                (SELECT count(*) FROM server_volumes v WHERE v.server_id = s.id) AS volumes
+            FROM servers s WHERE s.id = \(server)
+            """)[0]
+        let own: ServerFlavor = try row.value("flavor")
+        return hardware.disks(
+            local: (flavor ?? own).localDisks(hasImage: try row.bool("has_image")), volumes: try row.int("volumes"),
+            hasConfigDrive: try row.bool("config_drive"))
     }
 
     /// Checks the volume and inserts the row that reserves its device name.
@@ -75,7 +82,7 @@ enum VolumeAttachmentStore {
         if taken[volume] != nil {
             throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
         }
-        try hardware.check(disks: try disks(connection, server.id) + 1)
+        try hardware.check(disks: try disks(connection, server.id, hardware) + 1)
         let status = try row.string("status")
         guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
             throw ResourceError.badRequest(

@@ -124,7 +124,8 @@ package struct ComputePeriodicTasks: Sendable {
             for row in rows {
                 let task = try row.optionalString("task_state").flatMap(TaskState.init(rawValue:))
                 try Observations.giveUp(
-                    connection, try row.string("id"), power: row.optionalString("observed_power") ?? "", task: task,
+                    connection, try row.string("id"), power: ReportedPower(rawValue: row.optionalString("observed_power") ?? ""),
+                    task: task,
                     error: "The host did not do it within \(ComputePeriodicTasks.taskDeadline.components.seconds) s.", ambient: ambient)
             }
             return rows.count

@@ -158,7 +158,7 @@ struct ServerCreate: Sendable {
             frame.hostFailure = Build.Reported(reason: failure.reason, details: failure.details)
         }
         if server.hasStopped { return .skip }
-        guard server.isApplied, server.observedPower == "running" else { return .wait(.seconds(5)) }
+        guard server.isApplied, server.observedPower == .running else { return .wait(.seconds(5)) }
         return try await steps.hasNetworks(server) ? .skip : .wait(.seconds(2))
     }
 

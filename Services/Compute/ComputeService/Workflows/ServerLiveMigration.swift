@@ -293,7 +293,7 @@ struct ServerLiveMigration: Sendable {
         if try await hasMoved(id, frame) { return }
         let ambient = ambient
         let (job, arrival) = try await database.write { connection in
-            try HostJobs.change(connection, frame.migration, server: id, ambient: ambient) { $0.migration?.isCancelled = true }
+            try HostJobs.revise(connection, frame.migration, server: id, ambient: ambient) { $0.migration?.isCancelled = true }
             return (try HostJobs.state(connection, frame.migration), try Arrivals.state(connection, server: id))
         }
         guard let job else { return }

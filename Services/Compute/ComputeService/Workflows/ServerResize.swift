@@ -87,7 +87,7 @@ struct ServerResize: Sendable {
 
     private func exchange(_ context: inout StepContext, _ frame: Frame) -> StepResult {
         let id = context.subjectID
-        let operation = ServerSpec.Operation(id: context.operationUUID().description, kind: ServerChange.resize.operationKind)
+        let operation = ServerSpec.Operation(id: context.operationUUID().description, kind: .resize)
         let ambient = ambient
         let now = context.now
         context.commit { connection in
@@ -109,7 +109,7 @@ struct ServerResize: Sendable {
 
     private func takeBack(_ context: StepContext, _ frame: Frame) async throws {
         let id = context.subjectID
-        let operation = ServerSpec.Operation(id: context.operationUUID(1).description, kind: ServerChange.revertResize.operationKind)
+        let operation = ServerSpec.Operation(id: context.operationUUID(1).description, kind: .resizeRevert)
         let ambient = ambient
         let isExchanged = try await database.write { connection in
             let rows = try connection.query(
@@ -229,7 +229,7 @@ struct ServerResize: Sendable {
 
     private func revert(_ context: inout StepContext, _ frame: Reversal) -> StepResult {
         let id = context.subjectID
-        let operation = ServerSpec.Operation(id: context.operationUUID().description, kind: ServerChange.revertResize.operationKind)
+        let operation = ServerSpec.Operation(id: context.operationUUID().description, kind: .resizeRevert)
         let ambient = ambient
         context.commit { connection in
             try MigrationStore.exchange(

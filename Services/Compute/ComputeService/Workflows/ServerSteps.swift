@@ -17,7 +17,7 @@ struct WorkflowServer: Sendable {
     let generation: Int
     let published: Bool
     let observedGeneration: Int
-    let observedPower: String?
+    let observedPower: ReportedPower?
     let observedState: String?
     let observedError: String?
     let observedReason: String?
@@ -45,7 +45,7 @@ struct WorkflowServer: Sendable {
             task: try row.optionalString("task_state"), power: try row.string("power"),
             generation: try row.int("generation"), published: try row.bool("published"),
             observedGeneration: try row.int("observed_generation"),
-            observedPower: try row.optionalString("observed_power"),
+            observedPower: try row.optionalString("observed_power").map(ReportedPower.init(rawValue:)),
             observedState: try row.optionalString("observed_state"),
             observedError: try row.optionalString("observed_error"),
             observedReason: try row.optionalString("observed_reason"),
@@ -83,7 +83,7 @@ struct WorkflowServer: Sendable {
     }
 
     var isConfirmedAbsent: Bool {
-        isApplied && observedPower == "absent"
+        isApplied && observedPower == .absent
     }
 }
 

@@ -120,7 +120,7 @@ struct ServerUnshelve: Sendable {
             throw failure.failure("The host could not start the server")
         }
         if server.hasStopped { return .skip }
-        guard server.isApplied, server.observedPower == DesiredPower.running.rawValue else { return .wait(.seconds(5)) }
+        guard server.isApplied, server.observedPower == .running else { return .wait(.seconds(5)) }
         return try await steps.hasNetworks(server) ? .skip : .wait(.seconds(2))
     }
 

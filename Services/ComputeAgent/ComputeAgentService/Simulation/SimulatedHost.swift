@@ -8,7 +8,7 @@ package actor SimulatedHost {
     private struct Server {
         var generation: Int
         var epoch: Int
-        var power: String
+        var power: ReportedPower
         var operationID: String?
         var jobs: [ServerJobReport]?
     }
@@ -33,7 +33,7 @@ package actor SimulatedHost {
     }
 
     /// Servers that run here now.
-    package var runningCount: Int { servers.values.count { $0.power == "running" } }
+    package var runningCount: Int { servers.values.count { $0.power == .running } }
 
     /// The machine loses its power: nothing runs any more.
     package func fail() { servers = [:] }
@@ -68,11 +68,11 @@ package actor SimulatedHost {
         guard desired.power != .absent else {
             servers[desired.id] = nil
             await chassis?.release(ports: desired.ports.map(\.id))
-            await report(desired.id, Server(generation: desired.generation, epoch: desired.epoch, power: "absent"))
+            await report(desired.id, Server(generation: desired.generation, epoch: desired.epoch, power: .absent))
             return
         }
-        let power = desired.power.rawValue
-        let starts = power == "running" && known?.power != "running"
+        let power = ReportedPower(desired.power)
+        let starts = power == .running && known?.power != .running
         if starts {
             try await ambient.time.sleep(for: startTime())
             guard (servers[desired.id]?.generation ?? 0) <= desired.generation else { return }
@@ -80,7 +80,7 @@ package actor SimulatedHost {
                 await reports.put(
                     ObservedReport(
                         host: name, serverID: desired.id, generation: desired.generation, epoch: desired.epoch,
-                        power: "absent", state: .failed, error: "the simulated start failed", permanent: true))
+                        power: .absent, state: .failed, error: "the simulated start failed", permanent: true))
                 return
             }
         }

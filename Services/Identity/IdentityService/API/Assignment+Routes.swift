@@ -137,7 +137,7 @@ extension Identity {
         return try await database.read { connection in
             try Identity.roles.list(
                 connection, context,
-                where: ["t.id IN (SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition))"])
+                where: [Identity.rolesGranted(assignment)])
         }
     }
 

@@ -95,16 +95,13 @@ extension Identity {
         return try await database.read { connection in
             try Identity.users.list(
                 connection, context,
-                where: ["t.id IN (SELECT m.user_id FROM group_members m WHERE m.group_id = \(group))"])
+                where: [Identity.usersInGroup(group)])
         }
     }
 
     /// The user of the route, after the decision on the group: both must be in reach of the caller.
-    ///
-    /// - Parameter action: the one that changes the group's members.
-    private func groupAndUser(_ context: RequestContext, for action: String) async throws -> (group: String, user: String) {
-        let group = try await decideGroupChange(context).value(for: action).id
-        return (group, try await decideUserChange(context).value(for: action).id)
+    private func groupAndUser(_ context: RequestContext) async throws -> (group: Authorized<Found>, user: Authorized<Found>) {
+        (try await decideGroupChange(context), try await decideUserChange(context))
     }
 
     private func checkGroupUser(_ context: RequestContext) async throws -> Response {
@@ -117,20 +114,20 @@ extension Identity {
     }
 
     private func addGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context, for: "identity:add_user_to_group")
+        let (group, user) = try await groupAndUser(context)
         return try await changeAccess(context) { connection in
             try addMember(connection, user, to: group)
-            return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
+            return Change(.empty(), "group_member", group.value.id, content: ["user_id": .string(user.value.id)])
         }
     }
 
     private func removeGroupUser(_ context: RequestContext) async throws -> Response {
-        let (group, user) = try await groupAndUser(context, for: "identity:remove_user_from_group")
+        let (group, user) = try await groupAndUser(context)
         return try await reduceAccess(context) { connection in
             guard try removeMember(connection, user, from: group) else {
-                throw ResourceError.notFound("User \(user) is not found in group \(group).")
+                throw ResourceError.notFound("User \(user.value.id) is not found in group \(group.value.id).")
             }
-            return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
+            return Change(.empty(), "group_member", group.value.id, content: ["user_id": .string(user.value.id)])
         }
     }
 }

@@ -167,7 +167,7 @@ private struct ProjectTagRoutes: TagRoutes {
     }
 
     func store(_ connection: Connection, _ tags: [String], of project: Authorized<Identity.Found>, for action: String) throws {
-        try identity.setTags(connection, project.value(for: action).id, tags)
+        try identity.setTags(connection, of: project, tags, for: action)
     }
 
     func subject(_ project: Identity.Found) -> (name: String, id: String) { ("project_tags", project.id) }

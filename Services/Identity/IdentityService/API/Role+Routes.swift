@@ -159,20 +159,22 @@ extension Identity {
     }
 
     private func addImplied(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value(for: "identity:create_implied_role").id
+        let decision = try await decideRole(context)
+        let role = decision.value.id
         let id = context.parameter("implied_id")
         return try await changeAccess(context) { connection in
-            try imply(connection, prior: role, implied: id)
+            try imply(connection, prior: decision, implied: id)
             let body = try inference(connection, context, role, id) ?? .null
             return Change(.json(201, body), "implied_role", role, content: ["implies": .string(id)])
         }
     }
 
     private func removeImplied(_ context: RequestContext) async throws -> Response {
-        let role = try await decideRole(context).value(for: "identity:delete_implied_role").id
+        let decision = try await decideRole(context)
+        let role = decision.value.id
         let id = context.parameter("implied_id")
         return try await reduceAccess(context) { connection in
-            guard try unimply(connection, prior: role, implied: id) else {
+            guard try unimply(connection, prior: decision, implied: id) else {
                 throw ResourceError.notFound("\(role) does not imply \(id.prefix(64))")
             }
             return Change(.empty(), "implied_role", role, content: ["implies": .string(id)])

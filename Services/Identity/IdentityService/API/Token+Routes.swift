@@ -116,7 +116,7 @@ extension Identity {
         return try await database.read { connection in
             try Identity.projects.list(
                 connection, context,
-                where: ["t.enabled", "NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"])
+                where: ["t.enabled"] + Identity.projectsOfUser(user))
         }
     }
 
@@ -126,13 +126,7 @@ extension Identity {
         return try await database.read { connection in
             try Identity.domains.list(
                 connection, context,
-                where: [
-                    "t.enabled", "t.is_domain",
-                    """
-                    t.id IN (SELECT a.domain_id FROM role_assignments a WHERE NOT a.inherited AND (a.user_id = \(user)
-                        OR a.group_id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))))
-                    """,
-                ])
+                where: ["t.enabled"] + Identity.domainsOfUser(user))
         }
     }
 

@@ -147,7 +147,7 @@ extension Identity {
         return try await database.read { connection in
             try Identity.projects.list(
                 connection, context,
-                where: ["NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"])
+                where: Identity.projectsOfUser(user))
         }
     }
 
@@ -156,7 +156,7 @@ extension Identity {
         return try await database.read { connection in
             try Identity.groups.list(
                 connection, context,
-                where: ["t.id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))"])
+                where: [Identity.groupsOfUser(user)])
         }
     }
 }

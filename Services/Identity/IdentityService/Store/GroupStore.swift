@@ -33,14 +33,18 @@ extension Identity {
         try !connection.query("SELECT user_id FROM group_members WHERE group_id = \(group) AND user_id = \(user)").isEmpty
     }
 
-    func addMember(_ connection: Connection, _ user: String, to group: String) throws {
+    func addMember(_ connection: Connection, _ user: Authorized<Found>, to group: Authorized<Found>) throws {
+        let action = "identity:add_user_to_group"
+        let (user, group) = (try user.value(for: action).id, try group.value(for: action).id)
         try storing("group membership", user) {
             try connection.execute("INSERT INTO group_members (group_id, user_id) VALUES (\(group), \(user)) ON CONFLICT DO NOTHING")
         }
     }
 
     /// - Returns: whether the user was in the group.
-    func removeMember(_ connection: Connection, _ user: String, from group: String) throws -> Bool {
-        try connection.execute("DELETE FROM group_members WHERE group_id = \(group) AND user_id = \(user)") == 1
+    func removeMember(_ connection: Connection, _ user: Authorized<Found>, from group: Authorized<Found>) throws -> Bool {
+        let action = "identity:remove_user_from_group"
+        let (user, group) = (try user.value(for: action).id, try group.value(for: action).id)
+        return try connection.execute("DELETE FROM group_members WHERE group_id = \(group) AND user_id = \(user)") == 1
     }
 }

@@ -179,7 +179,12 @@ extension Identity {
         try setTags(connection, project, tags)
     }
 
-    func setTags(_ connection: Connection, _ project: String, _ tags: [String]) throws {
+    func setTags(_ connection: Connection, of project: Authorized<Found>, _ tags: [String], for action: String) throws {
+        let id = try project.value(for: action).id
+        try setTags(connection, id, tags)
+    }
+
+    private func setTags(_ connection: Connection, _ project: String, _ tags: [String]) throws {
         try connection.execute("DELETE FROM project_tags WHERE project_id = \(project) AND tag <> ALL (\(tags)::text[])")
         try connection.execute(
             "INSERT INTO project_tags (project_id, tag) SELECT \(project), t FROM unnest(\(tags)::text[]) AS t ON CONFLICT DO NOTHING")

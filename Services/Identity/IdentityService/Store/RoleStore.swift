@@ -46,7 +46,8 @@ extension Identity {
     }
 
     /// - Throws: 404, 403 or 400 where the one cannot imply the other.
-    func imply(_ connection: Connection, prior role: String, implied id: String) throws {
+    func imply(_ connection: Connection, prior decision: Authorized<Found>, implied id: String) throws {
+        let role = try decision.value(for: "identity:create_implied_role").id
         guard let implied = try find(connection, role: id) else { throw Identity.missing("role", id) }
         let prior = try find(connection, role: role)
         guard implied.domainID == nil || prior?.domainID != nil else {
@@ -61,7 +62,8 @@ extension Identity {
     }
 
     /// - Returns: whether the one implied the other.
-    func unimply(_ connection: Connection, prior role: String, implied id: String) throws -> Bool {
-        try connection.execute("DELETE FROM implied_roles WHERE prior_role_id = \(role) AND implied_role_id = \(id)") == 1
+    func unimply(_ connection: Connection, prior decision: Authorized<Found>, implied id: String) throws -> Bool {
+        let role = try decision.value(for: "identity:delete_implied_role").id
+        return try connection.execute("DELETE FROM implied_roles WHERE prior_role_id = \(role) AND implied_role_id = \(id)") == 1
     }
 }

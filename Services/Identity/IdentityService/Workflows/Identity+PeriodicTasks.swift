@@ -1,4 +1,5 @@
 import Database
+import Inspections
 import Kernel
 import Logging
 
@@ -6,11 +7,8 @@ extension Identity {
     /// Runs the periodic tasks every ten minutes until cancelled: deletes revocations of tokens that have expired by now, and
     /// change notices older than a day, except the newest.
     func runPeriodicTasks(_ log: Logger) async throws {
-        while true {
-            do { try await runPeriodicTasksOnce() } catch let error as ResourceError {
-                log.warning("periodic tasks failed; they will be retried", metadata: ["error": "\(error.context ?? error.message)"])
-            }
-            try await ambient.time.sleep(for: .seconds(600))
+        try await PeriodicTask.repeating(every: .seconds(600), ambient, log, failure: "periodic tasks failed; they will be retried") {
+            try await runPeriodicTasksOnce()
         }
     }
 

@@ -29,17 +29,19 @@ extension ImageHandlers {
                     .post, "/v2/cache/clean", action: "cache_clean", rule: ImageRules.rule("cache_clean"),
                     "Remove what does not belong into the cache"
                 ) { context in
-                    try context.authorize(target: .none).value(for: "cache_clean")
-                    try await presentCache().clean()
-                    return .empty(200)
+                    try await tidyCache(context, for: "cache_clean") { cache in
+                        try await cache.clean()
+                        return .empty(200)
+                    }
                 },
                 Route(
                     .post, "/v2/cache/prune", action: "cache_prune", rule: ImageRules.rule("cache_prune"),
                     answer: .form(ImageHandlers.pruned), "Remove images that exceed the size of the cache"
                 ) { context in
-                    try context.authorize(target: .none).value(for: "cache_prune")
-                    let pruned = try await presentCache().prune()
-                    return .json(200, ["total_files_pruned": JSONValue(pruned.files), "total_bytes_pruned": JSONValue(pruned.bytes)])
+                    try await tidyCache(context, for: "cache_prune") { cache in
+                        let pruned = try await cache.prune()
+                        return .json(200, ["total_files_pruned": JSONValue(pruned.files), "total_bytes_pruned": JSONValue(pruned.bytes)])
+                    }
                 },
             ])
     }
@@ -66,6 +68,21 @@ extension ImageHandlers {
     private func presentCache() throws -> MachineImageCache {
         guard let cache else { throw ResourceError.notFound("Caching via API is not supported at this site.") }
         return cache
+    }
+
+    /// Records the request, then does the work on the machine's files, which no transaction can hold.
+    private func tidyCache(
+        _ context: RequestContext, for action: String, _ work: @escaping @Sendable (MachineImageCache) async throws -> Response
+    ) async throws -> Response {
+        let decision = try context.authorize(target: .none)
+        let cache = try presentCache()
+        let machine = cache.store.machine
+        return try await context.write(
+            database,
+            begin: { _ in
+                try decision.value(for: action)
+                return (.null, "image cache", machine)
+            }, finish: { _ in try await work(cache) })
     }
 
     private func listCache(_ context: RequestContext) async throws -> Response {

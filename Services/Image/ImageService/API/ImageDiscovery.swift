@@ -23,9 +23,18 @@ extension ImageHandlers {
                 schema("member", ImageSchemas.member), schema("members", ImageSchemas.members),
                 schema("task", ImageSchemas.task), schema("tasks", ImageSchemas.tasks),
             ] + MetadataDefinitionSchemas.all.map { schema("metadefs/\($0.name)", $0.schema) } + [
-                Route(.get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), "Quota and usage", handler: usage)
+                Route(
+                    .get, "/v2/info/usage", action: "get_usage", rule: ImageRules.rule("get_usage"), answer: .form(ImageHandlers.usageForm),
+                    "Quota and usage", handler: usage)
             ])
     }
+
+    private static let usageForm = BodySchema.wrapped(
+        "usage",
+        .object(
+            BodySchema.Property.required(
+                ["image_size_total", "image_count_total", "image_stage_total", "image_count_uploading"],
+                .object([.required("limit", .limit), .required("usage", .count)]))))
 
     private func versions(_ context: RequestContext, status: Int) -> Response {
         let list = ImageHandlers.versions.enumerated().map { index, version -> JSONValue in
@@ -53,19 +62,14 @@ extension ImageHandlers {
                 let state = try quota.quota.state(connection, project: project, declaration)
                 return ["limit": JSONValue(state.limit), "usage": JSONValue(state.used)]
             }
-            let counts = try connection.query(
-                """
-                SELECT count(*) FILTER (WHERE status IN ('saving', 'uploading', 'importing')) AS busy,
-                    coalesce(sum((staging_size + 1048575) >> 20), 0) AS staged
-                FROM images WHERE project_id = \(project)
-                """)[0]
+            let incoming = try ImageStore.incoming(connection, project: project)
             return .json(
                 200,
                 [
                     "usage": [
                         "image_size_total": try entry(ImageQuotas.size), "image_count_total": try entry(ImageQuotas.count),
-                        "image_stage_total": ["limit": -1, "usage": JSONValue(try counts.int("staged"))],
-                        "image_count_uploading": ["limit": -1, "usage": JSONValue(try counts.int("busy"))],
+                        "image_stage_total": ["limit": -1, "usage": JSONValue(incoming.stagedMiB)],
+                        "image_count_uploading": ["limit": -1, "usage": JSONValue(incoming.uploads)],
                     ]
                 ])
         }

@@ -13,7 +13,7 @@ enum ImageSchemas {
         ])
     }
 
-    /// There are no tasks, but clients request their schema.
+    /// The schema of a task; imports and the tasks of the older API are recorded as tasks.
     static var task: JSONValue {
         let text: JSONValue = ["type": "string"]
         let blob: JSONValue = ["type": ["null", "object"]]

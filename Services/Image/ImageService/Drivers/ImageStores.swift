@@ -83,7 +83,7 @@ package struct ImageStores: Sendable {
     /// - Parameters:
     ///   - hash: SHA-512 of the data.
     ///   - progress: called with the number of bytes that were copied.
-    /// - Throws: `ImageCopyFailure` for what the store or the data is to blame for.
+    /// - Throws: `ImageCopyFailure` if the store cannot be written or the data is not what it should be.
     func copy(
         _ file: String, _ source: any StoredData, on threads: WorkerThreads, to store: NamedStore, hash: String,
         _ progress: (Int) async throws -> Void

@@ -1,5 +1,6 @@
 import Database
 import ImageCore
+import Inspections
 import Kernel
 import Logging
 package import ServiceKit
@@ -55,15 +56,12 @@ package actor MachineImageCache {
 
     /// Runs until the task is cancelled.
     package func run() async throws {
-        while true {
-            do { try await runOnce() } catch let error where !(error is CancellationError) {
-                log.warning("the image cache could not be kept", metadata: ["error": "\(error)"])
-            }
-            try await ambient.time.sleep(for: MachineImageCache.interval)
+        try await PeriodicTask.repeating(every: MachineImageCache.interval, ambient, log, failure: "the image cache could not be kept") {
+            try await self.runOnce()
         }
     }
 
-    /// Records the hits, fetches what is queued, and removes what is too much.
+    /// Records the hits, fetches what is queued, and removes the images that exceed the size of the cache.
     package func runOnce() async throws {
         try await recordHits()
         while try await fetchNext() {}

@@ -83,6 +83,17 @@ enum ImageStore {
 
     // MARK: data
 
+    /// A project's images whose data arrives now, and the size of the data that waits for its import.
+    static func incoming(_ connection: Connection, project: String) throws -> (uploads: Int, stagedMiB: Int) {
+        let row = try connection.query(
+            """
+            SELECT count(*) FILTER (WHERE status IN ('saving', 'uploading', 'importing')) AS uploads,
+                coalesce(sum((staging_size + 1048575) >> 20), 0) AS staged
+            FROM images WHERE project_id = \(project)
+            """)[0]
+        return (try row.int("uploads"), try row.int("staged"))
+    }
+
     /// Changes the state from queued to saving.
     static func beginUpload(
         _ connection: Connection, _ image: Authorized<Image>, upload: String, now: Timestamp

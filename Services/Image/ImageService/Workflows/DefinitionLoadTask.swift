@@ -1,6 +1,7 @@
 import Cryptography
 package import Database
 import ImageCore
+import Inspections
 import JSON
 package import Kernel
 package import Logging
@@ -22,11 +23,10 @@ package struct DefinitionLoadTask: Sendable {
 
     /// Runs until the task is cancelled.
     package func run() async throws {
-        while true {
-            do { try await runOnce() } catch let error where !(error is CancellationError) {
-                log.warning("the metadata definitions could not be loaded", metadata: ["error": "\(error)"])
-            }
-            try await ambient.time.sleep(for: DefinitionLoadTask.interval)
+        try await PeriodicTask.repeating(
+            every: DefinitionLoadTask.interval, ambient, log, failure: "the metadata definitions could not be loaded"
+        ) {
+            _ = try await runOnce()
         }
     }
 

@@ -1,4 +1,5 @@
 package import Database
+import Inspections
 package import Kernel
 package import Logging
 
@@ -21,11 +22,9 @@ package struct ImageCleanupTask: Sendable {
 
     /// Runs immediately and then at the interval, until the task is cancelled.
     package func run() async throws {
-        while true {
-            do { try await runOnce() } catch let error where !(error is CancellationError) {
-                log.warning("the image store could not be cleaned up", metadata: ["error": "\(error)"])
-            }
-            try await ambient.time.sleep(for: ImageCleanupTask.interval)
+        try await PeriodicTask.repeating(every: ImageCleanupTask.interval, ambient, log, failure: "the image store could not be cleaned up")
+        {
+            try await runOnce()
         }
     }
 

@@ -125,7 +125,7 @@ package struct ImageWorkflows: Sendable {
     }
 
     func taskID(_ task: String) throws -> UUID128 {
-        guard let id = UUID128(task) else { throw WorkflowMismatch("'\(task)' is no id of a task") }
+        guard let id = UUID128(task) else { throw WorkflowMismatch("'\(task)' is not the id of a task") }
         return id
     }
 

@@ -42,12 +42,28 @@ package protocol FleetView: Sendable {
 }
 
 extension NetworkAPI {
+    private static let agentShape = BodySchema.object(
+        BodySchema.Property.required(["id", "host", "binary", "agent_type", "topic", "availability_zone", "description"], .anyText)
+            + BodySchema.Property.required(["created_at", "started_at", "heartbeat_timestamp"], .nullable(.anyText)) + [
+                .required("alive", .boolean), .required("admin_state_up", .boolean), .required("resources_synced", .nullable(.boolean)),
+                .required(
+                    "configurations",
+                    .object([.required("chassis_name", .anyText), .required("bridge-mappings", .many(.anyText))])),
+            ])
+
+    private static let zoneShape = BodySchema.object(BodySchema.Property.required(["name", "resource", "state"], .anyText))
+
     var agents: Resource {
         Resource(
             "agent",
             routes: [
-                Route(.get, "/v2.0/agents", action: "get_agents", rule: "@", "List agents", handler: listAgents),
-                Route(.get, "/v2.0/agents/{id}", action: "get_agent", rule: NetworkPolicy.admin, "Show an agent") { context in
+                Route(
+                    .get, "/v2.0/agents", action: "get_agents", rule: "@",
+                    answer: .form(.wrapped("agents", .many(NetworkAPI.agentShape))), "List agents", handler: listAgents),
+                Route(
+                    .get, "/v2.0/agents/{id}", action: "get_agent", rule: NetworkPolicy.admin,
+                    answer: .form(.wrapped("agent", NetworkAPI.agentShape)), "Show an agent"
+                ) { context in
                     try context.authorize(target: .none)
                     let id = context.parameter("id")
                     guard let member = await fleet.members().first(where: { $0.id.description == id }) else {
@@ -103,7 +119,8 @@ extension NetworkAPI {
             "availability_zone",
             routes: [
                 Route(
-                    .get, "/v2.0/availability_zones", action: "get_availability_zone", rule: "@", "List availability zones"
+                    .get, "/v2.0/availability_zones", action: "get_availability_zone", rule: "@",
+                    answer: .form(.wrapped("availability_zones", .many(NetworkAPI.zoneShape))), "List availability zones"
                 ) { context in
                     try context.authorize(target: .none)
                     let request = try context.listRequest(

@@ -88,15 +88,24 @@ enum Extensions {
 }
 
 extension NetworkAPI {
+    private static let extensionShape = BodySchema.object(
+        BodySchema.Property.required(["alias", "name", "description", "updated"], .anyText) + [.required("links", .many(.anyText))])
+
     var extensions: Resource {
         Resource(
             "extension",
             routes: [
-                Route(.get, "/v2.0/extensions", action: "get_extensions", rule: "@", "List extensions") { context in
+                Route(
+                    .get, "/v2.0/extensions", action: "get_extensions", rule: "@",
+                    answer: .form(.wrapped("extensions", .many(NetworkAPI.extensionShape))), "List extensions"
+                ) { context in
                     try context.authorize(target: .none)
                     return .json(200, ["extensions": .array(Extensions.all.map(\.json))])
                 },
-                Route(.get, "/v2.0/extensions/{alias}", action: "get_extensions", rule: "@", "Show an extension") { context in
+                Route(
+                    .get, "/v2.0/extensions/{alias}", action: "get_extensions", rule: "@",
+                    answer: .form(.wrapped("extension", NetworkAPI.extensionShape)), "Show an extension"
+                ) { context in
                     try context.authorize(target: .none)
                     let alias = context.parameter("alias")
                     guard let found = Extensions.all.first(where: { $0.alias == alias }) else {

@@ -6,6 +6,17 @@ import NetworkCore
 import WebAPI
 
 extension NetworkAPI {
+    private static let availabilityShape = BodySchema.object(
+        BodySchema.Property.required(["network_id", "network_name", "tenant_id", "project_id"], .anyText) + [
+            .required("total_ips", .count), .required("used_ips", .count),
+            .required(
+                "subnet_ip_availability",
+                .many(
+                    .object(
+                        BodySchema.Property.required(["subnet_id", "subnet_name", "cidr"], .anyText)
+                            + BodySchema.Property.required(["ip_version", "total_ips", "used_ips"], .count)))),
+        ])
+
     /// The total and used addresses of networks.
     var ipAvailabilities: Resource {
         let base = "/v2.0/network-ip-availabilities"
@@ -13,11 +24,12 @@ extension NetworkAPI {
             "network_ip_availability",
             routes: [
                 Route(
-                    .get, base, action: "get_network_ip_availability", rule: NetworkPolicy.admin, "List IP availability",
+                    .get, base, action: "get_network_ip_availability", rule: NetworkPolicy.admin,
+                    answer: .form(.wrapped("network_ip_availabilities", .many(NetworkAPI.availabilityShape))), "List IP availability",
                     handler: listAvailabilities),
                 Route(
                     .get, base + "/{id}", action: "get_network_ip_availability", rule: NetworkPolicy.admin,
-                    "Show IP availability of a network"
+                    answer: .form(.wrapped("network_ip_availability", NetworkAPI.availabilityShape)), "Show IP availability of a network"
                 ) { context in
                     try context.authorize(target: .none)
                     let id = try context.uuidParameter("id", of: "Network")

@@ -60,12 +60,12 @@ extension NetworkAPI {
         let host = context.body["binding"]?["host"]?.stringValue ?? ""
         let now = ambient.now
         return try await context.write(database) { connection in
-            let id = try port.value(for: "create_port_binding").id
+            let id = port.value.id
             let active = try PortBindingStore.lock(connection, id)
             guard !active.isEmpty else {
                 throw ResourceError.conflict("Port \(id) is not bound to a host: set binding:host_id first.", type: "PortBindingError")
             }
-            guard try active != host && PortBindingStore.expect(connection, id, on: host, at: now) else {
+            guard try active != host && PortBindingStore.expect(connection, port, on: host, at: now) else {
                 throw ResourceError.conflict("Binding for port \(id) on host \(host) already exists.", type: "PortBindingAlreadyExists")
             }
             let document = NetworkAPI.document(host, isActive: false)
@@ -82,12 +82,12 @@ extension NetworkAPI {
         let host = context.parameter("host")
         let now = ambient.now
         return try await context.write(database) { connection in
-            let id = try port.value(for: "activate_port_binding").id
+            let id = port.value.id
             let active = try PortBindingStore.lock(connection, id)
             guard active != host else {
                 throw ResourceError.conflict("Binding for port \(id) on host \(host) is already active.", type: "PortBindingAlreadyActive")
             }
-            guard try PortBindingStore.activate(connection, id, on: host, insteadOf: active, at: now) else {
+            guard try PortBindingStore.activate(connection, port, on: host, insteadOf: active, at: now) else {
                 throw NetworkAPI.missing(host, id)
             }
             let document = NetworkAPI.document(host, isActive: true)
@@ -99,11 +99,11 @@ extension NetworkAPI {
         let port = try await ResourceKind.ports.find(database, context)
         let host = context.parameter("host")
         return try await context.write(database) { connection in
-            let id = try port.value(for: "delete_port_binding").id
+            let id = port.value.id
             guard try PortBindingStore.lock(connection, id) != host else {
                 throw ResourceError.conflict("Binding for port \(id) on host \(host) is active.", type: "PortBindingError")
             }
-            guard try PortBindingStore.delete(connection, id, on: host) else {
+            guard try PortBindingStore.delete(connection, port, on: host) else {
                 throw NetworkAPI.missing(host, id)
             }
             return Change(.empty(204), "port", id.description, content: ["binding": ["host": .string(host)]])

@@ -14,33 +14,41 @@ extension NetworkAPI {
                 .tenantID, .projectID, .init("force", .boolean), .init("check_limit", .boolean),
             ]))
 
+    private static let limits = BodySchema.object(BodySchema.Property.required(NetworkQuotas.all.map(\.name), .limit))
+    private static let owner: [BodySchema.Property] = BodySchema.Property.required(["tenant_id", "project_id"], .anyText)
+    private static let changed = BodySchema.object(owner + BodySchema.Property.required(NetworkQuotas.all.map(\.name), .nullable(.limit)))
+    private static let usage = BodySchema.object(
+        BodySchema.Property.required(
+            NetworkQuotas.all.map(\.name), .object([.required("limit", .limit), .required("used", .count), .required("reserved", .count)])))
+
     var quotas: Resource {
         let base = "/v2.0/quotas"
         let own = NetworkPolicy.reader
         return Resource(
             "quota",
             routes: [
-                Route(.get, base, action: "get_quotas", rule: NetworkPolicy.admin, "List quotas that differ from the defaults") {
-                    try await listQuotas($0)
-                },
-                Route(.get, base + "/tenant", action: "get_quota_project", rule: "@", "The project of the token") { context in
-                    try ownProject(context, "tenant")
-                },
-                Route(.get, base + "/project", action: "get_quota_project", rule: "@", "The project of the token") { context in
-                    try ownProject(context, "project")
-                },
-                Route(.get, base + "/{project}", action: "get_quota", rule: own, "Show a project's quota") { context in
+                Route(
+                    .get, base, action: "get_quotas", rule: NetworkPolicy.admin,
+                    answer: .form(.wrapped("quotas", .many(NetworkAPI.changed))), "List quotas that differ from the defaults"
+                ) { try await listQuotas($0) },
+                ownProjectRoute(base, "tenant"), ownProjectRoute(base, "project"),
+                Route(
+                    .get, base + "/{project}", action: "get_quota", rule: own, answer: .form(.wrapped("quota", NetworkAPI.limits)),
+                    "Show a project's quota"
+                ) { context in
                     let project = try quotaProject(context).value
                     let all = try await database.read { try quota.all($0, project: project) }
                     return quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project)
                 },
-                Route(.get, base + "/{project}/default", action: "get_quota", rule: own, "Show the default quota") { context in
+                Route(
+                    .get, base + "/{project}/default", action: "get_quota", rule: own,
+                    answer: .form(.wrapped("quota", NetworkAPI.limits)), "Show the default quota"
+                ) { context in
                     let project = try quotaProject(context).value
                     let presets = quota.declarations.map { ($0.name, JSONValue(quota.preset($0))) }
                     return quotaAnswer(Dictionary(uniqueKeysWithValues: presets), project)
                 },
-                Route(.get, base + "/{project}/details", action: "get_quota", rule: own, "Show quota and usage", handler: details),
-                Route(.get, base + "/{project}/details.json", action: "get_quota", rule: own, "Show quota and usage", handler: details),
+                detailsRoute(base + "/{project}/details"), detailsRoute(base + "/{project}/details.json"),
                 Route(
                     .put, base + "/{project}", action: "update_quota", rule: NetworkPolicy.admin,
                     body: .json(NetworkAPI.body), "Set a project's quota", handler: setQuota),
@@ -48,6 +56,19 @@ extension NetworkAPI {
                     .delete, base + "/{project}", action: "delete_quota", rule: NetworkPolicy.admin, status: 204,
                     "Back to the default quota", handler: resetQuota),
             ])
+    }
+
+    private func ownProjectRoute(_ base: String, _ name: String) -> Route {
+        Route(
+            .get, base + "/" + name, action: "get_quota_project", rule: "@",
+            answer: .form(.wrapped(name, .object(NetworkAPI.owner))), "The project of the token"
+        ) { try ownProject($0, name) }
+    }
+
+    private func detailsRoute(_ path: String) -> Route {
+        Route(
+            .get, path, action: "get_quota", rule: NetworkPolicy.reader, answer: .form(.wrapped("quota", NetworkAPI.usage)),
+            "Show quota and usage", handler: details)
     }
 
     private func details(_ context: RequestContext) async throws -> Response {

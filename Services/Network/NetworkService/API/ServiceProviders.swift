@@ -9,7 +9,8 @@ extension NetworkAPI {
             "service_provider",
             routes: [
                 Route(
-                    .get, "/v2.0/service-providers", action: "get_service_provider", rule: "@", "List service providers"
+                    .get, "/v2.0/service-providers", action: "get_service_provider", rule: "@",
+                    answer: .form(.wrapped("service_providers", .many(.anyText))), "List service providers"
                 ) { context in
                     try context.authorize(target: .none)
                     _ = try context.listRequest(

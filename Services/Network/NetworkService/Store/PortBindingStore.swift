@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import Kernel
 import WebAPI
@@ -28,8 +29,9 @@ enum PortBindingStore {
     /// Records that the port's server is expected on a further host.
     ///
     /// - Returns: false if there is such a binding already.
-    static func expect(_ connection: Connection, _ port: UUID128, on host: String, at now: Timestamp) throws -> Bool {
-        try connection.execute(
+    static func expect(_ connection: Connection, _ port: Authorized<Subject>, on host: String, at now: Timestamp) throws -> Bool {
+        let port = try port.value(for: "create_port_binding").id
+        return try connection.execute(
             """
             INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(port), \(host), true, \(now))
             ON CONFLICT DO NOTHING
@@ -40,9 +42,10 @@ enum PortBindingStore {
     ///
     /// - Returns: false if there is no binding to `host`.
     static func activate(
-        _ connection: Connection, _ port: UUID128, on host: String, insteadOf active: String, at now: Timestamp
+        _ connection: Connection, _ port: Authorized<Subject>, on host: String, insteadOf active: String, at now: Timestamp
     ) throws -> Bool {
-        guard try delete(connection, port, on: host) else { return false }
+        let port = try port.value(for: "activate_port_binding").id
+        guard try remove(connection, port, on: host) else { return false }
         try connection.execute(
             """
             INSERT INTO port_bindings (port_id, host, is_expected, created_at) VALUES (\(port), \(active), false, \(now))
@@ -53,7 +56,12 @@ enum PortBindingStore {
     }
 
     /// - Returns: false if there is no such binding.
-    static func delete(_ connection: Connection, _ port: UUID128, on host: String) throws -> Bool {
+    static func delete(_ connection: Connection, _ port: Authorized<Subject>, on host: String) throws -> Bool {
+        let port = try port.value(for: "delete_port_binding").id
+        return try remove(connection, port, on: host)
+    }
+
+    private static func remove(_ connection: Connection, _ port: UUID128, on host: String) throws -> Bool {
         try connection.execute("DELETE FROM port_bindings WHERE port_id = \(port) AND host = \(host)") > 0
     }
 }

@@ -18,7 +18,7 @@ extension Placement {
             routes: [
                 Route(
                     .get, Placement.path, action: action + "list", rule: Placement.rule, versions: VersionRange(from: Microversion(1, 1)),
-                    "List a provider's aggregates", handler: listAggregates),
+                    answer: .form(PlacementForms.aggregates), "List a provider's aggregates", handler: listAggregates),
                 Route(
                     .put, Placement.path, action: action + "update", rule: Placement.rule, versions: before, body: .json(ids),
                     "Replace a provider's aggregates", handler: replaceAggregates),
@@ -46,8 +46,7 @@ extension Placement {
     }
 
     private func replaceAggregates(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
-        let provider = try context.authorize(context.providerID, target: .none)
+        let provider = try context.authorizedProvider()
         let id = try provider.value(for: "placement:resource_providers:aggregates:update")
         let listed = context.body.arrayValue ?? context.body["aggregates"]?.arrayValue ?? []
         let ids = listed.compactMap(\.stringValue).compactMap { UUID128($0) }
@@ -55,12 +54,14 @@ extension Placement {
         let expected = context.body["resource_provider_generation"]?.intValue
         return try await context.write(database) { connection in
             if expected != nil {
-                _ = try Placement.touch(connection, provider: id, expected: expected, at: context.ambient.now)
+                try ProviderStore.touch(
+                    connection, provider, for: "placement:resource_providers:aggregates:update", expected: expected, at: context.ambient.now
+                )
             } else {
                 _ = try Placement.generation(connection, provider: id)
             }
             try AggregateStore.replace(connection, provider, ids)
-            return Change(try Placement.aggregates(connection, context, id), "aggregate", id, content: context.body)
+            return Change(answer: try Placement.aggregates(connection, context, id), "aggregate", id)
         }
     }
 }

@@ -53,7 +53,9 @@ extension Placement {
         return Resource(
             "allocation",
             routes: [
-                Route(.get, path, action: action + "list", rule: Placement.rule, "List a consumer's allocations", handler: showAllocations),
+                Route(
+                    .get, path, action: action + "list", rule: Placement.rule, answer: .form(PlacementForms.consumerAllocations),
+                    "List a consumer's allocations", handler: showAllocations),
                 Route(
                     .put, path, action: action + "update", rule: Placement.rule, versions: VersionRange(through: Microversion(1, 11)),
                     body: .json(Placement.asList), status: 204, "Replace a consumer's allocations", handler: putAllocations),
@@ -69,7 +71,8 @@ extension Placement {
                     "Replace the allocations of several consumers together", handler: postAllocations),
                 Route(
                     .get, "/resource_providers/{uuid}/allocations", action: "placement:resource_providers:allocations:list",
-                    rule: Placement.rule, "List the allocations on a provider", handler: listProviderAllocations),
+                    rule: Placement.rule, answer: .form(PlacementForms.providerAllocations), "List the allocations on a provider",
+                    handler: listProviderAllocations),
                 .unavailable(
                     .post, "/reshaper", action: "placement:reshaper:reshape", rule: Placement.rule, versions: Placement.since(30),
                     body: .json(.any), "Moving inventories and allocations between providers in one step is not supported."
@@ -94,7 +97,7 @@ extension Placement {
             let table = ResourceKind.consumers.table
             let fields = table.visible(context)
             let consumers = try table.query(
-                connection, fields, where: "t.id = \(id)::uuid AND EXISTS (SELECT 1 FROM allocations a WHERE a.consumer_id = t.id)")
+                connection, fields, where: AllocationStore.consumer(id))
             let response = try ResourceKind.allocations.all(
                 connection, context, where: "t.consumer_id = \(id)::uuid",
                 tail: {
@@ -185,16 +188,17 @@ extension Placement {
         let now = ambient.now
         return try await write(context) { connection, changedProviders in
             changedProviders.add(try AllocationStore.replace(connection, changes, at: now))
-            return Change(.empty(), "allocation", changes.value.first?.consumer, content: context.body)
+            return Change(.empty(), "allocation", changes.value.first?.consumer, content: .array(changes.value.map(\.record)))
         }
     }
 
     private func deleteAllocations(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:allocations:delete")
-        let id = try consumerID(context)
+        try context.authorize(target: .none)
+        let consumer = try context.authorize(consumerID(context), target: .none)
+        let id = try consumer.value(for: "placement:allocations:delete")
         let now = ambient.now
         return try await write(context) { connection, changedProviders in
-            guard let providers = try AllocationStore.remove(connection, consumer: id, at: now) else {
+            guard let providers = try AllocationStore.remove(connection, of: consumer, at: now) else {
                 throw ResourceError.notFound("No allocations for consumer '\(id)'")
             }
             changedProviders.add(providers)

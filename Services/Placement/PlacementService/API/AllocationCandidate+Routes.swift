@@ -12,7 +12,8 @@ extension Placement {
             routes: [
                 Route(
                     .get, "/allocation_candidates", action: "placement:allocation_candidates:list", rule: Placement.rule,
-                    versions: VersionRange(from: Microversion(1, 10)), "List allocation candidates", handler: listCandidates)
+                    versions: VersionRange(from: Microversion(1, 10)), answer: .form(PlacementForms.candidates),
+                    "List allocation candidates", handler: listCandidates)
             ])
     }
 

@@ -104,8 +104,8 @@ extension Placement {
     // MARK: writing
 
     private func replaceInventories(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:update")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:inventories:update")
         let mayReserveAll = context.version(atLeast: 1, 26)
         let wanted = try (context.body["inventories"]?.objectValue ?? [:]).members.map { member in
             (member.name, try Inventory(member.value, resourceClass: member.name, mayReserveAll: mayReserveAll))
@@ -113,45 +113,48 @@ extension Placement {
         let expected = context.body["resource_provider_generation"]?.intValue
         let now = ambient.now
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: expected, at: now)
+            try ProviderStore.touch(
+                connection, provider, for: "placement:resource_providers:inventories:update", expected: expected, at: now)
             try Placement.requireClasses(connection, wanted.map(\.0))
-            try InventoryStore.remove(connection, provider: id, keeping: wanted.map(\.0))
-            for (name, inventory) in wanted { try InventoryStore.put(connection, provider: id, name, inventory, at: now) }
+            try InventoryStore.remove(connection, from: provider, keeping: wanted.map(\.0))
+            for (name, inventory) in wanted { try InventoryStore.put(connection, on: provider, name, inventory, at: now) }
             try Placement.announce(connection, [id])
-            return Change(try Placement.inventories(connection, context, id), "inventory", id, content: context.body)
+            return Change(answer: try Placement.inventories(connection, context, id), "inventory", id)
         }
     }
 
     private func createInventory(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:create")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:inventories:create")
         let name = context.body["resource_class"]?.stringValue ?? ""
         let inventory = try Inventory(context.body, resourceClass: name, mayReserveAll: context.version(atLeast: 1, 26))
         let expected = context.body["resource_provider_generation"]?.intValue
         let now = ambient.now
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: expected, at: now)
+            try ProviderStore.touch(
+                connection, provider, for: "placement:resource_providers:inventories:create", expected: expected, at: now)
             try Placement.requireClasses(connection, [name])
             guard try InventoryStore.load(connection, providers: [id])[id]?[name] == nil else {
                 throw ResourceError.conflict("Update conflict: Inventory of class \(name) for \(id) already exists.")
             }
-            try InventoryStore.put(connection, provider: id, name, inventory, at: now)
+            try InventoryStore.put(connection, on: provider, name, inventory, at: now)
             try Placement.announce(connection, [id])
             var response = try Placement.inventory(connection, context, id, name, status: 201)
             response.headers["location"] = "\(context.publicURL)/resource_providers/\(id)/inventories/\(name)"
-            return Change(response, "inventory", id, content: context.body)
+            return Change(answer: response, "inventory", id)
         }
     }
 
     private func updateInventory(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:update")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:inventories:update")
         let name = context.parameter("class")
         let inventory = try Inventory(context.body, resourceClass: name, mayReserveAll: context.version(atLeast: 1, 26))
         let expected = context.body["resource_provider_generation"]?.intValue
         let now = ambient.now
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: expected, at: now)
+            try ProviderStore.touch(
+                connection, provider, for: "placement:resource_providers:inventories:update", expected: expected, at: now)
             guard try InventoryStore.load(connection, providers: [id])[id]?[name] != nil else {
                 throw ResourceError.badRequest(
                     """
@@ -160,32 +163,32 @@ extension Placement {
                     """
                 )
             }
-            try InventoryStore.put(connection, provider: id, name, inventory, at: now)
+            try InventoryStore.put(connection, on: provider, name, inventory, at: now)
             try Placement.announce(connection, [id])
-            return Change(try Placement.inventory(connection, context, id, name), "inventory", id, content: context.body)
+            return Change(answer: try Placement.inventory(connection, context, id, name), "inventory", id)
         }
     }
 
     private func deleteInventories(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:delete")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:inventories:delete")
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)
-            try InventoryStore.remove(connection, provider: id, keeping: [])
+            try ProviderStore.touch(connection, provider, for: "placement:resource_providers:inventories:delete", at: context.ambient.now)
+            try InventoryStore.remove(connection, from: provider, keeping: [])
             try Placement.announce(connection, [id])
             return Change(.empty(), "inventory", id)
         }
     }
 
     private func deleteInventory(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:inventories:delete")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:inventories:delete")
         let name = context.parameter("class")
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)
+            try ProviderStore.touch(connection, provider, for: "placement:resource_providers:inventories:delete", at: context.ambient.now)
             let all = try InventoryStore.load(connection, providers: [id])[id] ?? [:]
             guard all[name] != nil else { throw Placement.noInventory(id, name) }
-            try InventoryStore.remove(connection, provider: id, keeping: all.keys.filter { $0 != name })
+            try InventoryStore.remove(connection, from: provider, keeping: all.keys.filter { $0 != name })
             try Placement.announce(connection, [id])
             return Change(.empty(), "inventory", id)
         }

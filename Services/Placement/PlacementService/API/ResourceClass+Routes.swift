@@ -15,14 +15,14 @@ extension Placement {
             "resource_class",
             routes: [
                 Route(
-                    .get, "/resource_classes", action: prefix + "list", rule: Placement.rule, versions: since, "List resource classes",
-                    handler: listClasses),
+                    .get, "/resource_classes", action: prefix + "list", rule: Placement.rule, versions: since,
+                    answer: .form(PlacementForms.resourceClasses), "List resource classes", handler: listClasses),
                 Route(
                     .post, "/resource_classes", action: prefix + "create", rule: Placement.rule, versions: since, body: .json(named),
                     status: 201, "Create a custom resource class", handler: createClass),
                 Route(
-                    .get, path, action: prefix + "show", rule: Placement.rule, versions: since, "Show a resource class",
-                    handler: showClass),
+                    .get, path, action: prefix + "show", rule: Placement.rule, versions: since,
+                    answer: .form(PlacementForms.resourceClass), "Show a resource class", handler: showClass),
                 Route(
                     .put, path, action: prefix + "update", rule: Placement.rule,
                     versions: VersionRange(from: Microversion(1, 2), through: Microversion(1, 6)), body: .json(named),

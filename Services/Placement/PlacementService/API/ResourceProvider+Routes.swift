@@ -80,15 +80,15 @@ extension Placement {
     }
 
     private func updateProvider(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:update")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:update")
         let name = context.body["name"]?.stringValue ?? ""
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)
-            try ProviderStore.rename(connection, id: id, name: name)
+            try ProviderStore.touch(connection, provider, for: "placement:resource_providers:update", at: context.ambient.now)
+            try ProviderStore.rename(connection, provider, name: name)
             if let value = context.body["parent_provider_uuid"] {
                 try ProviderStore.move(
-                    connection, id: id, parent: value.stringValue.flatMap { UUID128($0) }?.description,
+                    connection, provider, parent: value.stringValue.flatMap { UUID128($0) }?.description,
                     freely: context.version(atLeast: 1, 37))
             }
             try Placement.announce(connection, [id])
@@ -98,9 +98,8 @@ extension Placement {
     }
 
     private func deleteProvider(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none)
-        let id = try context.providerID
-        let provider = try context.authorize(id, target: .none)
+        let provider = try context.authorizedProvider()
+        let id = provider.value
         return try await context.write(database) { connection in
             try ProviderStore.delete(connection, provider, at: context.ambient.now)
             try Placement.announce(connection, [""])

@@ -19,8 +19,8 @@ extension Placement {
             "trait",
             routes: [
                 Route(
-                    .get, "/traits", action: "placement:traits:list", rule: Placement.rule, versions: since, "List traits",
-                    handler: listTraits),
+                    .get, "/traits", action: "placement:traits:list", rule: Placement.rule, versions: since,
+                    answer: .form(PlacementForms.traits), "List traits", handler: listTraits),
                 Route(
                     .get, "/traits/{name}", action: "placement:traits:show", rule: Placement.rule, versions: since, status: 204,
                     "Check whether a trait exists", handler: showTrait),
@@ -32,7 +32,7 @@ extension Placement {
                     "Delete a custom trait", handler: deleteTrait),
                 Route(
                     .get, own, action: "placement:resource_providers:traits:list", rule: Placement.rule, versions: since,
-                    "List a provider's traits", handler: listProviderTraits),
+                    answer: .form(PlacementForms.providerTraits), "List a provider's traits", handler: listProviderTraits),
                 Route(
                     .put, own, action: "placement:resource_providers:traits:update", rule: Placement.rule, versions: since,
                     body: .json(traits), "Replace a provider's traits", handler: replaceProviderTraits),
@@ -135,25 +135,26 @@ extension Placement {
     }
 
     private func replaceProviderTraits(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:traits:update")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:traits:update")
         let names = Set((context.body["traits"]?.arrayValue ?? []).compactMap(\.stringValue)).sorted()
         let expected = context.body["resource_provider_generation"]?.intValue
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: expected, at: context.ambient.now)
+            try ProviderStore.touch(
+                connection, provider, for: "placement:resource_providers:traits:update", expected: expected, at: context.ambient.now)
             try Placement.requireTraits(connection, names)
-            try TraitStore.replace(connection, provider: id, names)
+            try TraitStore.replace(connection, of: provider, names)
             try Placement.announce(connection, [id])
-            return Change(context.dated(try Placement.traits(connection, id)), "trait", id, content: context.body)
+            return Change(answer: context.dated(try Placement.traits(connection, id)), "trait", id)
         }
     }
 
     private func deleteProviderTraits(_ context: RequestContext) async throws -> Response {
-        try context.authorize(target: .none).value(for: "placement:resource_providers:traits:delete")
-        let id = try context.providerID
+        let provider = try context.authorizedProvider()
+        let id = try provider.value(for: "placement:resource_providers:traits:delete")
         return try await context.write(database) { connection in
-            _ = try Placement.touch(connection, provider: id, expected: nil, at: context.ambient.now)
-            try TraitStore.replace(connection, provider: id, [])
+            try ProviderStore.touch(connection, provider, for: "placement:resource_providers:traits:delete", at: context.ambient.now)
+            try TraitStore.replace(connection, of: provider, [])
             try Placement.announce(connection, [id])
             return Change(.empty(), "trait", id)
         }

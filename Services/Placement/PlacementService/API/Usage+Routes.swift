@@ -12,10 +12,11 @@ extension Placement {
             routes: [
                 Route(
                     .get, "/resource_providers/{uuid}/usages", action: "placement:resource_providers:usages", rule: Placement.rule,
-                    "Show a provider's usages", handler: showProviderUsages),
+                    answer: .form(PlacementForms.providerUsages), "Show a provider's usages", handler: showProviderUsages),
                 Route(
                     .get, "/usages", action: "placement:usages", rule: "rule:admin_required or rule:project_reader",
-                    versions: VersionRange(from: Microversion(1, 9)), "Show a project's usages", handler: showUsages),
+                    versions: VersionRange(from: Microversion(1, 9)), answer: .form(PlacementForms.usages), "Show a project's usages",
+                    handler: showUsages),
             ])
     }
 

@@ -20,11 +20,27 @@ struct AllocationChange: Sendable {
     var user: String
     var type: String?
     var expectation: Expectation
+
+    /// For the audit record.
+    var record: JSONValue {
+        let allocations = resources.sorted { $0.key < $1.key }.map { id, amounts in
+            (id, JSONValue.object(JSONObject(amounts.map { ($0.resourceClass, JSONValue($0.amount)) })))
+        }
+        return [
+            "consumer": .string(consumer), "project_id": .string(project), "user_id": .string(user), "consumer_type": JSONValue(type),
+            "allocations": .object(JSONObject(allocations)),
+        ]
+    }
 }
 
 /// Statements for allocations. Consumers and then providers are locked in the order of their ids, so that concurrent changes wait
 /// for each other without deadlocks.
 enum AllocationStore {
+    /// For `consumers t`: the consumer if it has allocations.
+    static func consumer(_ id: String) -> SQL {
+        "t.id = \(id)::uuid AND EXISTS (SELECT 1 FROM allocations a WHERE a.consumer_id = t.id)"
+    }
+
     /// The project and user for clients that do not specify any.
     static let incomplete = "00000000-0000-0000-0000-000000000000"
 
@@ -49,7 +65,7 @@ enum AllocationStore {
         let new = Set(changes.flatMap(\.resources.keys))
         let providers = new.union(old).sorted()
         for id in providers {
-            do { _ = try Placement.touch(connection, provider: id, expected: nil, at: now) } catch let error as ResourceError
+            do { _ = try ProviderStore.touch(connection, provider: id, expected: nil, at: now) } catch let error as ResourceError
                 where error.code == .notFound
             {
                 throw ResourceError.badRequest("Allocation for resource provider '\(id)' that does not exist.")
@@ -145,12 +161,18 @@ enum AllocationStore {
     /// Deletes all allocations of a consumer.
     ///
     /// - Returns: the affected providers; nil if the consumer had no allocations.
+    static func remove(_ connection: Connection, of consumer: Authorized<String>, at now: Timestamp) throws -> [String]? {
+        let consumer = try consumer.value(for: "placement:allocations:delete")
+        return try remove(connection, consumer: consumer, at: now)
+    }
+
+    /// The same for the scheduler, and for what it finds that belongs to nobody.
     static func remove(_ connection: Connection, consumer id: String, at now: Timestamp) throws -> [String]? {
         guard !(try connection.query("SELECT 1 AS one FROM consumers WHERE id = \(id)::uuid FOR UPDATE").isEmpty) else { return nil }
         let providers = try connection.query(
             "SELECT DISTINCT resource_provider_id AS id FROM allocations WHERE consumer_id = \(id)::uuid ORDER BY 1"
         ).map { try $0.string("id") }
-        for provider in providers { _ = try Placement.touch(connection, provider: provider, expected: nil, at: now) }
+        for provider in providers { _ = try ProviderStore.touch(connection, provider: provider, expected: nil, at: now) }
         try connection.execute("DELETE FROM consumers WHERE id = \(id)::uuid")
         return providers
     }

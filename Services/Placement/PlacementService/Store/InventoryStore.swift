@@ -1,3 +1,4 @@
+import Authorization
 import Database
 import JSON
 import Kernel
@@ -62,6 +63,15 @@ enum InventoryStore {
     }
 
     static func put(
+        _ connection: Connection, on provider: Authorized<String>, _ resourceClass: String, _ inventory: Inventory, at now: Timestamp
+    ) throws {
+        let id = try provider.value(
+            for: "placement:resource_providers:inventories:create", "placement:resource_providers:inventories:update")
+        try put(connection, provider: id, resourceClass, inventory, at: now)
+    }
+
+    /// For messages about hosts.
+    static func put(
         _ connection: Connection, provider id: String, _ resourceClass: String, _ inventory: Inventory, at now: Timestamp
     ) throws {
         try connection.execute(
@@ -81,6 +91,13 @@ enum InventoryStore {
     ///
     /// - Parameter keeping: classes to keep.
     /// - Throws: 409 if any of them has allocations.
+    static func remove(_ connection: Connection, from provider: Authorized<String>, keeping: [String]) throws {
+        let id = try provider.value(
+            for: "placement:resource_providers:inventories:update", "placement:resource_providers:inventories:delete")
+        try remove(connection, provider: id, keeping: keeping)
+    }
+
+    /// For messages about hosts.
     static func remove(_ connection: Connection, provider id: String, keeping: [String]) throws {
         let used = try connection.query(
             """

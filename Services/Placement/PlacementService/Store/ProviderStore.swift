@@ -94,7 +94,33 @@ enum ProviderStore {
         return try row.string("root_id")
     }
 
-    static func rename(_ connection: Connection, id: String, name: String) throws {
+    /// Locks a provider until the transaction ends, and increments its generation.
+    ///
+    /// - Parameter expected: the generation that the client has read; nil if it need not specify one.
+    /// - Returns: the new generation.
+    /// - Throws: 404 if there is no such provider, 409 if it has changed since the client read it.
+    static func touch(_ connection: Connection, provider id: String, expected: Int?, at now: Timestamp) throws -> Int {
+        let rows = try connection.query(
+            "UPDATE resource_providers SET generation = generation + 1, updated_at = \(now) WHERE id = \(id)::uuid RETURNING generation")
+        guard let row = rows.first else { throw Placement.noProvider(id) }
+        let generation = try row.int("generation")
+        if let expected, expected != generation - 1 {
+            throw Placement.conflict("resource provider generation conflict: actual: \(generation - 1), given: \(expected)")
+        }
+        return generation
+    }
+
+    /// The same for a request that changes what belongs to the provider.
+    @discardableResult
+    static func touch(
+        _ connection: Connection, _ provider: Authorized<String>, for action: String, expected: Int? = nil, at now: Timestamp
+    ) throws -> Int {
+        let id = try provider.value(for: action)
+        return try touch(connection, provider: id, expected: expected, at: now)
+    }
+
+    static func rename(_ connection: Connection, _ provider: Authorized<String>, name: String) throws {
+        let id = try provider.value(for: "placement:resource_providers:update")
         do {
             _ = try connection.savepoint {
                 try $0.execute("UPDATE resource_providers SET name = \(name) WHERE id = \(id)::uuid AND name <> \(name)")
@@ -105,7 +131,8 @@ enum ProviderStore {
     }
 
     /// - Parameter freely: whether the parent of a provider that has one may be changed or removed.
-    static func move(_ connection: Connection, id: String, parent: String?, freely: Bool) throws {
+    static func move(_ connection: Connection, _ provider: Authorized<String>, parent: String?, freely: Bool) throws {
+        let id = try provider.value(for: "placement:resource_providers:update")
         // Trees are changed one at a time, so that two concurrent moves cannot create a loop.
         try connection.query("SELECT pg_advisory_xact_lock(hashtextextended('placement.trees', 0))")
         let current = try connection.query("SELECT parent_id FROM resource_providers WHERE id = \(id)::uuid")[0]
@@ -143,7 +170,7 @@ enum ProviderStore {
     ///
     /// - Throws: 409 if it has allocations or children.
     static func remove(_ connection: Connection, id: String, at now: Timestamp) throws {
-        _ = try Placement.touch(connection, provider: id, expected: nil, at: now)
+        _ = try ProviderStore.touch(connection, provider: id, expected: nil, at: now)
         let used = try connection.query("SELECT 1 AS one FROM allocations WHERE resource_provider_id = \(id)::uuid LIMIT 1")
         guard used.isEmpty else {
             throw ResourceError.conflict(

@@ -48,7 +48,13 @@ enum TraitStore {
             .map { try $0.string("trait") }
     }
 
-    /// Replaces a provider's traits, for requests and for messages about hosts.
+    /// Replaces a provider's traits.
+    static func replace(_ connection: Connection, of provider: Authorized<String>, _ names: [String]) throws {
+        let id = try provider.value(for: "placement:resource_providers:traits:update", "placement:resource_providers:traits:delete")
+        try replace(connection, provider: id, names)
+    }
+
+    /// The same for messages about hosts.
     static func replace(_ connection: Connection, provider id: String, _ names: [String]) throws {
         try connection.execute("DELETE FROM provider_traits WHERE resource_provider_id = \(id)::uuid AND NOT trait = ANY(\(names)::text[])")
         try connection.execute(

@@ -74,7 +74,7 @@ extension Placement {
                 """)
             return host.providerID
         }
-        _ = try Placement.touch(connection, provider: id, expected: nil, at: now)
+        _ = try ProviderStore.touch(connection, provider: id, expected: nil, at: now)
         try connection.execute(
             """
             UPDATE resource_providers SET name = \(host.host), host = \(host.host), enabled = \(host.enabled),

@@ -66,7 +66,7 @@ extension Placement {
                 WHERE s.id = ANY(\(servers)::uuid[]) ORDER BY 1
                 """
             ).map { try $0.string("id") }
-            for provider in providers { _ = try Placement.touch(connection, provider: provider, expected: nil, at: now) }
+            for provider in providers { _ = try ProviderStore.touch(connection, provider: provider, expected: nil, at: now) }
             try connection.execute("DELETE FROM allocations WHERE consumer_id = ANY(\(servers)::uuid[])")
             try connection.execute(
                 """
