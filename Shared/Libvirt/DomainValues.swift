@@ -44,6 +44,19 @@ package enum ShutoffReason: String, Sendable, Hashable {
     }
 }
 
+extension DomainSummary {
+    /// Reasons of a pause (`virDomainPausedReason`) with which libvirt holds a guest whose memory is on its way.
+    static func isMoving(_ state: DomainState, _ reason: Int32) -> Bool {
+        guard state == .paused else { return false }
+        return switch UInt32(bitPattern: reason) {
+        case VIR_DOMAIN_PAUSED_MIGRATION.rawValue, VIR_DOMAIN_PAUSED_STARTING_UP.rawValue, VIR_DOMAIN_PAUSED_POSTCOPY.rawValue,
+            VIR_DOMAIN_PAUSED_POSTCOPY_FAILED.rawValue:
+            true
+        default: false
+        }
+    }
+}
+
 /// A snapshot of a domain.
 package struct DomainSummary: Sendable, Hashable {
     /// The domain's UUID in text form.
@@ -52,17 +65,20 @@ package struct DomainSummary: Sendable, Hashable {
     package let state: DomainState
     /// Meaningful only when `state` is `shutoff`.
     package let shutoffReason: ShutoffReason
+    /// Whether it is paused because its memory is on the way from or to another host, and not because somebody paused it.
+    package let isMoving: Bool
     package let hasManagedSave: Bool
     package let isPersistent: Bool
 
     package init(
         uuid: String, name: String, state: DomainState, shutoffReason: ShutoffReason = .unknown,
-        hasManagedSave: Bool = false, isPersistent: Bool = true
+        isMoving: Bool = false, hasManagedSave: Bool = false, isPersistent: Bool = true
     ) {
         self.uuid = uuid
         self.name = name
         self.state = state
         self.shutoffReason = shutoffReason
+        self.isMoving = isMoving
         self.hasManagedSave = hasManagedSave
         self.isPersistent = isPersistent
     }

@@ -65,6 +65,7 @@ extension Hypervisor {
         return DomainSummary(
             uuid: cText(text), name: virDomainGetName(domain).map { String(cString: $0) } ?? "",
             state: DomainState(state), shutoffReason: ShutoffReason(reason),
+            isMoving: DomainSummary.isMoving(DomainState(state), reason),
             hasManagedSave: virDomainHasManagedSaveImage(domain, 0) == 1,
             isPersistent: virDomainIsPersistent(domain) == 1)
     }

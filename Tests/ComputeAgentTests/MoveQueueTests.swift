@@ -44,16 +44,16 @@ import Testing
     @Test func aGuestThatWaitsForItsTurnCanBeToldToStay() async throws {
         try await with { hypervisor, driver in
             let (one, two) = (MoveControl(MoveQueueTests.order), MoveControl(MoveQueueTests.order))
-            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, one) { _ in } }
+            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, one, isPaused: false) { _ in } }
             await hypervisor.waitForMove(of: MoveQueueTests.first)
-            let waiting = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, two) { _ in } }
+            let waiting = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, two, isPaused: false) { _ in } }
             two.cancel()
             await #expect(throws: PermanentFailure.self) { try await waiting.value }
             #expect(hypervisor.moved == [MoveQueueTests.first], "it has not begun")
             // The slot is free again for the next one.
             hypervisor.finish(MoveQueueTests.first)
             try await leaving.value
-            let next = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, one) { _ in } }
+            let next = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, one, isPaused: false) { _ in } }
             await hypervisor.waitForMove(of: MoveQueueTests.second)
             hypervisor.finish(MoveQueueTests.second)
             try await next.value
@@ -64,12 +64,12 @@ import Testing
         try await with { hypervisor, driver in
             let control = MoveControl(MoveQueueTests.order)
             hypervisor.failLooks(3)
-            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control) { _ in } }
+            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control, isPaused: false) { _ in } }
             await hypervisor.waitForMove(of: MoveQueueTests.first)
             control.cancel()
             await #expect(throws: PermanentFailure.self) { try await leaving.value }
             #expect(hypervisor.aborted == [MoveQueueTests.first])
-            #expect(await driver.isRunning(MoveQueueTests.first))
+            #expect(await driver.hasStayed(MoveQueueTests.first, isPaused: false))
         }
     }
 }

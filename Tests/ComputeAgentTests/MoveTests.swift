@@ -59,11 +59,12 @@ import Testing
 
     @Test func aWithdrawnGuestThatHasArrivedIsKept() throws {
         let server = try Fixture.server(["power": "absent", "operation": ["id": "op1", "kind": "withdraw"]])
-        #expect(Reconciler.plan(server, observed: ObservedDomain(power: .running), record: record(server)).isEmpty)
-        #expect(
-            Reconciler.plan(server, observed: ObservedDomain(power: .paused), record: record(server)) == [
-                .destroy, .undefine, .removeFiles,
-            ])
+        for power in [ObservedPower.running, .paused] {
+            #expect(Reconciler.plan(server, observed: ObservedDomain(power: power), record: record(server)).isEmpty)
+        }
+        var arriving = ObservedDomain(power: .paused)
+        arriving.isMoving = true
+        #expect(Reconciler.plan(server, observed: arriving, record: record(server)) == [.destroy, .undefine, .removeFiles])
         let absent = try Fixture.server(["power": "absent"])
         #expect(Reconciler.plan(absent, observed: ObservedDomain(power: .running), record: record(absent)).first == .destroy)
     }

@@ -12,7 +12,8 @@ extension FakeCloud {
             guard failure == nil, !isHeld, order["cancelled"] != true, state.domains[target]?[server]?.power == "expected" else {
                 return false
             }
-            state.domains[target]?[server]?.power = "running"
+            let isPaused = state.domains.contains { $0.key != target && $0.value[server]?.power == "paused" }
+            state.domains[target]?[server]?.power = isPaused ? "paused" : "running"
             state.left.insert(server)
             return true
         }

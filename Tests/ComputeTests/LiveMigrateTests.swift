@@ -74,6 +74,22 @@ import Workflow
         }
     }
 
+    @Test func aPausedServerMovesAndStaysPaused() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            #expect(try await act(cloud, id, ["pause": nil]).status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await act(cloud, id, LiveMigrateTests.live).status == 202)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            let moved = try await cloud.server(id, as: "admin")
+            #expect(moved["status"] == "PAUSED" && moved["OS-EXT-SRV-ATTR:host"] == "host-2", "\(moved)")
+            #expect(cloud.cloud.domains(on: "host-2")[id]?.power == "paused" && hosts(cloud, of: id) == ["host-2"])
+            #expect(try await migrations(cloud, id).first?["status"] == "completed")
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
     @Test func eachVersionHasItsForm() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()
@@ -149,12 +165,12 @@ import Workflow
             }
             let old = try await refusal("host-2")
             #expect(old.status == 400 && old.message.contains("6.0.0 is older than 7.2.0"), "\(old.message)")
-            #expect(try await act(cloud, id, ["pause": nil]).status == 202)
+            #expect(try await act(cloud, id, ["suspend": nil]).status == 202)
             #expect(try await refusal(nil).status == 409)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
-            let paused = try await refusal(nil)
-            #expect(paused.status == 409 && paused.message.contains("vm_state paused"), "\(paused.message)")
+            let suspended = try await refusal(nil)
+            #expect(suspended.status == 409 && suspended.message.contains("vm_state suspended"), "\(suspended.message)")
             #expect(try await migrations(cloud, id).isEmpty)
             #expect(try await cloud.leftovers() == [])
         }

@@ -23,8 +23,7 @@ package enum ServerChange: String, Sendable, CaseIterable {
     package var from: [VMState] {
         switch self {
         case .rebuild, .rescue, .evacuate: [.active, .stopped, .error]
-        // A paused guest would not announce itself at its new place.
-        case .liveMigrate: [.active]
+        case .liveMigrate: [.active, .paused]
         case .unrescue: [.rescued]
         case .resize, .migrate: [.active, .stopped]
         case .confirmResize, .revertResize: [.resized]
@@ -47,7 +46,7 @@ package enum ServerChange: String, Sendable, CaseIterable {
     /// Where it can lead from a state.
     package func ends(from state: VMState) -> [VMState] {
         switch self {
-        case .liveMigrate: [.active]
+        case .liveMigrate: [state]
         case .evacuate: state == .stopped ? [.stopped] : [.active]
         case .rebuild: state == .stopped ? [.stopped, .error] : [.active, .error]
         case .rescue: [.rescued]

@@ -93,7 +93,7 @@ package enum ServerStates {
                 .poweringOn, .rebootingHard, .deleting, .softDeleting, .rebuilding, .rescuing, .resizePrep, .resizeMigrating, .resizeFinish,
             ] + copying
         ),
-        (.paused, [.unpausing, .rebootingHard, .deleting, .softDeleting] + copying),
+        (.paused, [.unpausing, .rebootingHard, .migrating, .deleting, .softDeleting] + copying),
         (.suspended, [.resuming, .rebootingHard, .deleting, .softDeleting] + copying),
         (.rescued, [.unrescuing, .deleting]),
         (.resized, [.resizeReverting, .deleting]),

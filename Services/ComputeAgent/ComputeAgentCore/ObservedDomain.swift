@@ -34,6 +34,8 @@ package struct ObservedDomain: Sendable, Hashable {
 
     package var power: ObservedPower
     package var offReason: OffReason?
+    /// Whether its memory is on the way from or to another host.
+    package var isMoving = false
     package var hasManagedSave: Bool
     /// Devices of the running guest; empty when it is off.
     package var disks: [Disk]
@@ -49,6 +51,9 @@ package struct ObservedDomain: Sendable, Hashable {
         self.disks = disks
         self.interfaces = interfaces
     }
+
+    /// Whether the guest is here with all of its memory: it runs, or somebody has paused it.
+    package var isWhole: Bool { power == .running || power == .paused && !isMoving }
 
     /// Takes the devices from a domain's XML.
     ///

@@ -94,7 +94,7 @@ package enum Reconciler {
 
     /// Whether a guest that is no longer expected has arrived nevertheless.
     package static func hasArrived(_ desired: DesiredServer, _ observed: ObservedDomain?) -> Bool {
-        desired.power == .absent && desired.operation?.kind == .withdraw && observed?.power == .running
+        desired.power == .absent && desired.operation?.kind == .withdraw && observed?.isWhole == true
     }
 
     /// What a guest needs that comes from another host. Its domain is libvirt's, from its first byte on.

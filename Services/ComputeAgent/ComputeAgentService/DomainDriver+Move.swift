@@ -98,7 +98,7 @@ extension DomainDriver {
     ///
     /// - Throws: `PermanentFailure` if the guest is still here, or does not run.
     func move(
-        _ serverID: String, _ order: ServerJob.Migration, _ control: MoveControl,
+        _ serverID: String, _ order: ServerJob.Migration, _ control: MoveControl, isPaused: Bool,
         _ progress: @escaping @Sendable (MigrationProgress) async -> Void
     ) async throws {
         // An earlier process may have begun, and libvirt has gone on without it.
@@ -109,7 +109,9 @@ extension DomainDriver {
         guard let domain = try await hypervisor.domain(serverID), domain.shutoffReason != .migrated || domain.isActive else { return }
         guard domain.isActive else { throw PermanentFailure("the server does not run") }
         // Paused by libvirt in the last phase: only the other host knows whether the guest runs there.
-        guard domain.state != .paused else { throw PermanentFailure("the server was paused while it moved") }
+        guard domain.state != .paused || isPaused && !domain.isMoving else {
+            throw PermanentFailure("the server was paused while it moved")
+        }
         guard !control.isCancelled else { throw PermanentFailure("the migration was aborted") }
         let definition = MigrationXML(directory: disks.files(serverID).directory, order: order)
         let xml = try await hypervisor.movableXML(serverID)
@@ -177,9 +179,15 @@ extension DomainDriver {
         }
     }
 
-    /// Whether the guest certainly runs here. One that libvirt has paused in the last phase may run elsewhere.
-    func isRunning(_ serverID: String) async -> Bool {
-        do { return try await hypervisor.domain(serverID).map { [.running, .blocked].contains($0.state) } ?? false } catch { return false }
+    /// Whether the guest is certainly here. One that libvirt has paused in the last phase may run elsewhere; a server that is paused
+    /// runs nowhere.
+    func hasStayed(_ serverID: String, isPaused: Bool) async -> Bool {
+        do {
+            guard let domain = try await hypervisor.domain(serverID) else { return false }
+            return [.running, .blocked].contains(domain.state) || isPaused && domain.state == .paused && !domain.isMoving
+        } catch {
+            return false
+        }
     }
 
     /// - Parameter cause: why the move ended.

@@ -67,8 +67,10 @@ package struct DomainDriver: Sendable {
             case .saved: .saved
             case .failed, .unknown: .failure
             }
-        return ObservedDomain(
+        var observed = ObservedDomain(
             power: power, offReason: power == .shutoff ? reason : nil, hasManagedSave: summary.hasManagedSave)
+        observed.isMoving = summary.isMoving
+        return observed
     }
 
     // MARK: power

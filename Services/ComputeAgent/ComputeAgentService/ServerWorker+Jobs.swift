@@ -59,7 +59,7 @@ extension ServerWorker {
     }
 
     private func work(on job: ServerJob, of desired: DesiredServer) async {
-        if job.kind == ServerJob.migrate, let order = job.migration { return await move(job.id, order) }
+        if job.kind == ServerJob.migrate, let order = job.migration { return await move(job.id, order, isPaused: desired.power == .paused) }
         do {
             guard job.kind == ServerJob.uploadDisk, let upload = job.upload else {
                 throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
@@ -98,15 +98,17 @@ extension ServerWorker {
     }
 
     /// Sends the guest to another host. A process that ends leaves it to libvirt; the next one finds out how it ended.
-    private func move(_ id: String, _ order: ServerJob.Migration) async {
+    ///
+    /// - Parameter isPaused: whether the server is paused, and stays so on its way.
+    private func move(_ id: String, _ order: ServerJob.Migration, isPaused: Bool) async {
         let control = runningJobs[id]?.move?.control ?? MoveControl(order)
         do {
-            try await tools.domains.move(serverID, order, control) { await self.advance(id, $0) }
+            try await tools.domains.move(serverID, order, control, isPaused: isPaused) { await self.advance(id, $0) }
             await end(id, .done)
         } catch {
             guard !isStopping else { return }
             tools.log.warning("a guest did not leave", metadata: ["server": "\(serverID)", "job": "\(id)", "error": "\(error)"])
-            let stays = await tools.domains.isRunning(serverID)
+            let stays = await tools.domains.hasStayed(serverID, isPaused: isPaused)
             await end(
                 id, .failed, error: "\(error)", reason: FailureWords.words(error, during: "moving it to another host"),
                 phase: stays ? ServerJobReport.stayed : nil)

@@ -309,7 +309,7 @@ package actor ServerWorker {
             // The guest runs on, here or there.
             power = ReportedPower(desired.power)
         } else {
-            power = observed?.power == .running ? .running : .expected
+            power = observed?.isWhole == true ? observed?.reportedPower(desired: nil) ?? .expected : .expected
         }
         await report(
             power: power, generation: desired.generation, metadataReady: await tools.network.isMetadataReady(desired.ports),

@@ -17,8 +17,8 @@ enum Arrivals {
 
         /// Everything is ready for the guest.
         var isReady: Bool { observedGeneration >= generation && failure == nil && endpoint != nil && power != nil }
-        /// The guest runs there.
-        var hasArrived: Bool { power == .running }
+        /// The guest is there: it runs, or is paused as it was.
+        var hasArrived: Bool { power == .running || power == .paused }
     }
 
     /// Has a host expect the server.

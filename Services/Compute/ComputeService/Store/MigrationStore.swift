@@ -138,7 +138,7 @@ enum MigrationStore {
 
     /// Gives the server to another host, and orders it away from the one that has it. Does nothing if that host has it no more.
     static func move(
-        _ connection: Connection, server id: String, from source: String, to target: String, power: DesiredPower, _ compute: Compute
+        _ connection: Connection, server id: String, from source: String, to target: String, power: DesiredPower?, _ compute: Compute
     ) throws {
         let ambient = compute.ambient
         let moved = try connection.execute(

@@ -318,7 +318,7 @@ struct ServerLiveMigration: Sendable {
             }
             try connection.execute("DELETE FROM server_jobs WHERE id = \(frame.migration)")
             try Arrivals.forget(connection, server: id)
-            try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: .running, compute)
+            try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: nil, compute)
             try connection.execute("UPDATE servers SET keeps_disks = false WHERE id = \(id)")
             try ServerLiveMigration.noteHost(connection, id, ambient: ambient)
         }
