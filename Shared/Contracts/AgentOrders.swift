@@ -96,10 +96,42 @@ package struct DiagnosticsQuestion: MessageQuestion, Hashable {
     package static let type = "diagnostics"
 
     package var serverID: String
+    /// Whether the answer has the hypervisor's own names, as Compute's API had before 2.48. Agents before 0.2.0 ignore this.
+    package var ofHypervisor: Bool?
 
-    private enum CodingKeys: String, CodingKey { case serverID = "server_id" }
+    private enum CodingKeys: String, CodingKey {
+        case serverID = "server_id"
+        case ofHypervisor = "of_hypervisor"
+    }
 
-    package init(serverID: String) { self.serverID = serverID }
+    package init(serverID: String, ofHypervisor: Bool? = nil) {
+        self.serverID = serverID
+        self.ofHypervisor = ofHypervisor
+    }
+}
+
+/// Requests how long a host has been running, and its load. Agents before 0.2.0 do not know this question.
+package struct HostUptimeQuestion: MessageQuestion, Hashable {
+    package struct Answer: Codable, Sendable, Hashable {
+        /// Seconds since the host was started.
+        package var uptime: Int
+        /// Runnable processes on average over the last 1, 5 and 15 minutes.
+        package var loadAverages: [Double]
+
+        private enum CodingKeys: String, CodingKey {
+            case uptime
+            case loadAverages = "load_averages"
+        }
+
+        package init(uptime: Int, loadAverages: [Double]) {
+            self.uptime = uptime
+            self.loadAverages = loadAverages
+        }
+    }
+
+    package static let type = "host_uptime"
+
+    package init() {}
 }
 
 /// Has a host load images before a server needs them.

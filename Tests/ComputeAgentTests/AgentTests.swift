@@ -117,6 +117,8 @@ extension OnARealHost {
             let figures = try await agent.fleet.diagnostics(id)
             #expect(figures["state"]?.stringValue == "running")
             #expect(figures["num_disks"]?.intValue == 4)
+            let own = try await agent.fleet.diagnostics(id, ofHypervisor: true)
+            #expect(own["vda_read"]?.intValue ?? 0 > 0 && own["cpu0_time"]?.intValue ?? 0 > 0, "\(own)")
             try await metadataAnswers(agent, desired)
 
             // A repeated message, an old epoch and an old generation change nothing.

@@ -262,6 +262,7 @@ struct TestFacts: HostFacts {
     func sandboxProblem() async -> String? { nil }
     func network() async -> SwitchReport { SwitchReport(datapath: "netdev") }
     func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int) { (1024, 20) }
+    func uptime() async throws -> HostUptimeQuestion.Answer { HostUptimeQuestion.Answer(uptime: 3600, loadAverages: [1, 0.5, 0.25]) }
 }
 
 /// An agent's parts in the test's process, with a bus whose other end the test holds.

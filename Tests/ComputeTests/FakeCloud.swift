@@ -376,7 +376,11 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
             state.orders.append(question.body)
             if let refusal = state.orderRefusal { throw refusal }
         }
-        return question.type == "console_log" ? ["output": "Welcome"] : ["state": "running"]
+        switch question.type {
+        case "console_log": return ["output": "Welcome"]
+        case "host_uptime": return ["uptime": 90_000, "load_averages": [0.5, 0.25, 0.1]]
+        default: return ["state": "running"]
+        }
     }
 
     /// One round of the hosts: heartbeats, and applying their orders.

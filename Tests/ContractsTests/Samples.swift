@@ -22,6 +22,8 @@ enum Samples {
                 answer: HeldServer(serverID: id, generation: 3, epoch: 2, power: power, metadataReady: true))
         }
         samples["console_log@1 answer"] = try MessageSample(answer: ConsoleLogQuestion.Answer(output: "login:"))
+        let uptime = HostUptimeQuestion.Answer(uptime: 3600, loadAverages: [1.5, 0.5, 0.25])
+        samples["host_uptime@1 answer"] = try MessageSample(answer: uptime)
         samples["processors@1 answer"] = try MessageSample(answer: ProcessorsQuestion.Answer(processors: [2, 3]))
         samples["crash_dump@1 answer"] = try MessageSample(answer: Done())
         samples["set_password@1 answer"] = try MessageSample(answer: Done())
@@ -48,7 +50,7 @@ enum Samples {
             "sync@1": SyncServers(host: "host-1", servers: [try Enclosed(try server())]),
             "console_log@1": ConsoleLogQuestion(serverID: id, lines: 20),
             "connect_console@1": ConsoleConnection(serverID: id, kind: .vnc, address: "192.0.2.1:6080", secret: "c2VjcmV0"),
-            "diagnostics@1": DiagnosticsQuestion(serverID: id),
+            "diagnostics@1": DiagnosticsQuestion(serverID: id, ofHypervisor: true), "host_uptime@1": HostUptimeQuestion(),
             "cache_images@1": CacheImages(
                 projectID: "project", userID: "user",
                 images: [

@@ -175,4 +175,5 @@ struct SimulatedFacts: HostFacts {
     func sandboxProblem() async -> String? { nil }
     func network() async -> SwitchReport { SwitchReport(datapath: "system") }
     func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int) { (1024, 20) }
+    func uptime() async throws -> HostUptimeQuestion.Answer { HostUptimeQuestion.Answer(uptime: 3600, loadAverages: [1, 0.5, 0.25]) }
 }

@@ -8,7 +8,8 @@ package enum PlaneMessage: Sendable, Hashable {
     /// The complete set of servers of this host. A server that could not be decoded has only its id and the reason.
     case sync(servers: [DesiredServer], unreadable: [FormError])
     case consoleLog(serverID: String, lines: Int?)
-    case diagnostics(serverID: String)
+    case diagnostics(serverID: String, ofHypervisor: Bool)
+    case hostUptime
     case processors(serverID: String)
     case crashDump(serverID: String)
     case setPassword(SetPasswordQuestion)
@@ -34,7 +35,10 @@ package enum PlaneMessage: Sendable, Hashable {
             return .consoleLog(
                 serverID: try FormRules("message").uuid("server_id", question.serverID), lines: question.lines.map { max(0, $0) })
         case DiagnosticsQuestion.type:
-            return .diagnostics(serverID: try FormRules("message").uuid("server_id", try read(body, DiagnosticsQuestion.self).serverID))
+            let question = try read(body, DiagnosticsQuestion.self)
+            return .diagnostics(
+                serverID: try FormRules("message").uuid("server_id", question.serverID), ofHypervisor: question.ofHypervisor ?? false)
+        case HostUptimeQuestion.type: return .hostUptime
         case ProcessorsQuestion.type:
             return .processors(serverID: try FormRules("message").uuid("server_id", try read(body, ProcessorsQuestion.self).serverID))
         case CrashDumpQuestion.type:

@@ -3,8 +3,9 @@ import JSON
 import Kernel
 import Libvirt
 
-/// A running server's figures in the form of Compute's diagnostics (microversion 2.48).
+/// A running server's figures in the forms of Compute's diagnostics.
 enum Diagnostics {
+    /// The form since microversion 2.48.
     static func document(
         _ server: DesiredServer, power: String, figures: [String: DomainStatistic]
     ) -> JSONValue {
@@ -42,5 +43,37 @@ enum Diagnostics {
                 "maximum": JSONValue(server.memoryMiB), "used": number("balloon.rss").map { JSONValue($0 / 1024) } ?? .null,
             ],
         ]
+    }
+
+    /// The form before microversion 2.48, which differed between hypervisors: the names are those of Nova's driver for libvirt.
+    static func ofHypervisor(_ figures: [String: DomainStatistic], memoryMiB: Int) -> JSONValue {
+        func value(_ name: String) -> JSONValue? { if case .integer(let value)? = figures[name] { JSONValue(Int(value)) } else { nil } }
+        func count(_ name: String) -> Int { value(name)?.intValue ?? 0 }
+        func text(_ name: String) -> String? { if case .text(let text)? = figures[name] { text } else { nil } }
+
+        var document: JSONObject = ["memory": JSONValue(memoryMiB << 10)]
+        for index in 0..<count("vcpu.current") { document["cpu\(index)_time"] = value("vcpu.\(index).time") }
+        for index in 0..<count("block.count") {
+            let name = text("block.\(index).name") ?? "disk\(index)"
+            for (ours, libvirt) in [("read_req", "rd.reqs"), ("read", "rd.bytes"), ("write_req", "wr.reqs"), ("write", "wr.bytes")] {
+                document["\(name)_\(ours)"] = value("block.\(index).\(libvirt)")
+            }
+            // QEMU does not count errors; Nova shows libvirt's -1.
+            document["\(name)_errors"] = -1
+        }
+        for index in 0..<count("net.count") {
+            let name = text("net.\(index).name") ?? "net\(index)"
+            for way in ["rx", "tx"] {
+                for (ours, libvirt) in [("", "bytes"), ("_packets", "pkts"), ("_errors", "errs"), ("_drop", "drop")] {
+                    document["\(name)_\(way)\(ours)"] = value("net.\(index).\(way).\(libvirt)")
+                }
+            }
+        }
+        for (ours, libvirt) in [
+            ("memory-actual", "balloon.current"), ("memory-rss", "balloon.rss"), ("memory-available", "balloon.available"),
+        ] {
+            document[ours] = value(libvirt)
+        }
+        return .object(document)
     }
 }

@@ -1,4 +1,5 @@
 package import ComputeAgentCore
+package import Contracts
 package import DiskTool
 import JSON
 package import Kernel
@@ -13,6 +14,8 @@ package protocol HostFacts: Sendable {
     func network() async -> SwitchReport
     /// Values that change between heartbeats.
     func usage() async throws -> (freeMemoryMiB: Int, freeDiskGiB: Int)
+    /// How long the host has been running, and its load.
+    func uptime() async throws -> HostUptimeQuestion.Answer
 }
 
 /// Finds out what the host offers.
@@ -74,5 +77,20 @@ package struct HostInspector: HostFacts {
         let directory = settings.stateDirectory
         let space = try await threads.run { try Files.space(directory) }
         return (try await hypervisor.freeMemoryMiB(), space.free >> 30)
+    }
+
+    /// How long the host has been running, and its load (proc(5): `/proc/uptime`, `/proc/loadavg`).
+    package func uptime() async throws -> HostUptimeQuestion.Answer {
+        try await threads.run {
+            func numbers(_ path: String, _ count: Int) throws -> [Double] {
+                // Files of /proc have no size.
+                let words = String(decoding: try Files.read(path, offset: 0, count: 256), as: UTF8.self).split(separator: " ")
+                let numbers = words.prefix(count).compactMap { Double($0) }
+                guard numbers.count == count else { throw ResourceError.unavailable("\(path) is malformed") }
+                return numbers
+            }
+            return HostUptimeQuestion.Answer(
+                uptime: Int(try numbers("/proc/uptime", 1)[0]), loadAverages: try numbers("/proc/loadavg", 3))
+        }
     }
 }

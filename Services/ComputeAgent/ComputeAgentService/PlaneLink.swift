@@ -54,7 +54,8 @@ package struct PlaneLink: Sendable {
             answers.note()
         case .consoleLog(let id, let lines):
             return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))
-        case .diagnostics(let id): return try await fleet.diagnostics(id)
+        case .diagnostics(let id, let ofHypervisor): return try await fleet.diagnostics(id, ofHypervisor: ofHypervisor)
+        case .hostUptime: return try JSONValue(encoding: try await inspector.uptime())
         case .processors(let id): return try JSONValue(encoding: ProcessorsQuestion.Answer(processors: try await fleet.processors(of: id)))
         case .crashDump(let id): try await fleet.crashDump(id)
         case .setPassword(let order): try await fleet.setPassword(order)

@@ -276,16 +276,18 @@ package actor ServerFleet {
 
     /// The guest's figures in the form of Compute's API.
     ///
+    /// - Parameter ofHypervisor: whether they have libvirt's names, as before 2.48.
     /// - Throws: 404 when the server is not on this host, 409 when it does not run.
-    package func diagnostics(_ serverID: String) async throws -> JSONValue {
+    package func diagnostics(_ serverID: String, ofHypervisor: Bool = false) async throws -> JSONValue {
         guard let desired = await workers[serverID]?.current.desired,
             let observed = try await tools.domains.observe(serverID)
         else { throw ResourceError.notFound("Server \(serverID) is not on this host.") }
         guard observed.power != .shutoff else {
             throw ResourceError.conflict("Server \(serverID) is not running.")
         }
-        return Diagnostics.document(
-            desired, power: observed.reportedPower(desired: desired.power).rawValue, figures: try await hypervisor.statistics(serverID))
+        let figures = try await hypervisor.statistics(serverID)
+        if ofHypervisor { return Diagnostics.ofHypervisor(figures, memoryMiB: desired.memoryMiB) }
+        return Diagnostics.document(desired, power: observed.reportedPower(desired: desired.power).rawValue, figures: figures)
     }
 
     /// The host's processors that belong to the server alone, by virtual processor.

@@ -1,7 +1,11 @@
 import Authorization
+import Contracts
 import Database
 import JSON
 import Kernel
+import Logging
+import Messaging
+import Telemetry
 import WebAPI
 
 /// Hypervisors: what hosts have and what of it is used.
@@ -43,15 +47,15 @@ struct HypervisorRoutes: Sendable {
                     .get, path + "/{hypervisor_id}/search", action: "os_compute_api:os-hypervisors:search", rule: Rule.admin,
                     versions: .through(52), answer: .list(short.withoutQuery), "Find hypervisors"
                 ) { try await matching($0, withServers: false) },
-                .unavailable(
+                Route(
                     .get, path + "/{hypervisor_id}/uptime", action: "os_compute_api:os-hypervisors:uptime", rule: Rule.admin,
-                    versions: .through(87), "The uptime of hosts is not reported in this cloud."
-                ) { _ = try await show($0) },
+                    versions: .through(87), answer: .form(HypervisorRoutes.uptimeSchema), "Show how long a host has been running",
+                    handler: uptime),
             ])
     }
 
-    private func kind(_ context: RequestContext, withServers: Bool, isDetailed: Bool = true) -> ResourceKind {
-        let kind = ResourceKind.hypervisors(compute, hasNumbers: !context.version(atLeast: 2, 53))
+    private func kind(_ context: RequestContext, withServers: Bool, isDetailed: Bool = true, uptime: String? = nil) -> ResourceKind {
+        let kind = ResourceKind.hypervisors(compute, hasNumbers: !context.version(atLeast: 2, 53), uptime: uptime)
         let shown = isDetailed ? kind : kind.showing(["id", "hypervisor_hostname", "state", "status", "servers"])
         return withServers ? shown : shown.hiding(["servers"])
     }
@@ -84,10 +88,56 @@ struct HypervisorRoutes: Sendable {
     private func show(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let id = context.parameter("hypervisor_id")
-        let kind = kind(context, withServers: asksServers(context))
-        // A number, as before 2.53, or a UUID.
-        let condition: SQL = Int(id).map { "t.number = \($0)::bigint" } ?? Field.Filter.uuid("t.id", id)
-        return try await compute.database.read { try kind.one($0, context, where: condition, id: id) }
+        var uptime: String?
+        if context.version(atLeast: 2, 88), let host = try await compute.database.read({ try HypervisorStore.place($0, id, compute) }),
+            host.isUp
+        {
+            uptime = try await uptimeText(of: host.name)
+        }
+        let kind = kind(context, withServers: asksServers(context), uptime: uptime)
+        return try await compute.database.read { try kind.one($0, context, where: HypervisorStore.condition(id), id: id) }
+    }
+
+    private static let uptimeSchema = BodySchema.wrapped(
+        "hypervisor",
+        .object([
+            .required("id", .oneOf([.count, .anyText])), .required("hypervisor_hostname", .anyText), .required("state", .anyText),
+            .required("status", .anyText), .required("uptime", .nullable(.anyText)),
+        ]))
+
+    private func uptime(_ context: RequestContext) async throws -> Response {
+        try context.authorize(target: .none)
+        let id = context.parameter("hypervisor_id")
+        guard let host = try await compute.database.read({ try HypervisorStore.place($0, id, compute) }) else {
+            throw ResourceError.notFound("Hypervisor with ID '\(id.prefix(64))' could not be found.")
+        }
+        guard host.isUp else {
+            throw ResourceError.badRequest("The host \(host.name) is down: it cannot say how long it has been running.")
+        }
+        guard let text = try await uptimeText(of: host.name) else {
+            throw ResourceError.unavailable("The host \(host.name) does not say how long it has been running.")
+        }
+        return .json(
+            200,
+            [
+                "hypervisor": [
+                    "id": context.version(atLeast: 2, 53) ? .string(host.id) : JSONValue(host.number),
+                    "hypervisor_hostname": .string(host.name), "state": "up", "status": host.isEnabled ? "enabled" : "disabled",
+                    "uptime": .string(text),
+                ]
+            ])
+    }
+
+    /// As uptime(1) prints it, which clients take apart; nil if the host's agent does not answer.
+    private func uptimeText(of host: String) async throws -> String? {
+        do {
+            let answer = try await compute.bus.request(
+                HostUptimeQuestion(), to: .agent(host: host), id: compute.ambient.newUUID(), timeout: .seconds(5), expiration: .seconds(10))
+            return HostUptimeText.text(answer, at: compute.ambient.now)
+        } catch let error as ResourceError {
+            compute.log.info("a host did not say its uptime", metadata: ["host": "\(host)", "error": "\(error.message)"])
+            return nil
+        }
     }
 
     private func matching(_ context: RequestContext, withServers: Bool) async throws -> Response {
@@ -111,8 +161,11 @@ struct HypervisorRoutes: Sendable {
 }
 
 extension ResourceKind {
-    /// - Parameter hasNumbers: whether clients name hypervisors by number, as before 2.53, and not by UUID.
-    static func hypervisors(_ compute: Compute, hasNumbers: Bool = false) -> ResourceKind {
+    /// - Parameters:
+    ///   - hasNumbers: whether clients name hypervisors by number, as before 2.53, and not by UUID.
+    ///   - uptime: the text for the only hypervisor that is shown.
+    static func hypervisors(_ compute: Compute, hasNumbers: Bool = false, uptime: String? = nil) -> ResourceKind {
+        let shownUptime = uptime.map { "to_json('\($0.replacing("'", with: "''"))'::text)" } ?? "NULL"
         func service(_ id: String) -> String {
             "json_build_object('id', \(id), 'host', t.host, 'disabled_reason', c.disabled_reason)"
         }
@@ -133,7 +186,7 @@ extension ResourceKind {
             Field("host_ip", .text, "coalesce(t.host_ip, '127.0.0.1')"), Field("hypervisor_type"), Field("hypervisor_version", .number),
             Field("cpu_info", .text, "t.cpu_info::text", versions: .through(27)),
             Field("cpu_info", .json, "t.cpu_info", versions: .between(28, 87), shape: .object([], additional: .allowed)),
-            Field("uptime", .json, "NULL", versions: .from(88)), .sortKey("number", "t.number"),
+            Field("uptime", .json, shownUptime, versions: .from(88)), .sortKey("number", "t.number"),
         ]
         return ResourceKind(
             "hypervisor", path: "os-hypervisors",

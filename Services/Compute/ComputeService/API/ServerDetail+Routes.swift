@@ -50,7 +50,7 @@ struct ServerDetailRoutes: Sendable {
             "server-detail",
             routes: [
                 Route(
-                    .get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin, versions: .from(48),
+                    .get, one + "/diagnostics", action: "os_compute_api:os-server-diagnostics", rule: Rule.admin,
                     answer: .form(.object([], additional: .allowed)), "Show figures of a running server", handler: diagnostics),
                 Route(
                     .get, one + "/os-security-groups", action: "os_compute_api:os-security-groups:list", rule: Rule.reader,
@@ -67,10 +67,15 @@ struct ServerDetailRoutes: Sendable {
         guard let host = server.host, ["active", "paused", "suspended"].contains(server.vmState) else {
             throw ResourceError.conflict("Cannot 'get_diagnostics' instance \(server.id) while it is in vm_state \(server.vmState)")
         }
+        let hasCommonForm = context.version(atLeast: 2, 48)
         let figures = try await compute.bus.request(
-            DiagnosticsQuestion(serverID: server.id), to: .agent(host: host), id: compute.ambient.newUUID(), timeout: .seconds(15),
-            expiration: .seconds(20))
-        return .json(200, figures)
+            DiagnosticsQuestion(serverID: server.id, ofHypervisor: hasCommonForm ? nil : true), to: .agent(host: host),
+            id: compute.ambient.newUUID(), timeout: .seconds(15), expiration: .seconds(20))
+        guard hasCommonForm, var document = figures.objectValue else { return .json(200, figures) }
+        // As in Nova, since the server was launched.
+        let launched = try await compute.database.read { try ServerStore.launchedAt($0, server.id) }
+        if let launched { document["uptime"] = .integer(max(0, compute.ambient.now.seconds - launched.seconds)) }
+        return .json(200, .object(document))
     }
 
     /// The NUMA nodes that the guest sees. A server with dedicated processors and no nodes has one, as in Nova. Callers who may know

@@ -1,5 +1,6 @@
 import Database
 import JSON
+import WebAPI
 
 /// The statements about hypervisors.
 enum HypervisorStore {
@@ -21,6 +22,32 @@ enum HypervisorStore {
         ("free_disk_gb", "t.disk_gb - u.disk"), ("disk_available_least", "t.disk_gb - u.disk"), ("running_vms", "u.servers"),
         ("current_workload", "u.building"),
     ]
+
+    /// A hypervisor's names and state.
+    struct Place {
+        let id: String
+        let number: Int
+        let name: String
+        let isUp: Bool
+        let isEnabled: Bool
+    }
+
+    /// The condition for the hypervisor that `id` names: a number, as before 2.53, or a UUID.
+    static func condition(_ id: String) -> SQL { Int(id).map { "t.number = \($0)::bigint" } ?? Field.Filter.uuid("t.id", id) }
+
+    /// - Returns: nil for an unknown hypervisor.
+    static func place(_ connection: Connection, _ id: String, _ compute: Compute) throws -> Place? {
+        let rows = try connection.query(
+            """
+            SELECT t.id, t.number, t.host, c.enabled, \(Hosts.isUp("c", compute)) AS up
+            FROM hypervisors t JOIN compute_services c ON c.host = t.host WHERE \(condition(id))
+            """)
+        return try rows.first.map { row in
+            Place(
+                id: try row.string("id"), number: try row.int("number"), name: try row.string("host"), isUp: try row.bool("up"),
+                isEnabled: try row.bool("enabled"))
+        }
+    }
 
     /// Whether the name of any hypervisor contains `pattern`.
     static func isMatched(_ connection: Connection, by pattern: String) throws -> Bool {

@@ -35,6 +35,11 @@ enum ServerStore {
             .reduce(into: [:]) { $0[try $1.string("id")] = try $1.optionalString("host") }
     }
 
+    /// When the server first ran; nil if it has not yet.
+    static func launchedAt(_ connection: Connection, _ id: String) throws -> Timestamp? {
+        try connection.query("SELECT launched_at FROM servers WHERE id = \(id)").first?.optionalTimestamp("launched_at")
+    }
+
     /// The id that servers from one request have in common.
     static func reservation(_ connection: Connection, of id: String) throws -> String {
         try connection.query("SELECT reservation_id FROM servers WHERE id = \(id)")[0].string("reservation_id")

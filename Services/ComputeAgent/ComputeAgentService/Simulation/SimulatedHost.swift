@@ -52,6 +52,7 @@ package actor SimulatedHost {
             for server in desired { try await ensure(server) }
         case .consoleLog: return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: ""))
         case .processors: return try JSONValue(encoding: ProcessorsQuestion.Answer(processors: []))
+        case .hostUptime: return try JSONValue(encoding: HostUptimeQuestion.Answer(uptime: 0, loadAverages: [0, 0, 0]))
         case .diagnostics, .connectConsole, .crashDump, .cacheImages: return [:]
         case .setPassword(let order): throw ResourceError.conflict(GuestAgentFault.missing(order.serverID))
         }
