@@ -96,7 +96,7 @@ package enum Schema {
         cloudProjectsMigration,
         imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration, portBindingsMigration,
         publishedImagePropertiesMigration,
-        serverMovesMigration,
+        serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

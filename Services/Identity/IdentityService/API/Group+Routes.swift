@@ -118,7 +118,7 @@ extension Identity {
 
     private func addGroupUser(_ context: RequestContext) async throws -> Response {
         let (group, user) = try await groupAndUser(context, for: "identity:add_user_to_group")
-        return try await changeAccess(context) { connection in
+        return try await extendAccess(context) { connection in
             try addMember(connection, user, to: group)
             return Change(.empty(), "group_member", group, content: ["user_id": .string(user)])
         }

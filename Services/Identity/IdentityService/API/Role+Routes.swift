@@ -161,7 +161,7 @@ extension Identity {
     private func addImplied(_ context: RequestContext) async throws -> Response {
         let role = try await decideRole(context).value(for: "identity:create_implied_role").id
         let id = context.parameter("implied_id")
-        return try await changeAccess(context) { connection in
+        return try await extendAccess(context) { connection in
             try imply(connection, prior: role, implied: id)
             let body = try inference(connection, context, role, id) ?? .null
             return Change(.json(201, body), "implied_role", role, content: ["implies": .string(id)])
