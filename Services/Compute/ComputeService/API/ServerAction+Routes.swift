@@ -200,7 +200,7 @@ struct ServerActionRoutes: Sendable {
             SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM published_port_security_groups g
                 WHERE g.port_id = i.port_id) AS groups
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
-            WHERE i.server_id = \(server.id) AND p.port_security_enabled
+            WHERE i.server_id = \(server.id) AND i.state <> 'attaching' AND p.port_security_enabled
             """
         ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
         let present = ports.contains { $0.groups.contains(group) }

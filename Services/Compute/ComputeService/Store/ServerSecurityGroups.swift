@@ -17,7 +17,8 @@ enum ServerSecurityGroups {
                     FROM published_security_group_rules r LEFT JOIN published_security_groups o ON o.id = r.remote_group_id
                     WHERE r.security_group_id = g.id AND r.direction = 'ingress') AS rules
             FROM published_security_groups g WHERE g.id IN (SELECT b.security_group_id FROM server_interfaces i
-                JOIN published_port_security_groups b ON b.port_id = i.port_id WHERE i.server_id = \(server))
+                JOIN published_port_security_groups b ON b.port_id = i.port_id
+                WHERE i.server_id = \(server) AND i.state <> 'attaching')
             ORDER BY g.name, g.id
             """
         ).map { row -> JSONValue in
