@@ -75,7 +75,7 @@ struct ExternalEventRoutes: Sendable {
                 answer["status"] = code == 200 ? "completed" : "failed"
                 return .object(answer)
             }
-            try DesiredState.portsChanged(connection, servers: affected.sorted(), ambient: ambient)
+            compute.report(unreadable: try DesiredState.portsChanged(connection, servers: affected.sorted(), ambient: ambient))
             for id in affected.sorted() { Workflows.wake(connection, service: Compute.service, subject: id) }
             let isComplete = answers.allSatisfy { $0["code"] == 200 }
             return Change(.json(isComplete ? 200 : 207, ["events": .array(answers)]), "server-external-event", nil, content: context.body)
