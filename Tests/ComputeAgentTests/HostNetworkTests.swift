@@ -1,5 +1,6 @@
 import ComputeAgentCore
 import ComputeAgentService
+import JSON
 import Kernel
 import Synchronization
 import TestKit

@@ -104,8 +104,13 @@ enum DesiredState {
         let belongs: SQL = "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL"
         let absences = try connection.query(
             "SELECT desired FROM server_absences WHERE host = \(host) UNION ALL SELECT desired FROM server_arrivals WHERE host = \(host)")
-        return try specs(connection, where: belongs).map { (try? $0.spec.get()) ?? unreadable($0.id) }
-            + absences.map { Enclosed(document: try $0.json("desired")) }
+        let servers = try specs(connection, where: belongs).map { server in
+            switch server.spec {
+            case .success(let spec): spec
+            case .failure: unreadable(server.id)
+            }
+        }
+        return try servers + absences.map { Enclosed(document: try $0.json("desired")) }
     }
 
     /// Why a server's row cannot be read.

@@ -14,15 +14,13 @@ extension Identity {
         return response
     }
 
-    /// A change that takes no rights away. The projects that it makes the operators' are marked.
+    /// A change that takes no rights away, and may make projects the operators'.
     func extendAccess(
         _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
         try await changeAccess(context) { connection in
             try cloudProjects.lock(connection)
-            let value = try change(connection)
-            try cloudProjects.mark(connection)
-            return value
+            return try change(connection)
         }
     }
 
@@ -33,9 +31,7 @@ extension Identity {
         _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
         try await extendAccess(context) { connection in
-            // A project that two concurrent changes made the operators' may not have its mark yet.
-            try cloudProjects.mark(connection)
-            return try Operability.keeping(connection, administrators: operatorRoles.administrators) { try change(connection) }
+            try Operability.keeping(connection, administrators: operatorRoles.administrators) { try change(connection) }
         }
     }
 }

@@ -163,10 +163,6 @@ extension Identity {
             // Again, because the project may have become the operators' since.
             try requireTenantAssignments(connection, caller, assignment)
             try insert(connection, assignment: decision)
-            if caller.isAdmin {
-                try cloudProjects.confirm(
-                    connection, where: "a.role_id = \(assignment.roleID) AND \(assignment.condition)")
-            }
             return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
         }
     }

@@ -23,22 +23,13 @@ extension Identity {
     /// The mark of an operators' project that a body asks for; nil if it asks for none.
     ///
     /// - Throws: 403 if the caller may not set it; 400 for a domain.
-    private func cloudProjectMark(_ context: RequestContext, isDomain: Bool) throws -> Bool? {
-        guard let value = context.entity("project")[Identity.cloudProjectMember] else { return nil }
-        try context.authorize(target: .none, action: Identity.cloudProjectAction)
+    private func decideMark(_ context: RequestContext, isDomain: Bool) throws -> Authorized<Bool>? {
+        guard let value = context.entity("project")[Identity.cloudProjectMember].flatMap(BodySchema.boolean) else { return nil }
+        let decision = try context.authorize(value, target: .none, action: Identity.cloudProjectAction)
         guard !isDomain else {
             throw ResourceError.badRequest("Invalid input for field/attribute cloud_project. A domain cannot be a cloud project.")
         }
-        return BodySchema.boolean(value)
-    }
-
-    /// Sets or takes away the mark of an operators' project.
-    private func set(_ connection: Connection, cloudProject mark: Bool?, of id: String) throws {
-        switch mark {
-        case true: try cloudProjects.mark(connection, also: "p.id = \(id)")
-        case false: try cloudProjects.unmark(connection, id)
-        case nil: break
-        }
+        return decision
     }
 
     var projectResource: Resource {
@@ -85,15 +76,13 @@ extension Identity {
         // A project that acts as a domain belongs to no domain yet: only for the cloud's admins.
         let domain = body["is_domain"]?.boolValue == true ? nil : try await targetDomain(body, fallback)
         let decision = try context.authorize(body, target: ["target.domain_id": domain])
-        let mark = try cloudProjectMark(context, isDomain: body["is_domain"]?.boolValue == true)
+        let mark = try decideMark(context, isDomain: body["is_domain"]?.boolValue == true)
         let id = newID()
         return try await context.write(database) { connection in
             try cloudProjects.lock(connection)
             let place = try place(connection, body, fallback: fallback)
             try insert(connection, project: decision, id: id, place)
-            // It may inherit a role of operators.
-            try cloudProjects.mark(connection)
-            try set(connection, cloudProject: mark, of: id)
+            if let mark { try set(connection, cloudProject: mark, of: id) }
             return try Identity.projects.change(connection, context, status: 201, id: id)
         }
     }
@@ -130,12 +119,12 @@ extension Identity {
         let decision = try await decideProjectChange(context)
         let body = context.entity("project")
         try decision.value.requireMutable("project", body)
-        let mark = try cloudProjectMark(context, isDomain: decision.value.domainID == decision.value.id)
+        let mark = try decideMark(context, isDomain: decision.value.domainID == decision.value.id)
         return try await reduceAccess(context) { connection in
             let id = decision.value.id
             let place = try requireSamePlace(connection, project: id, body)
             try update(connection, project: decision, body, isDomain: place.isDomain)
-            try set(connection, cloudProject: mark, of: id)
+            if let mark { try set(connection, cloudProject: mark, of: id) }
             return try Identity.projects.change(connection, context, status: 200, id: id)
         }
     }

@@ -140,19 +140,21 @@ struct CloudProjects: Sendable {
         try connection.query(
             """
             WITH RECURSIVE \(sets),
+            held AS (
+                SELECT w.project_id, w.domain_id, w.inherited,
+                    coalesce('the user ' || u.name, 'the group ' || g.name) || ' has the role ' || r.name || ' there' AS words
+                FROM powerful w JOIN roles r ON r.id = w.role_id
+                LEFT JOIN users u ON u.id = w.user_id LEFT JOIN groups g ON g.id = w.group_id),
             reasons AS (
-                SELECT 1 AS rank, coalesce('the user ' || u.name, 'the group ' || g.name) || ' has the role ' || r.name || ' there' AS words
-                FROM powerful w JOIN roles r ON r.id = w.role_id LEFT JOIN users u ON u.id = w.user_id LEFT JOIN groups g ON g.id = w.group_id
-                WHERE NOT w.inherited AND w.project_id = \(project)
+                SELECT 1 AS rank, words FROM held WHERE NOT inherited AND project_id = \(project)
                 UNION ALL
-                SELECT 2, coalesce('the user ' || u.name, 'the group ' || g.name) || ' has the role ' || r.name || ' there, inherited from ' ||
-                    CASE WHEN p.is_domain THEN 'the domain ' ELSE 'the project ' END || p.name
-                FROM powerful w JOIN roles r ON r.id = w.role_id LEFT JOIN users u ON u.id = w.user_id LEFT JOIN groups g ON g.id = w.group_id
-                    JOIN projects p ON p.id = coalesce(w.project_id, w.domain_id)
-                WHERE w.inherited AND p.id <> \(project) AND p.id IN (SELECT x.id FROM project_ancestors(\(project)) x)
+                SELECT 2, h.words || ', inherited from the ' || CASE WHEN p.is_domain THEN 'domain ' ELSE 'project ' END || p.name
+                FROM held h JOIN projects p ON p.id = coalesce(h.project_id, h.domain_id)
+                WHERE h.inherited AND p.id <> \(project) AND p.id IN (SELECT x.id FROM project_ancestors(\(project)) x)
                 UNION ALL
                 SELECT 3, 'the operators'' user ' || u.name || ' has the role ' || r.name || ' there'
-                FROM named_users n JOIN role_assignments a ON a.user_id = n.id JOIN users u ON u.id = n.id JOIN roles r ON r.id = a.role_id
+                FROM named_users n JOIN role_assignments a ON a.user_id = n.id
+                JOIN users u ON u.id = n.id JOIN roles r ON r.id = a.role_id
                 WHERE a.project_id = \(project) AND a.role_id NOT IN (SELECT id FROM powers)
                 UNION ALL
                 SELECT 4, 'it is the default project of ' || u.name || ', who is an operator'
