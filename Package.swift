@@ -146,7 +146,8 @@ let package = Package(
                 name: "osctl",
                 dependencies: [
                     "Kernel", "JSON", "Contracts", "ServiceCatalog", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry",
-                    "OVSDB", "ImageCore", "Authorization", "Inspections", "PlacementCore", "NetworkCore", "BlockStorageCore", "ComputeCore",
+                    "OVSDB", "IdentityCore", "ImageCore", "Authorization", "Inspections", "PlacementCore", "NetworkCore",
+                    "BlockStorageCore", "ComputeCore",
                     arguments,
                     yaml, log, nio, nioPosix, nioHTTP, nioWebSocket,
                 ],

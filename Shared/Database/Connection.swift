@@ -81,11 +81,12 @@ package final class Connection {
         handle = fresh
         cancellation.attach(fresh)
         PQsetNoticeProcessor(fresh, { _, _ in }, nil)
-        // The last one ends what works for a process that is gone.
+        // client_connection_check_interval ends what works for a process that is gone. Recursive queries are estimated too high, so that
+        // PostgreSQL would compile queries of a few milliseconds for more than a second.
         try script(
             """
             SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = \(configuration.idleInTransaction.microseconds / 1000);
-            SET client_connection_check_interval = 1000
+            SET client_connection_check_interval = 1000; SET jit = off
             """)
         return fresh
     }

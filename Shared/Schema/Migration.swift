@@ -96,7 +96,7 @@ package enum Schema {
         cloudProjectsMigration,
         imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration, portBindingsMigration,
         publishedImagePropertiesMigration,
-        serverMovesMigration,
+        serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration, interfaceOperationsMigration,
         publishedReadsMigration,
     ]
 

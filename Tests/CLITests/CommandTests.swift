@@ -244,6 +244,9 @@ import Testing
         ("server create web --flavor f", "A server needs --image (see: osctl image list) or --volume."),
         ("volume create v", "A volume needs --size, in GB."),
         ("role add r --user u", "Specify one of --project, --domain and --system."),
+        ("role remove r --system", "Specify one of --user and --group."),
+        ("role remove r --user u --group g --system", "Specify one of --user and --group."),
+        ("role remove r --user u --system --inherited", "--inherited needs --project or --domain."),
         (
             "subnet create s --network n --subnet-range 10.0.0.0/24 --allocation-pool x",
             "The value 'x' is invalid for '--allocation-pool <first-last>'"
@@ -257,6 +260,25 @@ import Testing
         #expect(result.status == 64)
         #expect(result.errors.hasPrefix("Error: \(message)"), "\(result.errors)")
         #expect(tool.server.lines.isEmpty)
+    }
+
+    /// The commands that the doctor gives for roles in cloud projects (`IdentityInspections`).
+    @Test func rolesOfGroupsAndBelowAPlaceAreAddedAndRemoved() async throws {
+        let tool = try CommandLineTool { request in
+            request.path.contains("/domains") ? .json(200, ["domains": [["id": "default", "name": "Default"]]]) : .empty(204)
+        }
+        let id = "0123456789abcdef0123456789abcdef"
+        for (line, expected) in [
+            ("role remove \(id) --group \(id) --project \(id)", "DELETE /v3/projects/\(id)/groups/\(id)/roles/\(id)"),
+            (
+                "role add \(id) --user \(id) --domain default --inherited",
+                "PUT /v3/OS-INHERIT/domains/default/users/\(id)/roles/\(id)/inherited_to_projects"
+            ),
+        ] {
+            let result = try await tool.run(line)
+            #expect(result.status == 0, "\(result)")
+            #expect(tool.server.lines.last == expected)
+        }
     }
 
     @Test func quotasOfAllServicesAreOneList() async throws {

@@ -1,5 +1,6 @@
 import ComputeAgentCore
 import ComputeAgentService
+import JSON
 import Kernel
 import Synchronization
 import TestKit
@@ -12,6 +13,7 @@ import Testing
             var taps: Set<String> = []
             var plugged: Set<String> = []
             var failing = ""
+            var mtus: [String: Int] = [:]
         }
 
         let state: Mutex<State>
@@ -27,6 +29,7 @@ import Testing
 
         func index(_ name: String) -> UInt32 { state.withLock { $0.taps.contains(name) ? 1 : 0 } }
         func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws {}
+        func setMTU(_ name: String, _ mtu: Int) async throws { try step("mtu") { $0.mtus[name] = mtu } }
         func hasQueues(_ name: String) async throws -> Bool { false }
         func guardRouters(_ name: String, _ isOn: Bool) async throws {}
         func remove(_ name: String) async throws { try step("remove") { $0.taps.remove(name) } }
@@ -43,6 +46,16 @@ import Testing
         func ensure(_ networkID: String, port: MetadataPort, mtu: Int) async throws {}
         func isReady(_ networkID: String, port: MetadataPort) async -> Bool { true }
         func prune() async throws {}
+    }
+
+    @Test func aChangedMTUReachesTheTapOfARunningGuest() async throws {
+        let devices = Devices([], failing: "")
+        let network = HostNetwork(links: devices, ports: devices, metadata: devices, time: ManualTime())
+        var description = try #require(Fixture.port.objectValue)
+        description["mtu"] = 1300
+        let port = try #require(try Fixture.server(["ports": [.object(description)]]).ports.first)
+        try await network.ensureMetadata([port])
+        #expect(devices.state.withLock { $0.mtus } == [port.tapName: 1300])
     }
 
     /// Whichever half fails, the next audit removes the rest.

@@ -54,6 +54,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     let ambient: Ambient
     let probe: EffectProbe
     let state = Mutex(State())
+    private let portUpdates = Mutex<(@Sendable () async throws -> Void)?>(nil)
 
     init(database: Database, ambient: Ambient, probe: EffectProbe = EffectProbe()) {
         self.database = database
@@ -65,6 +66,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
 
     // MARK: settings
 
+    /// Runs before each change of a port.
+    func beforePortUpdate(_ body: @escaping @Sendable () async throws -> Void) { portUpdates.withLock { $0 = body } }
     func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
     /// Answers each of several trial requests.
     func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
@@ -180,6 +183,14 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
 
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
+        if let body = portUpdates.withLock({ $0 }) { try await body() }
+        // As Network: a port of a router is not given to another device.
+        let owner = try await database.read {
+            try $0.query("SELECT device_owner FROM ports WHERE id = \(id)").first?.string("device_owner")
+        }
+        if owner == "network:router_interface", changes["device_id"] != nil {
+            throw ResourceError.badRequest("device_id of a port with device owner network:router_interface is set by the service itself.")
+        }
         try await probe.effect("updatePort") {
             let full = state.withLock { $0.fullSubnets }
             try await database.write { connection in

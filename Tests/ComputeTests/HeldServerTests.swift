@@ -1,9 +1,10 @@
-import ComputeService
 import Contracts
 import Database
 import JSON
 import Kernel
 import Testing
+
+@testable import ComputeService
 
 /// A host's list of servers makes up for reports that were lost.
 @Suite struct HeldServerTests {
@@ -120,6 +121,56 @@ import Testing
             #expect(try await tasks.runOnce() == 0)
             cloud.time.advance(by: .seconds(10))
             #expect(try await tasks.runOnce() == 0)
+        }
+    }
+
+    @Test("S15: a row that cannot be read does not hold up the messages of other servers")
+    func s15UnreadableRowsHoldNothingUp() async throws {
+        try await TestCloud.with { cloud in
+            let ids = [try await cloud.createServer(), try await cloud.createServer(), try await cloud.createServer()]
+            let (broken, others) = (ids[1], [ids[0], ids[2]].sorted())
+            let tasks = ComputePeriodicTasks(cloud.compute)
+            let now = cloud.compute.ambient.databaseNow
+            try await cloud.database.write { connection in
+                try connection.execute("DELETE FROM outbox")
+                try connection.execute("UPDATE servers SET flavor = '{\"broken\": true}' WHERE id = \(broken)")
+                try connection.execute(
+                    """
+                    INSERT INTO port_changes (port_id, number, changed_at)
+                    SELECT p.id, 1, \(now) FROM ports p WHERE p.device_id = ANY(\(ids)::text[])
+                    """)
+            }
+            func sent() async throws -> [String] {
+                try await cloud.database.write { connection in
+                    try connection.query("DELETE FROM outbox WHERE queue = 'agent.host-1' RETURNING body").map {
+                        try $0.json("body")["server"]?["id"]?.stringValue ?? ""
+                    }.sorted()
+                }
+            }
+            try await cloud.cloud.send(try PortsChanged(servers: ids).document(), cloud.consumer)
+            #expect(try await sent() == others)
+            // Its changes count as not sent; those of the others do not.
+            cloud.time.advance(by: .seconds(20))
+            _ = try await tasks.runOnce()
+            #expect(try await sent() == [])
+            let unsent = try await cloud.database.read {
+                try DesiredState.serversWithUnsentPorts($0, changedBefore: "now() + interval '1 year'", limit: 10)
+            }
+            #expect(unsent == [broken])
+            // States that no host has applied are sent again too.
+            try await cloud.database.write { connection in
+                try connection.execute("UPDATE servers SET generation = generation + 1 WHERE id = ANY(\(ids)::uuid[])")
+            }
+            cloud.time.advance(by: .seconds(20))
+            _ = try await tasks.runOnce()
+            #expect(try await sent() == others)
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    "UPDATE servers SET flavor = (SELECT flavor FROM servers WHERE id = \(ids[0])) WHERE id = \(broken)")
+            }
+            cloud.time.advance(by: .seconds(20))
+            _ = try await tasks.runOnce()
+            #expect(try await sent().contains(broken))
         }
     }
 

@@ -85,6 +85,125 @@ import Workflow
         }
     }
 
+    /// The process died after it had released the port and deleted the interface, before it recorded that. The port was attached to the
+    /// same server again.
+    @Test(arguments: ["attaching", "attached", "detaching"])
+    func aRepeatedDetachmentLeavesThePortToALaterAttachmentOfTheServer(state: String) async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer()
+            cloud.workWhileWaiting()
+            let body: JSONValue = ["interfaceAttachment": ["port_id": .string(Fixtures.port)]]
+            let answer = try await cloud.call("POST", "/v2.1/servers/\(server)/os-interface", body)
+            #expect(answer.status == 200, "\(answer.json)")
+            try await cloud.engine().drain()
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    UPDATE server_interfaces SET state = \(state), detach_operation = CASE WHEN \(state) = 'detaching' THEN 'another' END
+                    WHERE port_id = \(Fixtures.port)
+                    """)
+            }
+            let before = try await PortClaimTests.owner(cloud)
+            #expect(before == Owner(server: server, state: state, device: server))
+            let frame = InterfaceWorkflows.Detachment(server: server, port: Fixtures.port, created: false, generation: 1)
+            _ = try await PortClaimTests.start(cloud, InterfaceWorkflows(cloud.compute).detach, frame)
+            try await cloud.engine().drain()
+            #expect(try await PortClaimTests.owner(cloud) == before)
+        }
+    }
+
+    /// The same for the undo of an attachment.
+    @Test func aRepeatedUndoLeavesThePortToALaterAttachmentOfTheServer() async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer()
+            cloud.workWhileWaiting()
+            let body: JSONValue = ["interfaceAttachment": ["port_id": .string(Fixtures.port)]]
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(server)/os-interface", body).status == 200)
+            try await cloud.engine().drain()
+            let before = try await PortClaimTests.owner(cloud)
+            let frame = InterfaceWorkflows.Attachment(server: server, port: Fixtures.port)
+            _ = try await PortClaimTests.start(cloud, InterfaceWorkflows(cloud.compute).attach, frame)
+            try await cloud.engine().drain()
+            #expect(before == Owner(server: server, state: "attached", device: server))
+            #expect(try await PortClaimTests.owner(cloud) == before)
+        }
+    }
+
+    /// Rows that an older release marked have no operation.
+    @Test func aDetachmentThatAnOlderReleaseAcceptedEnds() async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer(["networks": [["port": .string(Fixtures.port)]]])
+            try await cloud.database.write {
+                try $0.execute("UPDATE server_interfaces SET state = 'detaching' WHERE port_id = \(Fixtures.port)")
+            }
+            let frame = InterfaceWorkflows.Detachment(server: server, port: Fixtures.port, created: false, generation: 1)
+            _ = try await PortClaimTests.start(cloud, InterfaceWorkflows(cloud.compute).detach, frame)
+            try await cloud.engine().drain()
+            #expect(try await PortClaimTests.owner(cloud) == Owner(server: nil, state: nil, device: ""))
+        }
+    }
+
+    /// A router takes the port between the acceptance of a request and its workflow: before Compute looks, or right after.
+    @Test(arguments: [false, true]) func aPortThatARouterTookIsRefused(late: Bool) async throws {
+        try await TestCloud.with { cloud in
+            let server = try await cloud.createServer()
+            let router = "99999999-9999-4999-8999-999999999999"
+            let taken = Mutex(false)
+            @Sendable func take() async throws {
+                let isFirst = taken.withLock { taken in
+                    defer { taken = true }
+                    return !taken
+                }
+                guard isFirst else { return }
+                try await cloud.database.write { connection in
+                    try connection.execute(
+                        """
+                        UPDATE ports SET device_id = \(router), device_owner = 'network:router_interface' WHERE id = \(Fixtures.port)
+                        """)
+                }
+            }
+            if late { cloud.cloud.beforePortUpdate { try await take() } }
+            cloud.time.whenWaiting {
+                if !late { try await take() }
+                // It is not listed before it is attached.
+                let listed = try await cloud.call("GET", "/v2.1/servers/\(server)/os-interface").json["interfaceAttachments"]
+                #expect(listed?.arrayValue?.count == 1)
+                cloud.workWhileWaiting()
+            }
+            let body: JSONValue = ["interfaceAttachment": ["port_id": .string(Fixtures.port)]]
+            let answer = try await cloud.call("POST", "/v2.1/servers/\(server)/os-interface", body)
+            #expect((400..<500).contains(answer.status), "\(answer.json)")
+            #expect("\(answer.json)".contains("network:router_interface"), "\(answer.json)")
+            try await cloud.engine().drain()
+            #expect(try await PortClaimTests.owner(cloud) == Owner(server: nil, state: nil, device: router))
+            let waiting = try await cloud.database.read { try $0.query("SELECT 1 AS one FROM workflows WHERE finished_at IS NULL").count }
+            #expect(waiting == 0)
+            #expect(try await cloud.server(server)["status"] == "ACTIVE")
+            #expect(
+                try await cloud.call("GET", "/v2.1/servers/\(server)/os-interface").json["interfaceAttachments"]?.arrayValue?.count == 1)
+        }
+    }
+
+    /// A build or delete of a server does not wait for a port that a router has.
+    @Test func aServerWhosePortARouterTookIsDeleted() async throws {
+        try await TestCloud.with { cloud in
+            let answer = try await cloud.call(
+                "POST", "/v2.1/servers", TestCloud.body(["networks": [["port": .string(Fixtures.port)]]]))
+            let server = try #require(answer.json["server"]?["id"]?.stringValue)
+            let router = "99999999-9999-4999-8999-999999999999"
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    "UPDATE ports SET device_id = \(router), device_owner = 'network:router_interface' WHERE id = \(Fixtures.port)")
+            }
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(server)["status"] == "ERROR")
+            #expect(try await cloud.call("DELETE", "/v2.1/servers/\(server)").status == 204)
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(server)").status == 404)
+            #expect(try await PortClaimTests.owner(cloud) == Owner(server: nil, state: nil, device: router))
+        }
+    }
+
     @Test func aRepeatedDetachmentLeavesTheVolumeToTheNextAttachment() async throws {
         try await TestCloud.with { cloud in
             let server = try await cloud.createServer()

@@ -43,7 +43,8 @@ struct Cloud: Sendable {
     ]
 
     static func with(
-        options: IdentityOptions = IdentityOptions(), _ body: (Cloud) async throws -> Void
+        options: IdentityOptions = IdentityOptions(), policy: [String: String] = [:], plan: JSONValue = Cloud.plan,
+        _ body: (Cloud) async throws -> Void
     ) async throws {
         try await TestDatabase.with { test in
             let time = ManualTime()
@@ -53,19 +54,29 @@ struct Cloud: Sendable {
             let authenticator = TokenAuthenticator(
                 verifier: verifier, database: test.database, ambient: ambient)
             let hasher = PasswordHasher(cost: 1)
-            let identity = Identity(
+            let identity = try Identity(
                 database: test.database, authenticator: authenticator, signer: try TokenSigner(file: pair.privateFile),
                 hasher: hasher, options: options,
                 credentialKeys: try CredentialKeys(file: CredentialKeys.generate(keyID: "c1", random: ambient.random.bytes(32))),
-                ambient: ambient)
-            try await Bootstrap(database: test.database, hasher: hasher, ambient: ambient).run(BootstrapPlan(plan))
+                ambient: ambient, policyOverrides: policy)
+            let bootstrap = Bootstrap(
+                database: test.database, hasher: hasher, ambient: ambient, operatorRoles: identity.operatorRoles)
+            try await bootstrap.run(BootstrapPlan(plan))
             time.advance(by: .seconds(1))
             let api = try IdentityModule.make(
                 identity,
-                .test(test.database, .identity, ambient: ambient, authenticator: authenticator, publicURL: "http://cloud.example:5000")
+                .test(
+                    test.database, .identity, ambient: ambient, authenticator: authenticator, policy: policy,
+                    publicURL: "http://cloud.example:5000")
             ).api
             try await body(Cloud(database: test.database, identity: identity, api: api, time: time, verifier: verifier))
         }
+    }
+
+    func bootstrap(restoring: Bool = false) -> Bootstrap {
+        Bootstrap(
+            database: database, hasher: identity.hasher, ambient: identity.ambient, operatorRoles: identity.operatorRoles,
+            restoring: restoring)
     }
 
     struct Answer: Sendable {

@@ -146,14 +146,12 @@ import WebAPI
                 try connection.execute("UPDATE roles SET name = 'root' WHERE name = 'admin'")
             }
             let plan = try BootstrapPlan(Cloud.plan)
-            let hasher = PasswordHasher(cost: 1)
-            let ambient = Ambient(time: cloud.time)
             // A bootstrap restores the service users and does not change tenants.
-            try await Bootstrap(database: cloud.database, hasher: hasher, ambient: ambient).run(plan)
+            try await cloud.bootstrap().run(plan)
             cloud.time.advance(by: .seconds(1))
             _ = try await cloud.token("wolke", project: "service", password: "service-pw")
             #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 401)
-            try await Bootstrap(database: cloud.database, hasher: hasher, ambient: ambient, restoring: true).run(plan)
+            try await cloud.bootstrap(restoring: true).run(plan)
             cloud.time.advance(by: .seconds(1))
             let admin = try await cloud.admin()
             #expect(try await cloud.call("GET", "/v3/users", token: admin).status == 200)

@@ -214,7 +214,7 @@ import WebAPI
     @Test func bootstrapTwiceChangesNothing() async throws {
         try await Cloud.with { cloud in
             let token = try await cloud.admin()
-            let bootstrap = Bootstrap(database: cloud.database, hasher: cloud.identity.hasher, ambient: cloud.identity.ambient)
+            let bootstrap = cloud.bootstrap()
             try await bootstrap.run(BootstrapPlan(Cloud.plan))
             #expect(try await cloud.call("GET", "/v3/auth/catalog", token: token).status == 200)
             let counts = try await cloud.database.read { connection in

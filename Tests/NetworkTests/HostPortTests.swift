@@ -97,6 +97,41 @@ import Testing
         }
     }
 
+    /// Otherwise the guest would lose its network: it keeps its address, and port security and DHCP go by the port's.
+    @Test("S15: the hardware address of a port on a host stays, as in Neutron") func s15HardwareAddressesOfBoundPorts() async throws {
+        try await NetworkHarness.with { cloud in
+            let network = try await cloud.network()
+            let port = try await boundPort(cloud, network)
+            let old = try await cloud.call("GET", "/ports/\(port)", as: "admin").json["port"]?["mac_address"] ?? .null
+            func put(_ change: JSONObject) async throws -> (Int, JSONValue) {
+                let answer = try await cloud.call("PUT", "/ports/\(port)", as: "admin", ["port": .object(change)])
+                return (answer.status, answer.json)
+            }
+            let new: JSONValue = "fa:16:3e:99:99:99"
+            let (status, body) = try await put(["mac_address": new])
+            #expect(status == 409 && body["NeutronError"]?["type"] == "PortBound", "\(body)")
+            #expect(try await put(["mac_address": old, "name": "same"]).0 == 200)
+            #expect(try await put(["binding:host_id": ""]).0 == 200)
+            #expect(try await put(["mac_address": new]).1["port"]?["mac_address"] == new)
+        }
+    }
+
+    @Test("S15: the host is notified of a changed MTU of a network") func s15HostsHearOfChangedMTUs() async throws {
+        try await NetworkHarness.with { cloud in
+            let (network, other) = (try await cloud.network(), try await cloud.network())
+            _ = try await boundPort(cloud, network)
+            _ = try await told(cloud)
+            func put(_ id: String, _ change: JSONObject) async throws -> [JSONValue] {
+                let answer = try await cloud.call("PUT", "/networks/\(id)", ["network": .object(change)])
+                #expect(answer.status == 200, "\(answer.json)")
+                return try await told(cloud)
+            }
+            #expect(try await put(network, ["mtu": 1300]) == [.string(HostPortTests.server)])
+            #expect(try await put(network, ["mtu": 1300, "name": "same"]) == [])
+            #expect(try await put(other, ["mtu": 1300]) == [])
+        }
+    }
+
     @Test func theDatapathIsTheHosts() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()

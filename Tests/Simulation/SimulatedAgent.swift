@@ -52,6 +52,8 @@ struct SimulatedLinks: HostLinks {
         machine.nextLink += 1
     }
 
+    func setMTU(_ name: String, _ mtu: Int) async throws {}
+
     func guardRouters(_ name: String, _ isOn: Bool) async throws {
         try await process.reach("guard")
         guard machine.links[name] != nil else { throw FileError(operation: "guard", path: name, number: 19) }

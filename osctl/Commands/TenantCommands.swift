@@ -20,8 +20,8 @@ enum TenantCommands {
         CommandGroup(
             name: "Identity",
             subcommands: [
-                ResourceCommand<Projects>.self, ResourceCommand<Users>.self, ResourceCommand<Roles>.self,
-                ResourceCommand<Domains>.self, QuotaCommand.self, TokenCommand.self, CatalogCommand.self,
+                ResourceCommand<Projects>.self, ResourceCommand<Users>.self, ResourceCommand<Groups>.self,
+                ResourceCommand<Roles>.self, ResourceCommand<Domains>.self, QuotaCommand.self, TokenCommand.self, CatalogCommand.self,
             ]),
         CommandGroup(
             name: "Operator",

@@ -1,5 +1,6 @@
 import BlockStorageCore
 import ComputeCore
+import IdentityCore
 import ImageCore
 import Inspections
 import NetworkCore
@@ -9,6 +10,7 @@ import ServiceCatalog
 extension Inspection {
     /// The inspections of the foundation and of every service, including those of quota ledgers.
     static let all =
-        foundation + PlacementInspections.all + NetworkInspections.all + BlockStorageInspections.all + ComputeInspections.all
+        foundation + IdentityInspections.all + PlacementInspections.all + NetworkInspections.all + BlockStorageInspections.all
+        + ComputeInspections.all
         + (ComputeQuotas.all + NetworkQuotas.all + BlockStorageQuotas.all + ImageQuotas.all).compactMap { Ledger($0)?.inspection }
 }

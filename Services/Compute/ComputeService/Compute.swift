@@ -35,6 +35,15 @@ package struct Compute: Sendable {
     /// Default limits of projects, and the error texts for exceeding them.
     var quota: Quota { settings.quota }
 
+    /// Logs servers whose rows cannot be read.
+    ///
+    /// - Parameter servers: the reasons by the servers' ids.
+    func report(unreadable servers: [String: String]) {
+        for (id, reason) in servers.sorted(by: { $0.key < $1.key }) {
+            log.error("a server's row cannot be read", metadata: ["server": "\(id)", "error": "\(reason)"])
+        }
+    }
+
     /// The name of the service in workflows, intents and messages.
     static let service = CloudService.compute.section
 }

@@ -10,6 +10,8 @@ package protocol HostLinks: Sendable {
     ///
     /// - Parameter hasQueues: whether it can have several queues. A tap that exists is not changed.
     func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws
+    /// Changes the MTU of a device whose MTU is another one. An absent device is passed over.
+    func setMTU(_ name: String, _ mtu: Int) async throws
     /// Whether the tap was created for several queues; QEMU must open it accordingly.
     func hasQueues(_ name: String) async throws -> Bool
     /// Whether router advertisements from the device are dropped (`isOn`).

@@ -72,10 +72,11 @@ package struct HostNetwork: Sendable {
         return await ports.isPlugged(port.tap, interfaceID: port.id)
     }
 
-    /// Ensures the metadata service of the ports' networks and the router advertisement guard of the ports.
+    /// Ensures the metadata service of the ports' networks, and the router advertisement guard and the MTU of the ports' taps.
     package func ensureMetadata(_ wanted: [DesiredPort]) async throws {
         for port in wanted {
             try await guardRouters(port)
+            try await links.setMTU(port.tapName, port.mtu)
             guard let end = port.metadataPort else { continue }
             try await metadata.ensure(port.networkID, port: end, mtu: port.mtu)
         }

@@ -28,6 +28,13 @@ package struct Links: HostLinks {
     }
 
     /// See `HostLinks`.
+    package func setMTU(_ name: String, _ mtu: Int) async throws {
+        let text = try await threads.run { try Files.read("/sys/class/net/\(name)/mtu") }
+        guard let text, Int(String(decoding: text, as: UTF8.self).filter(\.isNumber)) != mtu else { return }
+        try await runner.run(["ip", "link", "set", "dev", name, "mtu", String(mtu)])
+    }
+
+    /// See `HostLinks`.
     package func hasQueues(_ name: String) async throws -> Bool {
         let text = try await threads.run { try Files.read("/sys/class/net/\(name)/tun_flags") }
         let digits = String(decoding: text ?? [], as: UTF8.self).filter { !$0.isWhitespace }.dropFirst(2)

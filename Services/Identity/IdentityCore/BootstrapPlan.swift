@@ -55,12 +55,14 @@ package struct BootstrapPlan: Sendable {
     package let users: [User]
     package let services: [Service]
 
-    /// The names of the projects of the cloud's operators: those in which a user has the role `admin` or `service`, and the
-    /// default projects of users with such a role anywhere.
-    package var cloudProjects: [String] {
+    /// The names of the projects of the cloud's operators: those in which a user has a role of operators, and the default projects
+    /// of users with such a role anywhere.
+    ///
+    /// - Parameter operatorRoles: the names of these roles in lower case.
+    package func cloudProjects(_ operatorRoles: [String]) -> [String] {
         var names: Set<String> = []
         for user in users {
-            let powerful = user.assignments.filter { $0.roles.contains("admin") || $0.roles.contains("service") }
+            let powerful = user.assignments.filter { $0.roles.contains { operatorRoles.contains($0.lowercased()) } }
             for case .project(let name) in powerful.map(\.target) { names.insert(name) }
             if !powerful.isEmpty, let name = user.defaultProject { names.insert(name) }
         }

@@ -1,7 +1,7 @@
-package import Authorization
-package import Database
+import Authorization
+import Database
 package import IdentityCore
-package import Kernel
+import Kernel
 
 /// Applies a plan to Identity's database. It is idempotent: changed passwords, URLs and assignments are applied, and
 /// nothing is ever removed. The domain `default`, users with the role `service` and their projects are enabled again if
@@ -10,12 +10,16 @@ package struct Bootstrap: Sendable {
     private let database: Database
     private let hasher: PasswordHasher
     private let ambient: Ambient
+    private let operatorRoles: OperatorRoles
     /// Whether to enable and unlock every user and project of the plan.
     private let restoring: Bool
 
-    /// - Parameter restoring: for an operator who is locked out: every project and user of the plan is enabled, the
-    ///   users are unlocked and asked for their password alone.
-    package init(database: Database, hasher: PasswordHasher, ambient: Ambient, restoring: Bool = false) {
+    /// - Parameters:
+    ///   - operatorRoles: the operators according to the policy in force.
+    ///   - restoring: for an operator who is locked out: every project and user of the plan is enabled, the users are unlocked and
+    ///     asked for their password alone.
+    init(database: Database, hasher: PasswordHasher, ambient: Ambient, operatorRoles: OperatorRoles, restoring: Bool = false) {
+        self.operatorRoles = operatorRoles
         self.restoring = restoring
         self.database = database
         self.hasher = hasher
@@ -38,10 +42,11 @@ package struct Bootstrap: Sendable {
         try await database.write { connection in
             // Serialized, because concurrent runs would not see each other's insertions.
             try connection.query("SELECT pg_advisory_xact_lock(8023)")
+            try CloudProjects(roles: operatorRoles).lock(connection)
             try domainAndRoles(connection)
             for project in plan.projects { try self.project(connection, project.name, project.description) }
             for user in plan.users { try self.user(connection, user, hash: fresh[user.name]) }
-            try markCloudProjects(connection, plan.cloudProjects)
+            try markCloudProjects(connection, plan)
             try catalog(connection, plan)
         }
     }
@@ -84,14 +89,27 @@ package struct Bootstrap: Sendable {
             """)
     }
 
-    /// Records which projects are the operators' (`Identity.cloudProjects`), so that they stay protected when administrators change
-    /// their default project or role assignments.
-    private func markCloudProjects(_ connection: Connection, _ names: [String]) throws {
-        try connection.execute(
-            """
-            UPDATE projects SET cloud_project = true
-            WHERE domain_id = 'default' AND name = ANY (\(names)::text[]) AND NOT cloud_project
-            """)
+    /// Marks the operators' projects (`CloudProjects`), and confirms the role assignments of the plan in them.
+    private func markCloudProjects(_ connection: Connection, _ plan: BootstrapPlan) throws {
+        let cloudProjects = CloudProjects(roles: operatorRoles)
+        let names = plan.cloudProjects(operatorRoles.names)
+        try cloudProjects.mark(connection, also: "p.domain_id = 'default' AND p.name = ANY (\(names)::text[])")
+        for user in plan.users {
+            for (target, roles) in user.assignments {
+                let place: SQL
+                switch target {
+                case .project(let name): place = "a.project_id = (SELECT id FROM projects WHERE domain_id = 'default' AND name = \(name))"
+                case .defaultDomain: place = "a.domain_id = 'default'"
+                case .system: place = "a.system"
+                }
+                try cloudProjects.confirm(
+                    connection,
+                    where: """
+                        a.user_id = (SELECT id FROM users WHERE domain_id = 'default' AND name = \(user.name)) AND NOT a.inherited
+                        AND a.role_id IN (SELECT id FROM roles WHERE domain_id IS NULL AND name = ANY (\(roles)::text[])) AND \(place)
+                        """)
+            }
+        }
     }
 
     private func user(_ connection: Connection, _ user: BootstrapPlan.User, hash: String?) throws {

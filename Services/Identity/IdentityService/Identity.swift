@@ -37,12 +37,18 @@ package struct Identity: Sendable {
     /// Nil where the operator has set none: no credentials are stored then.
     let credentialKeys: CredentialKeys?
     let ambient: Ambient
+    /// The operators according to the policy in force.
+    let operatorRoles: OperatorRoles
+    var cloudProjects: CloudProjects { CloudProjects(roles: operatorRoles) }
     let documents = TokenDocumentCache()
 
+    /// - Parameter policyOverrides: the rules of the operator's policy file.
+    /// - Throws: 400 for a policy rule about administrators or services that cannot be parsed.
     package init(
         database: Database, authenticator: TokenAuthenticator, signer: TokenSigner, hasher: PasswordHasher,
-        options: IdentityOptions, credentialKeys: CredentialKeys?, ambient: Ambient
-    ) {
+        options: IdentityOptions, credentialKeys: CredentialKeys?, ambient: Ambient,
+        policyOverrides: [String: String]
+    ) throws {
         self.database = database
         self.authenticator = authenticator
         self.signer = signer
@@ -50,6 +56,7 @@ package struct Identity: Sendable {
         self.options = options
         self.credentialKeys = credentialKeys
         self.ambient = ambient
+        operatorRoles = try OperatorRoles(overrides: policyOverrides)
     }
 
     /// A new id in Identity's form: 32 hexadecimal digits.

@@ -60,7 +60,8 @@ package struct IdentityApplication {
         let plan = try BootstrapPlan(document)
         try await Schema.require(process.database)
         try await Bootstrap(
-            database: process.database, hasher: hasher, ambient: process.ambient, restoring: restoring
+            database: process.database, hasher: hasher, ambient: process.ambient,
+            operatorRoles: try OperatorRoles(overrides: process.policyOverrides()), restoring: restoring
         ).run(plan)
         process.log.notice(
             restoring ? "recovered" : "bootstrapped", metadata: ["users": "\(plan.users.count)", "services": "\(plan.services.count)"])
@@ -71,7 +72,7 @@ package struct IdentityApplication {
             throw ResourceError.badRequest("the setting tokens.signing_key_file is missing")
         }
         let authenticator = try process.makeAuthenticator()
-        let identity = Identity(
+        let identity = try Identity(
             database: process.database, authenticator: authenticator,
             signer: try TokenSigner(file: try SettingsFile.text(path)), hasher: hasher,
             options: IdentityOptions(
@@ -81,7 +82,7 @@ package struct IdentityApplication {
                 passwordLengthMin: process.settings.integer("identity.password_length_min")),
             credentialKeys: try process.settings.optionalString("identity.credential_keys_file").map {
                 try CredentialKeys(file: try SettingsFile.text($0))
-            }, ambient: process.ambient)
+            }, ambient: process.ambient, policyOverrides: try process.policyOverrides())
         try await process.run(authenticator: authenticator) { try IdentityModule.make(identity, $0) }
     }
 }

@@ -1,3 +1,4 @@
+import IdentityCore
 import ServiceCatalog
 package import ServiceKit
 
@@ -7,6 +8,7 @@ package enum IdentityModule {
     package static func make(_ identity: Identity, _ surroundings: ServiceSurroundings) throws -> ServiceModule {
         ServiceModule(
             .identity, surroundings, api: try IdentityAPI.make(identity, surroundings),
-            loops: [.init("periodic tasks") { try await identity.runPeriodicTasks(surroundings.log) }])
+            loops: [.init("periodic tasks") { try await identity.runPeriodicTasks(surroundings.log) }],
+            inspections: IdentityInspections.all)
     }
 }

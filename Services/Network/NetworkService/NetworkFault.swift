@@ -57,6 +57,15 @@ enum NetworkFault {
 
     // MARK: ports
 
+    /// The guest keeps the hardware address with which its interface was attached.
+    static func portBound(_ port: UUID128, old: String, new: MACAddress) -> ResourceError {
+        .conflict(
+            """
+            Unable to complete operation on port \(port), port is already bound, port type: ovs, old_mac \(old), new_mac \(new).
+            """,
+            type: "PortBound")
+    }
+
     static func portInUse(_ port: UUID128, network: UUID128, device: String) -> ResourceError {
         .conflict(
             "Unable to complete operation on port \(port) for network \(network). Port already has an attached device \(device).",

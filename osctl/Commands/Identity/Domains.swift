@@ -26,6 +26,14 @@ enum Domains: Creatable, Settable {
         }
     }
 
-    /// A domain is a kind of project.
-    typealias SetOptions = Projects.SetOptions
+    struct SetOptions: SetArguments {
+        @OptionGroup var texts: NameAndDescription
+        @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
+
+        func changes(_ api: API) async throws -> JSONObject {
+            var changes = texts.changes(api)
+            changes.put("enabled", state)
+            return changes
+        }
+    }
 }

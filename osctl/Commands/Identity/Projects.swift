@@ -19,11 +19,13 @@ enum Projects: Creatable, Settable {
     struct Filters: FilterArguments {
         @Option(help: ArgumentHelp("Only of this domain.", valueName: "domain")) var domain: String?
         @Option(help: ArgumentHelp("Only those in which this user has a role.", valueName: "user")) var user: String?
+        @Flag(inversion: .prefixedNo, help: "Only those of the cloud's operators, or only the others.") var cloud: Bool?
 
         func query(_ api: API) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let domain { query.append(("domain_id", try await api.id(Domains.kind, domain))) }
             if let user { query.append(("user_id", try await api.id(Users.kind, user))) }
+            if let cloud { query.append(("cloud_project", String(cloud))) }
             return query
         }
     }
@@ -33,11 +35,13 @@ enum Projects: Creatable, Settable {
         @Option(help: ArgumentHelp("The domain; `default` by default.", valueName: "domain")) var domain: String?
         @Option(help: "A description.") var description: String?
         @Flag(help: "Create it disabled.") var disable = false
+        @Flag(help: "Create it as a project of the cloud's operators, which managers of the domain cannot change.") var cloud = false
 
         func members(_ api: API) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
             members["domain_id"] = .string(try await domain.asyncMap { try await api.id(Domains.kind, $0) } ?? "default")
             members.put("description", description)
+            if cloud { members["cloud_project"] = true }
             return members
         }
     }
@@ -45,10 +49,15 @@ enum Projects: Creatable, Settable {
     struct SetOptions: SetArguments {
         @OptionGroup var texts: NameAndDescription
         @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
+        @Flag(
+            inversion: .prefixedNo,
+            help: "Make it a project of the cloud's operators, which managers of the domain cannot change, or a project like others.")
+        var cloud: Bool?
 
         func changes(_ api: API) async throws -> JSONObject {
             var changes = texts.changes(api)
             changes.put("enabled", state)
+            changes.put("cloud_project", cloud)
             return changes
         }
     }

@@ -28,21 +28,24 @@ enum Roles: Creatable {
         static var configuration: CommandConfiguration { CommandConfiguration(commandName: Way.verb, abstract: Way.abstract) }
 
         @Argument(help: "The role.") var role: String
-        @Option(help: ArgumentHelp("The user.", valueName: "user")) var user: String
+        @Option(help: ArgumentHelp("The user.", valueName: "user")) var user: String?
+        @Option(help: ArgumentHelp("The group.", valueName: "group")) var group: String?
         @Option(help: ArgumentHelp("In this project.", valueName: "project")) var project: String?
         @Option(help: ArgumentHelp("In this domain.", valueName: "domain")) var domain: String?
         @Flag(help: "In the whole system.") var system = false
+        @Flag(help: "In all projects below the project or domain, and not in itself.") var inherited = false
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func validate() throws {
             guard [project != nil, domain != nil, system].filter({ $0 }).count == 1 else {
                 throw ValidationError("Specify one of --project, --domain and --system.")
             }
+            guard (user == nil) != (group == nil) else { throw ValidationError("Specify one of --user and --group.") }
+            guard !inherited || !system else { throw ValidationError("--inherited needs --project or --domain.") }
         }
 
         func execute(_ api: API) async throws {
             let roleID = try await api.id(Roles.kind, role)
-            let userID = try await api.id(Users.kind, user)
             let place: RESTPath
             if let project {
                 place = "/projects/\(try await api.id(Projects.kind, project))"
@@ -51,20 +54,27 @@ enum Roles: Creatable {
             } else {
                 place = "/system"
             }
+            let actor: RESTPath
+            if let group {
+                actor = "/groups/\(try await api.id(Groups.kind, group))"
+            } else {
+                actor = "/users/\(try await api.id(Users.kind, user ?? ""))"
+            }
+            let path = place + actor + "/roles/\(roleID)"
             _ = try await api.client.request(
-                service: .identity, method: Way.method, path: place + "/users/\(userID)" + "/roles/\(roleID)")
+                service: .identity, method: Way.method, path: inherited ? "/OS-INHERIT" + path + "/inherited_to_projects" : path)
         }
     }
 
     enum Add: GrantWay {
         static let verb = "add"
-        static let abstract = "Assign a role to a user."
+        static let abstract = "Assign a role to a user or group."
         static let method = RESTMethod.put
     }
 
     enum Remove: GrantWay {
         static let verb = "remove"
-        static let abstract = "Remove a role from a user."
+        static let abstract = "Remove a role from a user or group."
         static let method = RESTMethod.delete
     }
 }

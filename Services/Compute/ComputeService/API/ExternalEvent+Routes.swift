@@ -77,7 +77,8 @@ struct ExternalEventRoutes: Sendable {
                 answer["status"] = code == 200 ? "completed" : "failed"
                 return .object(answer)
             }
-            try DesiredState.portsChanged(connection, of: servers, affected: affected, ambient: ambient)
+            compute.report(
+                unreadable: try DesiredState.portsChanged(connection, of: servers, affected: affected, ambient: ambient))
             for id in affected.sorted() { Workflows.wake(connection, service: Compute.service, subject: id) }
             let isComplete = answers.allSatisfy { $0["code"] == 200 }
             return Change(answer: .json(isComplete ? 200 : 207, ["events": .array(answers)]), "server-external-event", nil)

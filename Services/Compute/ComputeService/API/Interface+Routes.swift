@@ -104,6 +104,7 @@ struct InterfaceRoutes: Sendable {
         let owner = try ServerOwner(context, project: server.project)
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).attach
+        let operation = ambient.newUUID().description
         return try await context.write(
             compute.database,
             begin: { connection in
@@ -111,12 +112,14 @@ struct InterfaceRoutes: Sendable {
                 try current.requireUnlocked(context)
                 try current.require(states: InterfaceRoutes.states, for: "attach_interface")
                 let frame = try InterfaceRoutes.frame(connection, current, ask, owner)
-                if let port = frame.port { try InterfaceStore.claim(connection, port: port, tag: ask.tag, of: decision) }
+                if let port = frame.port {
+                    try InterfaceStore.claim(connection, port: port, tag: ask.tag, of: decision, operation: operation)
+                }
                 try ServerActions.begin(
                     connection, context, of: decision, for: "os_compute_api:os-attach-interfaces:create", action: "attach_interface",
                     event: "compute_attach_interface", now: ambient.now)
                 let workflow = try Workflows.start(
-                    connection, definition, subject: ambient.newUUID().description, frame: frame,
+                    connection, definition, subject: operation, frame: frame,
                     requestID: context.requestID, ambient: ambient)
                 return (.string(workflow.text), "server", server.id)
             },
@@ -160,6 +163,7 @@ struct InterfaceRoutes: Sendable {
         let port = try context.uuidParameter("port_id", of: "Port")
         let ambient = compute.ambient
         let definition = InterfaceWorkflows(compute).detach
+        let operation = ambient.newUUID().description
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
@@ -168,14 +172,14 @@ struct InterfaceRoutes: Sendable {
                 throw InterfaceRoutes.missing(server.id, port)
             }
             guard !interface.isDetaching else { return Change(.empty(202), "server", server.id) }
-            try InterfaceStore.markDetaching(connection, port: port, of: decision)
+            try InterfaceStore.markDetaching(connection, port: port, of: decision, operation: operation)
             let policy = "os_compute_api:os-attach-interfaces:delete"
             let generation = try DesiredState.change(connection, of: decision, for: policy, ambient: ambient)
             try ServerActions.begin(
                 connection, context, of: decision, for: policy, action: "detach_interface", event: "compute_detach_interface",
                 now: ambient.now)
             try Workflows.start(
-                connection, definition, subject: ambient.newUUID().description,
+                connection, definition, subject: operation,
                 frame: InterfaceWorkflows.Detachment(
                     server: server.id, port: port, created: interface.isOwn, generation: generation),
                 requestID: context.requestID, ambient: ambient)

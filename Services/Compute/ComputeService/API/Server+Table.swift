@@ -181,11 +181,11 @@ enum ServerFields {
                 SELECT p.network_id, f.ip_address AS address, 'fixed' AS type, p.mac_address AS mac,
                     i.position AS place, f.position AS rank
                 FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_fixed_ips f ON f.port_id = p.id
-                WHERE i.server_id = t.id
+                WHERE i.server_id = t.id AND i.state <> 'attaching'
                 UNION ALL
                 SELECT p.network_id, l.floating_ip_address, 'floating', p.mac_address, i.position, 0
                 FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_floating_ips l ON l.port_id = p.id
-                WHERE i.server_id = t.id
+                WHERE i.server_id = t.id AND i.state <> 'attaching'
             ) x JOIN published_networks n ON n.id = x.network_id GROUP BY n.name) a), '{}')
         """
 
@@ -202,7 +202,8 @@ enum ServerFields {
     private static let groups = """
         (SELECT json_agg(json_build_object('name', g.name)) FROM (
             SELECT DISTINCT s.id, s.name FROM server_interfaces i JOIN published_port_security_groups b ON b.port_id = i.port_id
-            JOIN published_security_groups s ON s.id = b.security_group_id WHERE i.server_id = t.id ORDER BY s.name) g)
+            JOIN published_security_groups s ON s.id = b.security_group_id
+            WHERE i.server_id = t.id AND i.state <> 'attaching' ORDER BY s.name) g)
         """
 
     private static func volumes(_ object: String) -> String {
@@ -271,7 +272,7 @@ enum ServerFields {
         let fits = try SearchPattern(value, parameter: parameter).condition("f.ip_address")
         return """
             EXISTS (SELECT 1 FROM server_interfaces i JOIN published_fixed_ips f ON f.port_id = i.port_id
-            WHERE i.server_id = t.id AND \(fits) AND (strpos(f.ip_address, ':') > 0) = \(isVersion6))
+            WHERE i.server_id = t.id AND i.state <> 'attaching' AND \(fits) AND (strpos(f.ip_address, ':') > 0) = \(isVersion6))
             """
     }
 

@@ -125,7 +125,8 @@ package final class AgentConsumer: Sendable {
         let servers = changed.servers.compactMap { UUID128($0)?.description }
         guard !servers.isEmpty else { return }
         let ambient = compute.ambient
-        try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
+        compute.report(
+            unreadable: try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) })
     }
 
     /// The first password that a guest leaves stays until its owner clears it.

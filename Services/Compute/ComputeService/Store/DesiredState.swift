@@ -56,17 +56,20 @@ enum DesiredState {
     /// - Parameter affected: those of them that the request changes.
     static func portsChanged(
         _ connection: Connection, of servers: Authorized<[String]>, affected: Set<String>, ambient: Ambient
-    ) throws {
+    ) throws -> [String: String] {
         let ids = try servers.value(for: "os_compute_api:os-server-external-events:create")
-        try portsChanged(connection, servers: ids.filter(affected.contains).sorted(), ambient: ambient)
+        return try portsChanged(connection, servers: ids.filter(affected.contains).sorted(), ambient: ambient)
     }
 
     /// Sends the desired state again for servers whose ports were changed through Network. The generation stays the same,
     /// because nothing else is required of the host; the higher epoch prevents a delayed earlier message from overriding
     /// this one.
     ///
+    /// An unreadable row affects only that server: nothing is sent for it, and its changes count as not sent.
+    ///
     /// - Parameter servers: ids; those that are not there, or that no host has, are passed over.
-    static func portsChanged(_ connection: Connection, servers: [String], ambient: Ambient) throws {
+    /// - Returns: the servers whose rows cannot be read, with the reasons.
+    static func portsChanged(_ connection: Connection, servers: [String], ambient: Ambient) throws -> [String: String] {
         let rows = try connection.query(
             """
             UPDATE servers SET epoch = epoch + 1, published_at = \(ambient.databaseNow)
@@ -81,10 +84,19 @@ enum DesiredState {
             WHERE c.port_id = i.port_id AND c.number > i.port_change AND i.server_id = ANY(\(sent.map(\.id))::uuid[])
             """)
         let hosts = Dictionary(uniqueKeysWithValues: sent.map { ($0.id, $0.host) })
-        for description in try load(connection, where: "s.id = ANY(\(sent.map(\.id))::uuid[])") {
-            guard let host = hosts[description.id] else { continue }
-            try send(connection, try Enclosed(description.spec), host: host, ambient: ambient)
+        var unreadable: [String: String] = [:]
+        for server in try specs(connection, where: "s.id = ANY(\(sent.map(\.id))::uuid[])") {
+            guard let host = hosts[server.id] else { continue }
+            switch server.spec {
+            case .success(let spec): try send(connection, spec, host: host, ambient: ambient)
+            case .failure(let error): unreadable[server.id] = error.reason
+            }
         }
+        if !unreadable.isEmpty {
+            try connection.execute(
+                "UPDATE server_interfaces SET port_change = 0 WHERE server_id = ANY(\(unreadable.keys.sorted())::uuid[])")
+        }
+        return unreadable
     }
 
     /// The servers with changes of ports that were not sent to their hosts.
@@ -117,22 +129,40 @@ enum DesiredState {
         let belongs: SQL = "s.host = \(host) AND NOT s.deleted AND s.published_at IS NOT NULL"
         let absences = try connection.query(
             "SELECT desired FROM server_absences WHERE host = \(host) UNION ALL SELECT desired FROM server_arrivals WHERE host = \(host)")
-        return try specs(connection, where: belongs) + absences.map { Enclosed(document: try $0.json("desired")) }
+        let servers = try specs(connection, where: belongs).map { server in
+            switch server.spec {
+            case .success(let spec): spec
+            case .failure: unreadable(server.id)
+            }
+        }
+        return try servers + absences.map { Enclosed(document: try $0.json("desired")) }
     }
 
-    /// An unreadable row affects only that server: the agent gets its id alone, leaves the server unchanged and reports
-    /// this.
-    private static func specs(_ connection: Connection, where condition: SQL) throws -> [Enclosed<ServerSpec>] {
-        do { return try load(connection, where: condition).map { try Enclosed($0.spec) } } catch  where !(error is DatabaseError) {
+    /// Why a server's row cannot be read.
+    struct UnreadableServer: Error {
+        let reason: String
+    }
+
+    /// A server's desired state, or why there is none.
+    private typealias Described = (id: String, spec: Result<Enclosed<ServerSpec>, UnreadableServer>)
+
+    /// The servers that fit, in the order of their ids. They are read together, and one by one only if a row cannot be read, so that
+    /// it affects only that server.
+    private static func specs(_ connection: Connection, where condition: SQL) throws -> [Described] {
+        func read(_ condition: SQL) throws -> [Described] {
+            try load(connection, where: condition).map { ($0.id, .success(try Enclosed($0.spec))) }
+        }
+        do { return try read(condition) } catch  where !(error is DatabaseError) {
             let ids = try connection.query("SELECT s.id FROM servers s WHERE \(condition) ORDER BY s.id").map { try $0.string("id") }
-            return try ids.map { id in
-                do {
-                    return try load(connection, where: "s.id = \(id)").first.map { try Enclosed($0.spec) } ?? unreadable(id)
-                } catch  where !(error is DatabaseError) { return unreadable(id) }
+            return try ids.flatMap { id in
+                do { return try read("s.id = \(id)") } catch  where !(error is DatabaseError) {
+                    return [(id, .failure(UnreadableServer(reason: String("\(error)".prefix(500)))))]
+                }
             }
         }
     }
 
+    /// The agent gets the id alone, leaves the server unchanged and reports this.
     private static func unreadable(_ id: String) -> Enclosed<ServerSpec> { Enclosed(document: ["id": .string(id)]) }
 
     // MARK: loading
@@ -196,7 +226,9 @@ enum DesiredState {
 
     /// The same for an agent's report.
     static func refresh(_ connection: Connection, server: String, ambient: Ambient) throws {
-        try portsChanged(connection, servers: [server], ambient: ambient)
+        if let reason = try portsChanged(connection, servers: [server], ambient: ambient)[server] {
+            throw ResourceError.internalError("the row of the server \(server) cannot be read: \(reason)")
+        }
     }
 
     private static func power(_ text: String) throws -> DesiredPower {

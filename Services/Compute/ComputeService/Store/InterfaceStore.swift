@@ -16,6 +16,8 @@ enum InterfaceStore {
         let fixedIPs: JSONValue
     }
 
+    /// The attached interfaces, and those that are being detached. An interface that is being attached is not shown.
+    ///
     /// - Parameter port: nil for all.
     static func list(_ connection: Connection, of server: String, port: String? = nil) throws -> [Interface] {
         try connection.query(
@@ -25,7 +27,8 @@ enum InterfaceStore {
                     ORDER BY f.position), '[]')
                     FROM published_fixed_ips f WHERE f.port_id = p.id) AS addresses
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
-            WHERE i.server_id = \(server) AND (\(port)::uuid IS NULL OR i.port_id = \(port)::uuid) ORDER BY i.position
+            WHERE i.server_id = \(server) AND (\(port)::uuid IS NULL OR i.port_id = \(port)::uuid)
+                AND i.state <> 'attaching' ORDER BY i.position
             """
         ).map { row in
             Interface(
@@ -98,24 +101,43 @@ enum InterfaceStore {
         "(SELECT coalesce(max(n.position), -1) + 1 FROM server_interfaces n WHERE n.server_id = \(server))"
     }
 
+    /// Whether `server_interfaces i` is the work of an attaching workflow.
+    ///
+    /// - Parameter operation: the workflow's subject. Rows of older releases have none.
+    static func isAttached(by operation: String) -> SQL { "coalesce(i.attach_operation, \(operation)) = \(operation)" }
+
+    /// Whether `server_interfaces i` is what a detaching workflow detaches.
+    static func isDetached(by operation: String) -> SQL {
+        "(i.state = 'detaching' AND coalesce(i.detach_operation, \(operation)) = \(operation))"
+    }
+
     /// Claims an existing port for a server, so that no other server can use it. The interface is not part of the server's desired
     /// state until it is attached.
     ///
+    /// - Parameter operation: the subject of the workflow that attaches it.
     /// - Throws: 409 if another request has claimed it.
-    static func claim(_ connection: Connection, port: String, tag: String?, of decision: Authorized<ServerRecord>) throws {
+    static func claim(
+        _ connection: Connection, port: String, tag: String?, of decision: Authorized<ServerRecord>, operation: String
+    ) throws {
         let server = try decision.value(for: "os_compute_api:os-attach-interfaces:create").id
         let claimed = try connection.execute(
             """
-            INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
-            SELECT p.id, \(server), \(nextPosition(of: server)), p.network_id, false, \(tag), 'attaching'
+            INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state, attach_operation)
+            SELECT p.id, \(server), \(nextPosition(of: server)), p.network_id, false, \(tag), 'attaching', \(operation)
             FROM published_ports p WHERE p.id = \(port) ON CONFLICT DO NOTHING
             """)
         if claimed == 0 { throw ResourceError.conflict("Port \(port) is still in use.") }
     }
 
-    static func markDetaching(_ connection: Connection, port: String, of decision: Authorized<ServerRecord>) throws {
+    /// - Parameter operation: the subject of the workflow that detaches it.
+    static func markDetaching(
+        _ connection: Connection, port: String, of decision: Authorized<ServerRecord>, operation: String
+    ) throws {
         let server = try decision.value(for: "os_compute_api:os-attach-interfaces:delete").id
         try connection.execute(
-            "UPDATE server_interfaces SET state = 'detaching' WHERE server_id = \(server) AND port_id = \(port)")
+            """
+            UPDATE server_interfaces SET state = 'detaching', detach_operation = \(operation)
+            WHERE server_id = \(server) AND port_id = \(port)
+            """)
     }
 }

@@ -18,7 +18,8 @@ enum ServerSecurityGroups {
                     FROM published_security_group_rules r LEFT JOIN published_security_groups o ON o.id = r.remote_group_id
                     WHERE r.security_group_id = g.id AND r.direction = 'ingress') AS rules
             FROM published_security_groups g WHERE g.id IN (SELECT b.security_group_id FROM server_interfaces i
-                JOIN published_port_security_groups b ON b.port_id = i.port_id WHERE i.server_id = \(server))
+                JOIN published_port_security_groups b ON b.port_id = i.port_id
+                WHERE i.server_id = \(server) AND i.state <> 'attaching')
             ORDER BY g.name, g.id
             """
         ).map { row -> JSONValue in
@@ -50,7 +51,7 @@ enum ServerSecurityGroups {
             SELECT i.port_id, (SELECT json_agg(g.security_group_id) FROM published_port_security_groups g
                 WHERE g.port_id = i.port_id) AS groups
             FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
-            WHERE i.server_id = \(server.id) AND p.port_security_enabled
+            WHERE i.server_id = \(server.id) AND i.state <> 'attaching' AND p.port_security_enabled
             """
         ).map { (port: try $0.string("port_id"), groups: try $0.strings("groups")) }
         let present = ports.contains { $0.groups.contains(group) }

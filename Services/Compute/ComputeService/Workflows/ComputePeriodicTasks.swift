@@ -58,11 +58,10 @@ package struct ComputePeriodicTasks: Sendable {
                 ORDER BY reclaim_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
-            for id in ids {
+            return try each(connection, ids) { id in
                 let request = "req-" + ambient.newUUID().description
                 try deletion.begin(connection, try ServerRecord.find(connection, id), ActionOrigin(requestID: request))
             }
-            return ids.count
         }
     }
 
@@ -96,8 +95,7 @@ package struct ComputePeriodicTasks: Sendable {
                 AND locked_by IS NULL ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
-            for id in ids { try MigrationStore.confirmUnasked(connection, server: id, compute) }
-            return ids.count
+            return try each(connection, ids) { try MigrationStore.confirmUnasked(connection, server: $0, compute) }
         }
     }
 
@@ -168,9 +166,25 @@ package struct ComputePeriodicTasks: Sendable {
                 ORDER BY s.published_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
-            for id in ids { try DesiredState.publish(connection, server: id, ambient: ambient) }
-            return ids.count
+            return try each(connection, ids) { try DesiredState.publish(connection, server: $0, ambient: ambient) }
         }
+    }
+
+    /// Does something to each of some servers. A server for which it fails is left as it was and reported, and does not hold up the
+    /// others.
+    ///
+    /// - Returns: for how many it was done.
+    private func each(_ connection: Connection, _ servers: [String], _ body: (String) throws -> Void) throws -> Int {
+        var done = 0
+        for id in servers {
+            do {
+                try connection.savepoint { _ in try body(id) }
+                done += 1
+            } catch  where !(error is DatabaseError) {
+                compute.log.error("a periodic task failed for a server", metadata: ["server": "\(id)", "error": "\(error)"])
+            }
+        }
+        return done
     }
 
     /// Sends the desired state again for servers whose ports were changed, if Network's message about that was lost.
@@ -181,11 +195,14 @@ package struct ComputePeriodicTasks: Sendable {
             try DesiredState.serversWithUnsentPorts($0, changedBefore: before, limit: ComputePeriodicTasks.batchMax)
         }
         guard !servers.isEmpty else { return 0 }
-        try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
+        let unreadable = try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) }
+        compute.report(unreadable: unreadable)
+        let sent = servers.filter { unreadable[$0] == nil }
+        guard !sent.isEmpty else { return 0 }
         compute.log.warning(
             "changes of ports had not been sent to the hosts of their servers",
-            metadata: ["servers": "\(servers.joined(separator: " "))"])
-        return servers.count
+            metadata: ["servers": "\(sent.joined(separator: " "))"])
+        return sent.count
     }
 
     private func resendAbsences() async throws -> Int {

@@ -43,7 +43,7 @@ struct InterfaceWorkflows: Sendable {
             service: Compute.service, kind: "interface.attach",
             steps: [
                 .init("port", deadline: .seconds(60), run: { try await takePort($0, &$1) }, undo: { try await dropPort($0, &$1) }),
-                .init("plug", deadline: .seconds(60), run: { try await plug(&$1) }, undo: { try await unplug($1) }),
+                .init("plug", deadline: .seconds(60), run: { try await plug($0, &$1) }, undo: { try await unplug($0, $1) }),
                 .init("await", deadline: .seconds(180)) { _, frame in
                     try await waitForHost(frame.server, frame.generation.recorded("generation"), "attach_interface")
                 },
@@ -60,7 +60,8 @@ struct InterfaceWorkflows: Sendable {
         let subject = ActingSubject.accepted(
             project: server.project, user: server.user, administrator: frame.administrator?.subject)
         if let port = frame.port {
-            try await requireClaim(on: port, frame)
+            try await requireClaim(on: port, frame, context.subjectID)
+            try await requireFree(port, for: server.id)
             try await compute.clients.network.updatePort(
                 port, ["device_id": .string(server.id), "device_owner": owner, "binding:host_id": host], as: subject)
             frame.portID = port
@@ -76,20 +77,34 @@ struct InterfaceWorkflows: Sendable {
         return .next
     }
 
+    /// - Throws: `StepFailure` if a router or another device took the port after the request was accepted.
+    private func requireFree(_ port: String, for server: String) async throws {
+        let other = try await database.read { connection in
+            try connection.query(
+                "SELECT device_id, device_owner FROM published_ports WHERE id = \(port) AND device_id NOT IN ('', \(server))"
+            ).first.map { "\(try $0.string("device_owner")) \(try $0.string("device_id"))" }
+        }
+        guard let other else { return }
+        throw StepFailure("Port \(port) is still in use by the device \(other).")
+    }
+
     /// The request has claimed the port that it names. Requests that older versions accepted have not.
     ///
-    /// - Throws: `StepFailure` where another server has the port.
-    private func requireClaim(on port: String, _ frame: Attachment) async throws {
+    /// - Throws: `StepFailure` where another server or attachment has the port.
+    private func requireClaim(on port: String, _ frame: Attachment, _ operation: String) async throws {
         let (server, tag) = (frame.server, frame.tag)
         let isClaimed = try await database.write { connection in
             try connection.execute(
                 """
-                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
-                SELECT p.id, \(server), \(InterfaceStore.nextPosition(of: server)), p.network_id, false, \(tag), 'attaching'
+                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state, attach_operation)
+                SELECT p.id, \(server), \(InterfaceStore.nextPosition(of: server)), p.network_id, false, \(tag), 'attaching', \(operation)
                 FROM published_ports p WHERE p.id = \(port) ON CONFLICT DO NOTHING
                 """)
             return try !connection.query(
-                "SELECT 1 AS one FROM server_interfaces WHERE port_id = \(port) AND server_id = \(server)"
+                """
+                SELECT 1 AS one FROM server_interfaces i
+                WHERE i.port_id = \(port) AND i.server_id = \(server) AND \(InterfaceStore.isAttached(by: operation))
+                """
             ).isEmpty
         }
         guard isClaimed else { throw StepFailure("Port \(port) is still in use.") }
@@ -105,44 +120,53 @@ struct InterfaceWorkflows: Sendable {
             }
         }
         guard let port = frame.portID ?? frame.port else { return }
-        try await release(port, server: frame.server, created: frame.port == nil)
+        try await release(
+            port, server: frame.server, created: frame.port == nil, if: InterfaceStore.isAttached(by: context.subjectID))
     }
 
     /// Releases a port and then deletes the interface, so that nobody can claim the port in between. If the interface is gone, the
-    /// port was released earlier, and may be another server's now.
-    private func release(_ port: String, server: String, created: Bool) async throws {
-        if let subject = try await steps.owner(of: port, server: server, created: created) {
-            try await steps.release(port: port, created: created, as: subject)
+    /// port was released earlier. It may be another server's now, or the same server's through a later attachment.
+    ///
+    /// - Parameter condition: on `server_interfaces i`: whether the interface belongs to this operation.
+    private func release(_ port: String, server: String, created: Bool, if condition: SQL) async throws {
+        if let subject = try await steps.owner(of: port, server: server, created: created, if: condition) {
+            try await steps.release(port: port, of: server, created: created, as: subject)
         }
         _ = try await database.write {
-            try $0.execute("DELETE FROM server_interfaces WHERE port_id = \(port) AND server_id = \(server)")
+            try $0.execute("DELETE FROM server_interfaces i WHERE i.port_id = \(port) AND i.server_id = \(server) AND \(condition)")
         }
     }
 
-    private func plug(_ frame: inout Attachment) async throws -> StepResult {
+    private func plug(_ context: StepContext, _ frame: inout Attachment) async throws -> StepResult {
         let port = try frame.portID.recorded("port_id")
         let id = frame.server
         let tag = frame.tag
         let isOwn = frame.port == nil
+        let operation = context.subjectID
         frame.generation = try await steps.plug(into: id) { connection in
             let added = try connection.execute(
                 """
-                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
-                SELECT p.id, \(id), \(InterfaceStore.nextPosition(of: id)), p.network_id, \(isOwn), \(tag)
+                INSERT INTO server_interfaces AS i (port_id, server_id, position, network_id, created, tag, attach_operation)
+                SELECT p.id, \(id), \(InterfaceStore.nextPosition(of: id)), p.network_id, \(isOwn), \(tag), \(operation)
                 FROM published_ports p WHERE p.id = \(port)
-                ON CONFLICT (port_id) DO UPDATE SET state = 'attached' WHERE server_interfaces.server_id = EXCLUDED.server_id
+                ON CONFLICT (port_id) DO UPDATE SET state = 'attached'
+                WHERE i.server_id = EXCLUDED.server_id AND \(InterfaceStore.isAttached(by: operation))
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }
         }
         return .next
     }
 
-    private func unplug(_ frame: Attachment) async throws {
+    private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
         guard let port = frame.portID else { return }
         let server = frame.server
+        let condition = InterfaceStore.isAttached(by: context.subjectID)
         try await steps.unplug(from: server) { connection in
             try connection.execute(
-                "UPDATE server_interfaces SET state = 'detaching' WHERE port_id = \(port) AND server_id = \(server)")
+                """
+                UPDATE server_interfaces i SET state = 'detaching'
+                WHERE i.port_id = \(port) AND i.server_id = \(server) AND \(condition)
+                """)
         }
     }
 
@@ -170,8 +194,9 @@ struct InterfaceWorkflows: Sendable {
             service: Compute.service, kind: "interface.detach",
             steps: [
                 .init("await") { _, frame in try await waitForHost(frame.server, frame.generation, "detach_interface") },
-                .init("release") { _, frame in
-                    try await release(frame.port, server: frame.server, created: frame.created)
+                .init("release") { context, frame in
+                    try await release(
+                        frame.port, server: frame.server, created: frame.created, if: InterfaceStore.isDetached(by: context.subjectID))
                     return .next
                 },
             ], retriesForever: true, failed: { _, _, _ in })

@@ -202,7 +202,8 @@ extension ServerSteps {
             try connection.query(
                 """
                 SELECT p.id, i.created, p.project_id, s.project_id AS server_project, s.user_id FROM server_interfaces i
-                JOIN servers s ON s.id = i.server_id JOIN published_ports p ON p.id = i.port_id WHERE s.id = \(id) ORDER BY i.position
+                JOIN servers s ON s.id = i.server_id JOIN published_ports p ON p.id = i.port_id AND p.device_id IN ('', s.id::text)
+                WHERE s.id = \(id) ORDER BY i.position
                 """
             ).map { row in
                 let project = try row.string(try row.bool("created") ? "server_project" : "project_id")

@@ -235,7 +235,7 @@ struct ServerSteps: Sendable {
             }
         }
         for port in ports {
-            try await release(port: port.id, created: port.created, as: port.subject)
+            try await release(port: port.id, of: id, created: port.created, as: port.subject)
         }
         try await database.write { connection in
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
@@ -244,31 +244,41 @@ struct ServerSteps: Sendable {
 
     /// Whose port it is that an interface's workflow took: the server's, or where the request named the port, the port's
     /// own project; nil where the port or the server is gone, or where the port is not the server's any more.
-    func owner(of port: String, server: String, created: Bool) async throws -> ActingSubject? {
+    ///
+    /// - Parameter condition: on `server_interfaces i`, for an interface with this port.
+    func owner(of port: String, server: String, created: Bool, if condition: SQL = "true") async throws -> ActingSubject? {
         try await database.read { connection in
             try connection.query(
                 """
                 SELECT s.project_id AS server, p.project_id AS port, s.user_id
                 FROM servers s, published_ports p LEFT JOIN server_interfaces i ON i.port_id = p.id
-                WHERE s.id = \(server) AND p.id = \(port) AND (i.server_id = s.id OR i.server_id IS NULL AND p.device_id = s.id::text)
+                WHERE s.id = \(server) AND p.id = \(port) AND (
+                    i.server_id = s.id AND (\(condition)) OR i.server_id IS NULL AND p.device_id = s.id::text)
                 """
             ).first.map { .accepted(project: try $0.string(created ? "server" : "port"), user: try $0.string("user_id")) }
         }
     }
 
-    /// Deletes a port that was created for a server, or releases one that the request named.
+    /// Deletes a port that was created for a server, or releases one that the request named. A port that a router or another device
+    /// has by now is left alone.
     ///
     /// - Parameter subject: whose port it is.
-    func release(port: String, created: Bool, as subject: ActingSubject) async throws {
-        if created {
-            try await compute.clients.network.deletePort(port, as: subject)
-            return
-        }
+    func release(port: String, of server: String, created: Bool, as subject: ActingSubject) async throws {
+        if try await isTaken(port, from: server) { return }
         do {
+            guard !created else { return try await compute.clients.network.deletePort(port, as: subject) }
             try await compute.clients.network.updatePort(
                 port, ["device_id": "", "device_owner": "", "binding:host_id": ""], as: subject)
-        } catch let error as ResourceError where error.code == .notFound {
-            // Its owner deleted it.
+        } catch let error as ResourceError where !error.isRetryable {
+            // Its owner deleted it, or gave it to another device meanwhile.
+            if error.code == .notFound { return }
+            guard try await isTaken(port, from: server) else { throw error }
+        }
+    }
+
+    private func isTaken(_ port: String, from server: String) async throws -> Bool {
+        try await database.read {
+            try !$0.query("SELECT 1 AS one FROM published_ports WHERE id = \(port) AND device_id NOT IN ('', \(server))").isEmpty
         }
     }
 
@@ -306,7 +316,7 @@ struct ServerSteps: Sendable {
                     count(*) FILTER (WHERE EXISTS (SELECT 1 FROM published_ports m WHERE m.network_id = p.network_id
                         AND m.device_owner = 'network:distributed')) AS served
                 FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id JOIN published_networks n ON n.id = p.network_id
-                WHERE i.server_id = \(server.id)
+                WHERE i.server_id = \(server.id) AND i.state = 'attached'
                 """
             ).first.map { (down: try $0.int("down"), served: try $0.int("served")) }
         }

@@ -5,7 +5,7 @@ import WebAPI
 /// Changes of what users may do and of the catalog in their tokens. Tokens follow at once in this process, and with the notification
 /// in others.
 extension Identity {
-    /// A change that takes no rights away.
+    /// A change that neither takes rights away nor gives any to users.
     func changeAccess(
         _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
@@ -14,12 +14,24 @@ extension Identity {
         return response
     }
 
+    /// A change that takes no rights away, and may make projects the operators'.
+    func extendAccess(
+        _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
+    ) async throws -> Response {
+        try await changeAccess(context) { connection in
+            try cloudProjects.lock(connection)
+            return try change(connection)
+        }
+    }
+
     /// A change that may take rights away.
     ///
     /// - Throws: 403 if it would leave the cloud without an administrator, or a service without its role.
     func reduceAccess(
         _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
-        try await changeAccess(context) { connection in try Operability.keeping(connection) { try change(connection) } }
+        try await extendAccess(context) { connection in
+            try Operability.keeping(connection, administrators: operatorRoles.administrators) { try change(connection) }
+        }
     }
 }

@@ -125,7 +125,7 @@ extension Identity {
             let caller = try context.caller
             try await requireControl(caller, over: actor == .user ? .user(actorID) : .group(actorID))
             if let roleID { try await requireHolding(caller, role: roleID) }
-            try await requireTenantAssignments(caller, assignment)
+            try await database.read { try requireTenantAssignments($0, caller, assignment) }
         }
         return decision
     }
@@ -158,7 +158,10 @@ extension Identity {
 
     private func grant(_ context: RequestContext, _ decision: Authorized<Assignment>) async throws -> Response {
         let assignment = decision.value
-        return try await changeAccess(context) { connection in
+        let caller = decision.caller
+        return try await extendAccess(context) { connection in
+            // Again, because the project may have become the operators' since.
+            try requireTenantAssignments(connection, caller, assignment)
             try insert(connection, assignment: decision)
             return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
         }

@@ -115,7 +115,7 @@ extension Identity {
 
     private func addGroupUser(_ context: RequestContext) async throws -> Response {
         let (group, user) = try await groupAndUser(context)
-        return try await changeAccess(context) { connection in
+        return try await extendAccess(context) { connection in
             try addMember(connection, user, to: group)
             return Change(.empty(), "group_member", group.value.id, content: ["user_id": .string(user.value.id)])
         }

@@ -9,6 +9,7 @@ package enum IdentityAPI {
         "cloud_reader": "rule:admin_required or (role:reader and system_scope:all)",
         "domain_reader": "role:reader and domain_id:%(target.domain_id)s",
         "domain_manager": "role:manager and domain_id:%(target.domain_id)s",
+        Identity.cloudProjectAction: "rule:admin_required",
         "self": "user_id:%(target.user.id)s",
     ]
 

@@ -16,11 +16,12 @@ extension Identity {
             fields: [
                 Field("id"), Field("name", sortable: true, isSettable: true), Field("domain_id"), Field("description", isSettable: true),
                 Field("enabled", .boolean, isSettable: true), Field("parent_id"), Field("is_domain", .boolean), tags,
+                Field("cloud_project", .boolean),
                 Field("options", .json), Field("extra", .members),
                 // The filter of the name `tags` is beside the field, which it does not compare with.
                 .filter("tags") { "\(mine($0)) = \(Set(list($0)).count)" }, .filter("tags-any") { "\(mine($0)) > 0" },
                 .filter("not-tags") { "\(mine($0)) < \(Set(list($0)).count)" }, .filter("not-tags-any") { "\(mine($0)) = 0" },
-            ]), texts: ["name", "domain_id", "parent_id"], flags: ["enabled", "is_domain"])
+            ]), texts: ["name", "domain_id", "parent_id"], flags: ["enabled", "is_domain", "cloud_project"])
 
     private static func list(_ text: String) -> [String] { text.split(separator: ",").map(String.init) }
 

@@ -11,8 +11,25 @@ extension Identity {
             [
                 Bodies.name(64, required: required), Bodies.domain, Bodies.enabled, Bodies.description, Bodies.tags,
                 Bodies.options, .init("parent_id", .nullable(.string(min: 1, max: 64, format: nil))),
-                .init("is_domain", .strictBoolean),
+                .init("is_domain", .strictBoolean), .init(Identity.cloudProjectMember, cloudProjectFlag),
             ])
+    }
+
+    /// The stock client sends properties as texts: `openstack project set --property cloud_project=true`.
+    private static let cloudProjectFlag = BodySchema.boolean
+    private static let cloudProjectMember = "cloud_project"
+    static let cloudProjectAction = "identity:set_cloud_project"
+
+    /// The mark of an operators' project that a body asks for; nil if it asks for none.
+    ///
+    /// - Throws: 403 if the caller may not set it; 400 for a domain.
+    private func decideMark(_ context: RequestContext, isDomain: Bool) throws -> Authorized<Bool>? {
+        guard let value = context.entity("project")[Identity.cloudProjectMember].flatMap(BodySchema.boolean) else { return nil }
+        let decision = try context.authorize(value, target: .none, action: Identity.cloudProjectAction)
+        guard !isDomain else {
+            throw ResourceError.badRequest("Invalid input for field/attribute cloud_project. A domain cannot be a cloud project.")
+        }
+        return decision
     }
 
     var projectResource: Resource {
@@ -59,10 +76,13 @@ extension Identity {
         // A project that acts as a domain belongs to no domain yet: only for the cloud's admins.
         let domain = body["is_domain"]?.boolValue == true ? nil : try await targetDomain(body, fallback)
         let decision = try context.authorize(body, target: ["target.domain_id": domain])
+        let mark = try decideMark(context, isDomain: body["is_domain"]?.boolValue == true)
         let id = newID()
         return try await context.write(database) { connection in
+            try cloudProjects.lock(connection)
             let place = try place(connection, body, fallback: fallback)
             try insert(connection, project: decision, id: id, place)
+            if let mark { try set(connection, cloudProject: mark, of: id) }
             return try Identity.projects.change(connection, context, status: 201, id: id)
         }
     }
@@ -99,10 +119,12 @@ extension Identity {
         let decision = try await decideProjectChange(context)
         let body = context.entity("project")
         try decision.value.requireMutable("project", body)
+        let mark = try decideMark(context, isDomain: decision.value.domainID == decision.value.id)
         return try await reduceAccess(context) { connection in
             let id = decision.value.id
             let place = try requireSamePlace(connection, project: id, body)
             try update(connection, project: decision, body, isDomain: place.isDomain)
+            if let mark { try set(connection, cloudProject: mark, of: id) }
             return try Identity.projects.change(connection, context, status: 200, id: id)
         }
     }

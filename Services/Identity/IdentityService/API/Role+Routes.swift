@@ -162,7 +162,7 @@ extension Identity {
         let decision = try await decideRole(context)
         let role = decision.value.id
         let id = context.parameter("implied_id")
-        return try await changeAccess(context) { connection in
+        return try await extendAccess(context) { connection in
             try imply(connection, prior: decision, implied: id)
             let body = try inference(connection, context, role, id) ?? .null
             return Change(.json(201, body), "implied_role", role, content: ["implies": .string(id)])

@@ -25,6 +25,7 @@ extension Identity {
         ).isEmpty
     }
 
+    /// Assigns a role. The projects that it makes the operators' are marked, and an administrator's assignment there is confirmed.
     func insert(_ connection: Connection, assignment decision: Authorized<Assignment>) throws {
         let assignment = try decision.value(
             for: "identity:create_grant", "identity:create_system_grant_for_user", "identity:create_system_grant_for_group")
@@ -38,6 +39,9 @@ extension Identity {
                 ON CONFLICT DO NOTHING
                 """)
         }
+        try cloudProjects.mark(connection)
+        guard decision.caller.isAdmin else { return }
+        try cloudProjects.confirm(connection, where: "a.role_id = \(assignment.roleID) AND \(assignment.condition)")
     }
 
     /// - Returns: whether there was such an assignment.

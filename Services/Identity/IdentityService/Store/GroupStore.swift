@@ -33,12 +33,14 @@ extension Identity {
         try !connection.query("SELECT user_id FROM group_members WHERE group_id = \(group) AND user_id = \(user)").isEmpty
     }
 
+    /// Adds a user to a group. The default project of a user who becomes an operator by that is marked.
     func addMember(_ connection: Connection, _ user: Authorized<Found>, to group: Authorized<Found>) throws {
         let action = "identity:add_user_to_group"
         let (user, group) = (try user.value(for: action).id, try group.value(for: action).id)
         try storing("group membership", user) {
             try connection.execute("INSERT INTO group_members (group_id, user_id) VALUES (\(group), \(user)) ON CONFLICT DO NOTHING")
         }
+        try cloudProjects.mark(connection)
     }
 
     /// - Returns: whether the user was in the group.

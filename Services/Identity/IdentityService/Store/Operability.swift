@@ -22,19 +22,21 @@ struct Operability: Sendable {
 
     /// Runs a change and checks that it left the cloud operable.
     ///
+    /// - Parameter roles: the names in lower case of the roles that make an administrator.
     /// - Throws: 403 that says what would be lost; the transaction is to be rolled back then.
-    static func keeping<Value>(_ connection: Connection, _ change: () throws -> Value) throws -> Value {
+    static func keeping<Value>(_ connection: Connection, administrators roles: [String], _ change: () throws -> Value) throws -> Value {
         try connection.query("SELECT pg_advisory_xact_lock(\(lockKey))")
-        let before = try Operability(connection)
+        let before = try Operability(connection, roles)
         let value = try change()
-        let after = try Operability(connection)
+        let after = try Operability(connection, roles)
         if after.administrators.isEmpty, !before.administrators.isEmpty {
             let names = before.administrators.values.sorted()
+            let words = roles.joined(separator: " or ")
             let reason =
                 names.count == 1
-                ? "\(names[0]) is the last user with the role admin"
+                ? "\(names[0]) is the last user with the role \(words)"
                 : """
-                it concerns all \(names.count) users with the role admin \
+                it concerns all \(names.count) users with the role \(words) \
                 (\(names.prefix(3).joined(separator: ", "))\(names.count > 3 ? ", …" : ""))
                 """
             throw ResourceError.forbidden(
@@ -51,15 +53,19 @@ struct Operability: Sendable {
         return value
     }
 
-    private init(_ connection: Connection) throws {
+    private init(_ connection: Connection, _ administratorRoles: [String]) throws {
         let rows = try connection.query(
             """
-            WITH RECURSIVE held AS (
+            WITH RECURSIVE chief_roles AS (
+                SELECT r.id FROM roles r WHERE lower(r.name) = ANY (\(administratorRoles)::text[]) AND r.domain_id IS NULL
+                UNION
+                SELECT i.prior_role_id FROM chief_roles l JOIN implied_roles i ON i.implied_role_id = l.id),
+            held AS (
                 SELECT x.user_id, a.role_id, a.project_id, a.domain_id, a.system
                 FROM role_assignments a LEFT JOIN group_members m ON m.group_id = a.group_id
                     CROSS JOIN LATERAL (SELECT coalesce(a.user_id, m.user_id) AS user_id) x
                 WHERE NOT a.inherited AND x.user_id IS NOT NULL
-                    AND (a.role_id IN (SELECT r.id FROM roles r WHERE lower(r.name) = 'admin' AND r.domain_id IS NULL)
+                    AND (a.role_id IN (SELECT id FROM chief_roles)
                         OR x.user_id IN (SELECT s.id FROM users s WHERE s.service_user))
                 UNION
                 SELECT h.user_id, i.implied_role_id, h.project_id, h.domain_id, h.system
@@ -84,7 +90,7 @@ struct Operability: Sendable {
                 guard try row.string("role_name") == "service" else { continue }
                 let place = try row.bool("system") ? "the system" : "the project or domain \(row.string("place_name"))"
                 services.insert(Right(user: user, role: try row.string("role_name"), place: place))
-            } else if try row.string("role_name") == "admin" {
+            } else if try administratorRoles.contains(row.string("role_name")) {
                 administrators[try row.string("user_id")] = user
             }
         }

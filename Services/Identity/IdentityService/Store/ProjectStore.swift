@@ -52,6 +52,7 @@ extension Identity {
         return ProjectPlace(domainID: domain, parentID: named)
     }
 
+    /// Creates a project or domain. A project that inherits an operators' role is marked.
     func insert(
         _ connection: Connection, project decision: Authorized<JSONObject>, id: String, _ place: ProjectPlace
     ) throws {
@@ -64,6 +65,18 @@ extension Identity {
         let statement = row.insertion("projects", at: ambient.now)
         try storing(place.isDomain ? "domain" : "project", body["name"]?.stringValue) { try connection.execute(statement) }
         try setTags(connection, id, body)
+        if !place.isDomain { try cloudProjects.mark(connection) }
+    }
+
+    /// Sets or takes away the mark of an operators' project.
+    ///
+    /// - Throws: 409 if the project is the operators' all the same.
+    func set(_ connection: Connection, cloudProject decision: Authorized<Bool>, of id: String) throws {
+        if try decision.value(for: "identity:set_cloud_project") {
+            try cloudProjects.mark(connection, also: "p.id = \(id)")
+        } else {
+            try cloudProjects.unmark(connection, id)
+        }
     }
 
     func update(_ connection: Connection, project decision: Authorized<Found>, _ body: JSONObject, isDomain: Bool) throws {

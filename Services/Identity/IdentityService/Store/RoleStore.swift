@@ -26,6 +26,8 @@ extension Identity {
         try storing("role", body["name"]?.stringValue) {
             try changes.apply(connection, "roles", id, at: ambient.now, touching: true)
         }
+        // A role may have got the name of an operators' role.
+        try cloudProjects.mark(connection)
     }
 
     func delete(_ connection: Connection, role decision: Authorized<Found>) throws {
@@ -59,6 +61,7 @@ extension Identity {
             try connection.execute(
                 "INSERT INTO implied_roles (prior_role_id, implied_role_id) VALUES (\(role), \(id)) ON CONFLICT DO NOTHING")
         }
+        try cloudProjects.mark(connection)
     }
 
     /// - Returns: whether the one implied the other.

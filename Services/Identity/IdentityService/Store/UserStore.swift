@@ -47,6 +47,7 @@ extension Identity {
         try storing("user", body["name"]?.stringValue) {
             _ = try changes.apply(connection, "users", id, at: now, isCounted: true, touching: true)
         }
+        if body["default_project_id"] != nil { try cloudProjects.mark(connection) }
     }
 
     /// A new password ends all tokens that the old one gave.

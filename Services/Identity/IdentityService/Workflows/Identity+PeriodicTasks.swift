@@ -4,8 +4,9 @@ import Kernel
 import Logging
 
 extension Identity {
-    /// Runs the periodic tasks every ten minutes until cancelled: deletes revocations of tokens that have expired by now, and
-    /// change notices older than a day, except the newest.
+    /// Runs the periodic tasks at the start and every ten minutes until cancelled: deletes revocations of tokens that have expired by
+    /// now, and change notices older than a day, except the newest; marks the operators' projects, which may be others since the
+    /// policy was changed or a replica of an older release assigned a role.
     func runPeriodicTasks(_ log: Logger) async throws {
         try await PeriodicTask.repeating(every: .seconds(600), ambient, log, failure: "periodic tasks failed; they will be retried") {
             try await runPeriodicTasksOnce()
@@ -19,6 +20,8 @@ extension Identity {
             try connection.execute("DELETE FROM token_revocations WHERE expires_at < \(now)")
             try connection.execute(
                 "DELETE FROM identity_changes WHERE at < \(dayAgo) AND id < (SELECT max(id) FROM identity_changes)")
+            try cloudProjects.lock(connection)
+            try cloudProjects.mark(connection)
         }
     }
 }

@@ -99,7 +99,7 @@ extension NetworkAPI {
     func updateNetwork(_ connection: Connection, _ network: Authorized<Subject>, _ body: JSONObject, mtu: Int?) throws {
         let id = try network.value(for: "update_network").id
         let rows = try connection.query(
-            "SELECT external, shared, provider_type FROM networks WHERE id = \(id) FOR UPDATE")
+            "SELECT external, shared, provider_type, mtu FROM networks WHERE id = \(id) FOR UPDATE")
         guard let row = rows.first else { throw ResourceKind.networks.notFound("\(id)") }
         var changes = ResourceKind.networks.changes(body)
         if let mtu {
@@ -119,6 +119,10 @@ extension NetworkAPI {
         do { try changes.apply(connection, "networks", id, at: ambient.now) } catch let error as DatabaseError
             where error.isUniqueViolation
         { throw NetworkAPI.conflict(error, nil) }
+        if let mtu, try mtu != row.int("mtu") {
+            // Hosts set it on the taps of the network's guests, and tell it in the guests' metadata.
+            try ServerPorts.announce(connection, where: "network_id = \(id)", ambient: ambient)
+        }
     }
 
     private func requireUnshared(_ connection: Connection, _ network: Subject) throws {

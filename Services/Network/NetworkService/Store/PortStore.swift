@@ -305,7 +305,13 @@ extension NetworkAPI {
         guard let mac = try change.mac ?? MACAddress(row.string("mac_address")) else {
             throw ResourceError.internalError("port \(id) has the MAC '\(try row.string("mac_address"))'")
         }
-        if let wanted = change.mac { changes.set("mac_address", wanted.description) }
+        if let wanted = change.mac {
+            let old = try row.string("mac_address")
+            guard try wanted.description == old || row.string("host_id").isEmpty else {
+                throw NetworkFault.portBound(id, old: old, new: wanted)
+            }
+            changes.set("mac_address", wanted.description)
+        }
         try changeSecurity(connection, port, row, change, mac, &changes)
         do { try changes.apply(connection, "ports", id, at: ambient.now) } catch let error as DatabaseError
             where error.isUniqueViolation

@@ -7,8 +7,8 @@ import NetworkCore
 import WebAPI
 
 /// Port changes that the servers' hosts must know about: whether port security is enabled, the addresses by which the metadata
-/// service identifies the guest, and what it tells the guest about its subnets (gateway, name servers, DHCP), floating IPs and
-/// security groups. Changes that OVN implements need no message to the hosts.
+/// service identifies the guest, and what it tells the guest about its subnets (gateway, name servers, DHCP), floating IPs,
+/// security groups and the MTU. Changes that OVN implements need no message to the hosts.
 enum ServerPorts {
     /// Maximum number of servers in one message.
     private static let batchMax = 200
