@@ -37,7 +37,8 @@ import Workflow
         try await VolumeFixture.with { cloud in
             #expect(
                 Set(cloud.module.workflows.map(\.kind)) == [
-                    "volume_create", "volume_extend", "volume_delete", "snapshot_create", "snapshot_delete",
+                    "volume_create", "volume_extend", "volume_delete", "snapshot_create", "snapshot_delete", "volume_upload",
+                    "volume_reimage",
                 ])
         }
     }

@@ -28,6 +28,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var imageRefusal: ResourceError?
         var imageQueries: [[String]] = []
         var imagePatches: [JSONValue] = []
+        var snapshotRefusal: ResourceError?
         var jobFailure: String?
         var holdsJobs = false
         /// What hosts say about guests that did not leave.
@@ -458,22 +459,5 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func send(_ body: JSONValue, _ consumer: AgentConsumer) async throws {
         try await consumer.handle(
             Message(id: ambient.newUUID(), type: body["type"]?.stringValue ?? "", body: body))
-    }
-}
-
-/// A clock whose waits let the agents work.
-final class CloudTime: TimeSource {
-    private let manual = ManualTime()
-    private let work = Mutex<(@Sendable () async throws -> Void)?>(nil)
-
-    func whenWaiting(_ body: @escaping @Sendable () async throws -> Void) { work.withLock { $0 = body } }
-    func advance(by duration: Duration) { manual.advance(by: duration) }
-    func now() -> Timestamp { manual.now() }
-    func databaseNow() -> Timestamp? { manual.now() }
-    func monotonicNanoseconds() -> UInt64 { manual.monotonicNanoseconds() }
-
-    func sleep(for duration: Duration) async throws {
-        try await manual.sleep(for: duration)
-        if let body = work.withLock({ $0 }) { try await body() }
     }
 }

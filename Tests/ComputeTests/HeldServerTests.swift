@@ -3,6 +3,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import TestKit
 import Testing
 
 /// A host's list of servers makes up for reports that were lost.

@@ -79,6 +79,7 @@ import Workflow
                     "server.resize", "server.confirm_resize", "server.revert_resize",
                     "server.migrate", "server.revert_migration", "server.live_migrate", "server.evacuate",
                     "server.snapshot", "server.shelve", "server.offload", "server.unshelve", "image.remove",
+                    "server.volume_image", "server.copy_volumes", "server.rebuild_volume",
                 ])
         }
     }

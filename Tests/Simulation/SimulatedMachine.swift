@@ -20,7 +20,7 @@ final class SimulatedMachine: @unchecked Sendable {
         var backup: Backup?
 
         struct Backup {
-            let path: String
+            let paths: [String]
             /// Nil when it was cancelled.
             var endsAt: UInt64?
         }

@@ -1,5 +1,7 @@
 """Images of servers, backups and shelving, seen from inside the guests: what was written on a disk is there again."""
 
+import json
+
 from wolkecloud import wait
 
 PROOF = "mkdir -p /mnt && mount -t vfat /dev/vda /mnt"
@@ -69,6 +71,53 @@ def test_a_server_boots_from_an_image_of_another(cloud, tenant):
     tenant.delete_servers()
     for image in images(tenant):
         tenant.api.image.delete_image(image.id)
+
+
+def test_a_server_on_volumes_is_copied_while_it_runs(tenant):
+    """Root and data volume are copied at one moment, with what was on them, and servers boot from the image."""
+    compute, storage = tenant.api.compute, tenant.api.block_storage
+    source = tenant.api.image.find_image("guest", ignore_missing=False).id
+    root = {"boot_index": 0, "uuid": source, "source_type": "image", "destination_type": "volume", "volume_size": 1,
+            "delete_on_termination": True}
+    data = {"source_type": "blank", "destination_type": "volume", "volume_size": 1, "boot_index": -1, "tag": "data",
+            "delete_on_termination": True}
+    first = tenant.create_server("on-volumes", image=False, block_device_mapping=[root, data])
+    address = tenant.floating_address(first)
+    tenant.reachable(address)
+    write(tenant, address, "kept")
+    tenant.ssh(address, "echo second >/dev/vdb && sync")
+    boot = tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id")
+    made = act(tenant, first, {"createImage": {"name": "pair"}})["image_id"]
+    settled(tenant, first, "ACTIVE")
+    image = tenant.api.image.get_image(made)
+    assert (image.status, image.size) == ("active", 0)
+    mapping = json.loads(image.properties["block_device_mapping"])
+    assert [entry["boot_index"] for entry in mapping] == [0, None] and mapping[1]["tag"] == "data"
+    assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
+    # What is written now is not in the snapshots.
+    write(tenant, address, "later")
+    second = tenant.create_server("from-image", image=False, image_id=made)
+    other = tenant.floating_address(second)
+    tenant.reachable(other)
+    assert read(tenant, other) == "kept"
+    assert tenant.ssh(other, "head -c 6 /dev/vdb") == "second"
+    assert read(tenant, address) == "later"
+    # A snapshot of a volume in use, asked of Block Storage.
+    volume = next(item for item in storage.volumes() if any(a["server_id"] == second.id and a["device"] == "/dev/vdb"
+                                                            for a in item.attachments))
+    snapshot = storage.create_snapshot(volume_id=volume.id, name="in-use", is_forced=True)
+    wait("the snapshot is available", lambda: storage.get_snapshot(snapshot.id).status == "available", 120)
+    # The content of a volume that a server boots from is exchanged; the guest starts from the image.
+    act(tenant, second, {"rebuild": {"imageRef": source}}, "2.93")
+    settled(tenant, second, "ACTIVE")
+    tenant.reachable(other)
+    assert tenant.ssh(other, f"{PROOF} && ls /mnt; umount /mnt").find("proof") < 0
+    assert tenant.ssh(other, "head -c 6 /dev/vdb") == "second"
+    tenant.delete_servers()
+    tenant.api.image.delete_image(made)
+    for item in list(storage.snapshots()):
+        storage.delete_snapshot(item.id)
+    wait("the snapshots are deleted", lambda: not list(storage.snapshots()), 60)
 
 
 def test_backups_rotate(tenant):

@@ -174,6 +174,9 @@ struct VolumeAttachmentRoutes: Sendable {
             if attachment.state == "attaching" {
                 throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")
             }
+            guard try !HostJobs.copiesVolumes(connection, of: server.id) else {
+                throw ResourceError.conflict("Volume \(volume) is being copied for a snapshot: it can be detached when that has ended.")
+            }
             try VolumeAttachmentStore.markDetaching(connection, volume: volume, of: decision)
             let generation = try DesiredState.change(connection, server: server.id)
             try DesiredState.publish(connection, server: server.id, ambient: ambient)

@@ -75,12 +75,24 @@ package protocol VolumeClient: Sendable {
     func complete(attachment: String, as subject: ActingSubject) async throws
     /// Removes an attachment; succeeds if it does not exist.
     func detach(attachment: String, as subject: ActingSubject) async throws
+    /// Makes a snapshot of a volume, also of one in use, which then waits for the copy of a host.
+    ///
+    /// - Returns: the snapshot's id.
+    func createSnapshot(_ snapshot: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
+    /// Begins to write an image to a volume of a server whose guest is off.
+    func reimage(_ volume: String, image: String, as subject: ActingSubject, operation: String) async throws
+    /// Deletes a snapshot; succeeds if it does not exist.
+    func deleteSnapshot(_ id: String, as subject: ActingSubject) async throws
+    /// Says whether a host's copy is complete; a snapshot that does not wait for one stays as it is.
+    func reportCopy(ofSnapshot id: String, isComplete: Bool, as subject: ActingSubject) async throws
 }
 
 /// Images, as Image manages them, for the subject that its policy decides about.
 package protocol ImageClient: Sendable {
     /// Creates an image without data under the id in `image`. Repeating it with the same id is a success.
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws
+    /// Gives an image data of no bytes, so that it becomes active: what it stands for is in its properties. Repeating it is a success.
+    func activateEmpty(_ id: String, as subject: ActingSubject) async throws
     /// Deletes an image; succeeds if it does not exist.
     func deleteImage(_ id: String, as subject: ActingSubject) async throws
     /// An image in Image's own form.
@@ -296,6 +308,39 @@ struct RemoteVolumes: VolumeClient {
     }
 }
 
+extension RemoteVolumes {
+    func createSnapshot(_ snapshot: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
+        let answer = try await client.acting(for: subject).post(
+            .blockStorage, "/v3/\(subject.project)/snapshots", ["snapshot": .object(snapshot)], idempotencyKey: operation)
+        guard let id = answer["snapshot"]?["id"]?.stringValue else {
+            throw ResourceError.unavailable("Block Storage answered a snapshot without an id")
+        }
+        return id
+    }
+
+    func reimage(_ volume: String, image: String, as subject: ActingSubject, operation: String) async throws {
+        try await client.acting(for: subject).post(
+            .blockStorage, "/v3/\(subject.project)/volumes/\(volume)/action",
+            ["os-reimage": ["image_id": .string(image), "reimage_reserved": true]], microversion: "3.68", idempotencyKey: operation)
+    }
+
+    func deleteSnapshot(_ id: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.blockStorage, "/v3/\(subject.project)/snapshots/\(id)", missingIsFine: true)
+    }
+
+    func reportCopy(ofSnapshot id: String, isComplete: Bool, as subject: ActingSubject) async throws {
+        let status = isComplete ? "available" : "error"
+        do {
+            try await client.acting(for: subject).post(
+                .blockStorage, "/v3/\(subject.project)/snapshots/\(id)/action",
+                ["os-update_snapshot_status": ["status": .string(status), "progress": isComplete ? "100%" : "0%"]],
+                idempotencyKey: "copied:\(id):\(status)")
+        } catch let error as ResourceError where [.notFound, .badRequest].contains(error.code) {
+            // It was deleted, or was reported before.
+        }
+    }
+}
+
 struct RemoteImages: ImageClient {
     let client: RESTClient
 
@@ -325,6 +370,16 @@ struct RemoteImages: ImageClient {
         _ = try await client.acting(for: subject).request(
             service: .image, method: .patch, path: "/images/\(id)",
             headers: [("content-type", "application/openstack-images-v2.1-json-patch")], body: .array(patch))
+    }
+
+    func activateEmpty(_ id: String, as subject: ActingSubject) async throws {
+        let client = client.acting(for: subject)
+        do {
+            _ = try await client.request(
+                service: .image, method: .put, path: "/images/\(id)/file", headers: [("content-type", "application/octet-stream")])
+        } catch let error as ResourceError where error.code == .conflict {
+            guard try await client.get(.image, "/images/\(id)")["status"]?.stringValue == "active" else { throw error }
+        }
     }
 
     func address(of id: String) async throws -> String { try await client.endpoint(.image) + "/images/\(id)" }
