@@ -29,6 +29,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var imageQueries: [[String]] = []
         var imagePatches: [JSONValue] = []
         var snapshotRefusal: ResourceError?
+        var attachHook: (@Sendable () async throws -> Void)?
         var jobFailure: String?
         var holdsJobs = false
         /// What hosts say about guests that did not leave.
@@ -292,8 +293,12 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         }
     }
 
+    /// Runs the body before Block Storage answers about an attachment.
+    func whenAttaching(_ body: @escaping @Sendable () async throws -> Void) { state.withLock { $0.attachHook = body } }
+
     func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
         state.withLock { $0.subjects.append(request.subject) }
+        try await state.withLock(\.attachHook)?()
         return try await probe.effect("attach") {
             let id = state.withLock { $0.keys["attachment " + request.operation] } ?? ambient.newUUID().description
             state.withLock { $0.keys["attachment " + request.operation] = id }
@@ -301,12 +306,14 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
             try await database.write { connection in
                 try connection.execute(
                     """
-                    INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)
-                    VALUES (\(id), \(request.volumeID), \(request.subject.project), \(request.serverID), 'attaching', \(now), \(now))
+                    INSERT INTO volume_attachments (id, volume_id, project_id, server_id, host, status, created_at, updated_at)
+                    VALUES (\(id), \(request.volumeID), \(request.subject.project), \(request.serverID),
+                        \(request.host), \(request.host == nil ? "reserved" : "attaching"), \(now), \(now))
                     ON CONFLICT DO NOTHING
                     """)
                 try connection.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(request.volumeID)")
             }
+            guard request.host != nil else { return VolumeAttachAnswer(attachmentID: id, connection: nil) }
             return VolumeAttachAnswer(
                 attachmentID: id,
                 connection: ["driver": "file", "path": .string("/volumes/\(request.volumeID)"), "format": "raw", "read_only": false])
@@ -327,7 +334,11 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
 
     func complete(attachment: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
-        try await probe.effect("complete") {}
+        try await probe.effect("complete") {
+            _ = try await database.write {
+                try $0.execute("UPDATE volume_attachments SET status = 'attached' WHERE id = \(attachment)::uuid")
+            }
+        }
     }
 
     func detach(attachment: String, as subject: ActingSubject) async throws {

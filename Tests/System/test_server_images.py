@@ -159,6 +159,38 @@ def test_a_shelved_server_comes_back_with_its_disk(cloud, tenant):
     wait("its image goes with it", lambda: not images(tenant), 60)
 
 
+def test_a_shelved_server_gets_and_loses_volumes(tenant):
+    """The guest has the volume after it was unshelved, and not the one that it has lost."""
+    compute, storage = tenant.api.compute, tenant.api.block_storage
+    server = tenant.create_server("sleeper")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    volumes = [storage.create_volume(size=1, name=name) for name in ("old", "new")]
+    for volume in volumes:
+        wait(f"{volume.name} is available", lambda: storage.get_volume(volume.id).status == "available", 60)
+    old, new = volumes
+    compute.create_volume_attachment(server, volume_id=old.id)
+    wait("the guest has it", lambda: tenant.ssh(address, "ls /dev/vdb 2>/dev/null || true"), 60)
+    tenant.ssh(address, "echo old >/dev/vdb && sync")
+    act(tenant, server, {"shelve": None})
+    settled(tenant, server, "SHELVED_OFFLOADED")
+    compute.create_volume_attachment(server, volume_id=new.id)
+    wait("it is in use", lambda: storage.get_volume(new.id).status == "in-use", 60)
+    compute.delete_volume_attachment(server, old.id)
+    wait("it is free", lambda: storage.get_volume(old.id).status == "available", 60)
+    act(tenant, server, {"unshelve": None})
+    settled(tenant, server, "ACTIVE")
+    tenant.reachable(address)
+    serials = tenant.ssh(address, "cat /sys/block/vd*/serial")
+    assert new.id[:20] in serials and old.id[:20] not in serials, serials
+    device = next(item.device for item in compute.volume_attachments(server))
+    tenant.ssh(address, f"echo new >{device} && sync && head -c 3 {device} | grep new")
+    tenant.delete_servers()
+    for volume in volumes:
+        wait(f"{volume.name} is free", lambda: storage.get_volume(volume.id).status == "available", 60)
+        storage.delete_volume(volume)
+
+
 def test_crashes_leave_no_half_images(cloud, tenant):
     """Whatever dies while an image is made: it is complete in the end, or it is gone and the server has no task."""
     compute = tenant.api.compute

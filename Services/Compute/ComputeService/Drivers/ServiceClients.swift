@@ -65,7 +65,7 @@ package protocol VolumeClient: Sendable {
     func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
     /// Deletes a volume; succeeds if it does not exist.
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws
-    /// Reserves and connects a volume for a server on a host.
+    /// Reserves a volume for a server, and connects it to the server's host if it has one.
     func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
     /// Connects an attachment to another host, in place of the one that it is connected to.
     ///
@@ -124,7 +124,8 @@ package struct VolumeAttachRequest: Sendable {
     package var volumeID: String
     package var serverID: String
     package var subject: ActingSubject
-    package var host: String
+    /// Nil for a server without a host: the volume is reserved only.
+    package var host: String?
     package var device: String
     package var operation: String
 }
@@ -132,10 +133,10 @@ package struct VolumeAttachRequest: Sendable {
 /// Block Storage's answer to a `VolumeAttachRequest`.
 package struct VolumeAttachAnswer: Sendable {
     package var attachmentID: String
-    /// How the host connects to the volume, as the agent's message has it.
-    package var connection: JSONValue
+    /// How the host connects to the volume, as the agent's message has it. Nil if no host was given.
+    package var connection: JSONValue?
 
-    package init(attachmentID: String, connection: JSONValue) {
+    package init(attachmentID: String, connection: JSONValue?) {
         self.attachmentID = attachmentID
         self.connection = connection
     }
@@ -269,20 +270,24 @@ struct RemoteVolumes: VolumeClient {
     }
 
     func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
-        let connector: JSONValue = [
-            "host": .string(request.host), "mountpoint": .string(request.device), "multipath": false,
-        ]
+        let connector = request.host.map { host -> JSONValue in
+            ["host": .string(host), "mountpoint": .string(request.device), "multipath": false]
+        }
         let answer = try await client.acting(for: request.subject).post(
             .blockStorage, "/v3/\(request.subject.project)/attachments",
             [
                 "attachment": [
                     "volume_uuid": .string(request.volumeID), "instance_uuid": .string(request.serverID),
-                    "connector": connector,
+                    "connector": connector ?? .null,
                 ]
             ], microversion: "latest", idempotencyKey: request.operation)
-        guard let attachment = answer["attachment"], let id = attachment["id"]?.stringValue,
-            let connection = attachment["connection_info"], connection["driver"]?.stringValue != nil
-        else { throw ResourceError.unavailable("Block Storage answered an attachment without a connection") }
+        guard let attachment = answer["attachment"], let id = attachment["id"]?.stringValue else {
+            throw ResourceError.unavailable("Block Storage answered an attachment without an id")
+        }
+        guard request.host != nil else { return VolumeAttachAnswer(attachmentID: id, connection: nil) }
+        guard let connection = attachment["connection_info"], connection["driver"]?.stringValue != nil else {
+            throw ResourceError.unavailable("Block Storage answered an attachment without a connection")
+        }
         return VolumeAttachAnswer(attachmentID: id, connection: connection)
     }
 
