@@ -289,7 +289,11 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deleteVolume") {
-            _ = try await database.write { try $0.execute("DELETE FROM volumes WHERE id = \(id)") }
+            _ = try await database.write { connection in
+                let snapshots = try connection.query("SELECT 1 AS one FROM volume_snapshots WHERE volume_id = \(id)::uuid")
+                guard snapshots.isEmpty else { throw ResourceError.badRequest("Invalid volume: it must not have snapshots.") }
+                try connection.execute("DELETE FROM volumes WHERE id = \(id)")
+            }
         }
     }
 

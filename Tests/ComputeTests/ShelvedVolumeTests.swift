@@ -136,7 +136,9 @@ import Workflow
                 try await cloud.engine([variant.definition]).drain()
                 let isThere = kind == "volume.attach" && variant.succeeds
                 #expect(try await row(cloud)?.state == (isThere ? "attached" : nil), name)
-                let left = try await cloud.database.read { try $0.query("SELECT count(*) AS count FROM volume_attachments")[0].int("count") }
+                let left = try await cloud.database.read {
+                    try $0.query("SELECT count(*) AS count FROM volume_attachments")[0].int("count")
+                }
                 #expect(left == (isThere ? 1 : 0), name)
                 if isThere { try await detach(cloud, id) }
             }

@@ -99,6 +99,22 @@ import Workflow
         }
     }
 
+    @Test func aVolumeWithSnapshotsOutlivesItsServer() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer(VolumeImageTests.onVolume)
+            #expect(try await createImage(cloud, id).status == 202)
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
+            try await cloud.engine().drain()
+            #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404)
+            let kept = try await cloud.database.read {
+                try $0.query("SELECT status FROM volumes WHERE id = \(Fixtures.volume)").map { try $0.string("status") }
+            }
+            #expect(kept == ["available"])
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
     @Test func failuresLeaveNeitherImageNorSnapshots() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer(VolumeImageTests.onVolume)
@@ -182,7 +198,8 @@ import Workflow
                     #expect(made == (variant.succeeds ? ["available"] : []), name)
                 } else if kind == "server.rebuild_volume" {
                     // The host's report that the guest runs again ends the rebuild.
-                    let isRebuilt = variant.succeeds || variant.name == "started fails after its effects" || variant.name.hasPrefix("finish")
+                    let isRebuilt =
+                        variant.succeeds || variant.name == "started fails after its effects" || variant.name.hasPrefix("finish")
                     #expect(try await cloud.server(id)["status"] == (isRebuilt ? "ACTIVE" : "ERROR"), name)
                 } else {
                     let isReported = variant.succeeds || variant.name == "finish fails after its effects"
