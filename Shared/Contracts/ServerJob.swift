@@ -5,10 +5,12 @@
 /// removed. Compute keeps it in `server_jobs`.
 package struct ServerJob: Codable, Sendable, Hashable {
     package var id: String
-    /// `upload-disk` or `migrate`. A host reports a kind that it does not know as failed.
+    /// `upload-disk`, `copy-volumes` or `migrate`. A host reports a kind that it does not know as failed.
     package var kind: String
     /// Of `upload-disk`.
     package var upload: DiskUpload?
+    /// Of `copy-volumes`.
+    package var copies: VolumeCopies?
     /// Of `migrate`.
     package var migration: Migration?
 
@@ -18,6 +20,12 @@ package struct ServerJob: Codable, Sendable, Hashable {
         self.upload = upload
     }
 
+    package init(id: String, copies: VolumeCopies) {
+        self.id = id
+        kind = ServerJob.copyVolumes
+        self.copies = copies
+    }
+
     package init(id: String, migration: Migration) {
         self.id = id
         kind = ServerJob.migrate
@@ -25,6 +33,7 @@ package struct ServerJob: Codable, Sendable, Hashable {
     }
 
     package static let uploadDisk = "upload-disk"
+    package static let copyVolumes = "copy-volumes"
     package static let migrate = "migrate"
 
     /// A copy of a local disk that becomes the data of an image.
@@ -57,14 +66,52 @@ package struct ServerJob: Codable, Sendable, Hashable {
     }
 }
 
+extension ServerJob {
+    /// Copies of volumes that the server has, all as they are at one moment, in files that Block Storage publishes as snapshots.
+    package struct VolumeCopies: Codable, Sendable, Hashable {
+        package struct Volume: Codable, Sendable, Hashable {
+            package var id: String
+            /// The file that the host creates.
+            package var path: String
+            /// `raw` or `qcow2`.
+            package var format: String
+            /// The size of the disk.
+            package var sizeGiB: Int
+
+            private enum CodingKeys: String, CodingKey {
+                case id, path, format
+                case sizeGiB = "size_gb"
+            }
+
+            package init(id: String, path: String, format: String, sizeGiB: Int) {
+                self.id = id
+                self.path = path
+                self.format = format
+                self.sizeGiB = sizeGiB
+            }
+        }
+
+        package var volumes: [Volume]
+        package var quiesce: DiskUpload.Quiesce
+
+        package init(volumes: [Volume], quiesce: DiskUpload.Quiesce) {
+            self.volumes = volumes
+            self.quiesce = quiesce
+        }
+
+        /// The file of a snapshot while it is written: beside its volume.
+        package static func fileName(ofSnapshot id: String) -> String { "snapshot-\(id).part" }
+    }
+}
+
 /// How far a host is with a job.
 package struct ServerJobReport: Codable, Sendable, Hashable {
     package enum State: String, Codable, Sendable { case running, done, failed }
 
     package var id: String
     package var state: State
-    /// Of `upload-disk`: `copying` or `uploading`. Nil before the first. Of a `migrate` that has failed: `stayed` if the guest certainly
-    /// runs here.
+    /// Of `upload-disk` and `copy-volumes`: `copying`, then of the former `uploading`. Nil before the first. Of a `migrate` that has
+    /// failed: `stayed` if the guest certainly runs here.
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int

@@ -4,6 +4,7 @@ import Synchronization
 /// A clock that only the test advances. `sleep` advances it and returns at once, so that tests do not wait.
 package final class ManualTime: TimeSource {
     private let microseconds: Mutex<Int64>
+    private let work = Mutex<(@Sendable () async throws -> Void)?>(nil)
 
     package init(_ start: Timestamp = Timestamp(seconds: 1_790_000_000)) {
         microseconds = Mutex(start.microseconds)
@@ -11,6 +12,9 @@ package final class ManualTime: TimeSource {
 
     /// Advances the clock.
     package func advance(by duration: Duration) { microseconds.withLock { $0 += duration.microseconds } }
+
+    /// Runs `body` whenever something sleeps, once the clock has advanced. Replaces an earlier one.
+    package func whenWaiting(_ body: @escaping @Sendable () async throws -> Void) { work.withLock { $0 = body } }
 
     package func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }
 
@@ -22,6 +26,7 @@ package final class ManualTime: TimeSource {
         try Task.checkCancellation()
         advance(by: duration)
         await Task.yield()
+        if let body = work.withLock({ $0 }) { try await body() }
     }
 }
 

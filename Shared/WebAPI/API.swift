@@ -92,10 +92,10 @@ package struct API: Sendable {
             }
             let (routes, values) = try route(request.method, segments)
             label = routes[0].path
-            let caller = try await authenticate(request, routes[0])
+            let caller = try await authenticate(request, routes)
             // The legacy API had no microversions: the version header is ignored, as in Nova.
             if !isOlder { version = try service.negotiation?.negotiate(request.headers) ?? version }
-            let lane = caller?.databaseLane ?? DatabaseScope.current.lane
+            let lane = caller.databaseLane ?? DatabaseScope.current.lane
             response = try await DatabaseScope.$current.withValue(DatabaseScope.current.of(lane)) {
                 try await run(request, routes, values, caller, version, requestID)
             }
@@ -136,14 +136,15 @@ package struct API: Sendable {
         let allowed: String
     }
 
-    private func authenticate(_ request: IncomingRequest, _ route: Route) async throws -> Caller? {
-        guard route.action != nil else { return nil }
+    /// - Parameter routes: the routes that the request may be for; the body selects one of them.
+    private func authenticate(_ request: IncomingRequest, _ routes: [Route]) async throws -> AdmittedCaller {
+        guard routes.contains(where: { $0.action != nil }) else { return AdmittedCaller(nil) }
         guard let token = request.headers["x-auth-token"], !token.isEmpty else {
             throw ResourceError(.unauthorized, "The request you have made requires authentication.")
         }
         let caller = try await caller(token, request.presence)
         try AccessRules.check(caller.accessRules, service: service.type, method: request.method, path: request.path)
-        return policy.judged(try await subject(of: caller, request, route))
+        return try await subject(of: caller, request, routes)
     }
 
     private func caller(_ token: String, _ presence: ClientPresence?) async throws -> Caller {
@@ -154,22 +155,24 @@ package struct API: Sendable {
     }
 
     private func run(
-        _ request: IncomingRequest, _ candidates: [Route], _ segments: [String], _ caller: Caller?,
+        _ request: IncomingRequest, _ candidates: [Route], _ segments: [String], _ admitted: AdmittedCaller,
         _ version: Microversion, _ requestID: String
     ) async throws -> Response {
         let fitting = candidates.filter { $0.versions.contains(version) }
         guard !fitting.isEmpty else { throw ResourceError.notFound("The resource could not be found.") }
         // The body counts until the response is ready, because a waiting request is held in memory too.
-        let received = try await receive(fitting[0], request, owner: caller.map { $0.projectID ?? $0.userID })
+        let received = try await receive(fitting[0], request, owner: admitted.owner)
         defer { withExtendedLifetime(received.share) {} }
         let response = try await seated(fitting[0]) {
-            let (route, body, digest) = try API.choose(fitting, received.bytes, version)
+            let (route, document) = try API.choose(fitting, received.bytes)
+            let caller = try admitted.caller(for: route)
+            let body = try API.validated(document, route, version)
             let decision = RequestContext.Decision()
             let context = RequestContext(
                 service: service, route: route, requestID: requestID, method: request.method, path: request.path,
                 parameters: RequestRouter.parameters(route, segments), query: request.query, headers: request.headers, body: body,
                 stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
-                decision: decision, bodyDigest: digest)
+                decision: decision, bodyDigest: document == nil ? "" : received.bytes.map(RequestContext.digest) ?? "")
             let response = try await handle(context)
             guard route.action == nil || decision.isMade else {
                 throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
@@ -221,29 +224,29 @@ package struct API: Sendable {
         return (bytes, share)
     }
 
-    /// The one route that the body selects, with the validated body.
+    /// The one route that the body selects, with the body; nil where there is none.
     ///
     /// - Parameter bytes: nil where the routes' body is not a document.
-    private static func choose(
-        _ routes: [Route], _ bytes: [UInt8]?, _ version: Microversion
-    ) throws -> (Route, JSONValue, digest: String) {
-        guard let bytes else { return (routes[0], .null, "") }
+    private static func choose(_ routes: [Route], _ bytes: [UInt8]?) throws -> (Route, JSONValue?) {
+        guard let bytes else { return (routes[0], nil) }
         if bytes.isEmpty {
             guard case .optionalJSON = routes[0].body else {
                 throw ResourceError.badRequest("The request needs a JSON body.")
             }
-            return (routes[0], .null, "")
+            return (routes[0], nil)
         }
         let json: JSONValue
         do { json = try JSONValue.parse(bytes) } catch {
             throw ResourceError.badRequest("The request body is not valid JSON: \(error).")
         }
-        let digest = RequestContext.digest(bytes)
-        let route = try API.select(routes, json)
+        return (try API.select(routes, json), json)
+    }
+
+    private static func validated(_ document: JSONValue?, _ route: Route, _ version: Microversion) throws -> JSONValue {
+        guard let document else { return .null }
         switch route.body {
-        case .none, .stream: return (route, .null, digest)
-        case .json(let schema), .optionalJSON(let schema):
-            return (route, try schema.validate(json, version: version), digest)
+        case .none, .stream: return .null
+        case .json(let schema), .optionalJSON(let schema): return try schema.validate(document, version: version)
         }
     }
 

@@ -1,4 +1,5 @@
 import Authorization
+import Database
 import Kernel
 
 extension API {
@@ -8,9 +9,10 @@ extension API {
     /// administrator who was given the role by mistake must be able to remove it. With a subject, the service may only call
     /// the actions in `ServiceDescription.subjectActions`.
     ///
-    /// - Throws: 403 for subject headers from a caller without the role `service`, for an action that no service calls on
+    /// - Parameter routes: the routes that the request may be for. Its body selects one of them.
+    /// - Throws: 403 for subject headers from a caller without the role `service`, for routes of which no service calls any on
     ///   behalf of others, and for a user without a role in the project; 400 for subject headers that are malformed.
-    func subject(of caller: Caller, _ request: IncomingRequest, _ route: Route) async throws -> Caller {
+    func subject(of caller: Caller, _ request: IncomingRequest, _ routes: [Route]) async throws -> AdmittedCaller {
         let names = request.headers.fields.map(\.name).filter(SubjectHeaders.isReserved)
         guard caller.has(role: "service") else {
             guard names.isEmpty else {
@@ -21,17 +23,55 @@ extension API {
                     """
                 )
             }
-            return caller
+            return AdmittedCaller(policy.judged(caller))
         }
-        guard !names.isEmpty else { return service.type == "identity" ? caller : caller.asServiceOnly() }
+        guard !names.isEmpty else {
+            return AdmittedCaller(policy.judged(service.type == "identity" ? caller : caller.asServiceOnly()))
+        }
         let subject = try SubjectHeaders.parse(request.headers)
-        guard let action = route.action, service.subjectActions.contains(action) else {
-            throw ResourceError.forbidden("No service may call \(route.action ?? route.path) on behalf of a project.")
-        }
-        switch subject.grounds {
-        case .accepted: return caller.acting(forAccepted: subject)
-        case .user: return caller.acting(for: try await authenticator.caller(subject: subject))
-        }
+        let allowed = service.subjectActions
+        if !routes.contains(where: { $0.action.map(allowed.contains) ?? false }) { throw AdmittedCaller.refusal(of: routes[0]) }
+        let acting =
+            switch subject.grounds {
+            case .accepted: caller.acting(forAccepted: subject)
+            case .user: caller.acting(for: try await authenticator.caller(subject: subject))
+            }
+        return AdmittedCaller(policy.judged(acting), onlyFor: allowed)
+    }
+}
+
+/// A verified caller, before the body has selected the route.
+///
+/// Routes that share a path have actions of their own, and a service may act on behalf of a project for some of them only. The caller
+/// is therefore given out with the route.
+struct AdmittedCaller: Sendable {
+    private let caller: Caller?
+    /// The only actions that the caller may call; nil for no limit.
+    private let actions: Set<String>?
+
+    /// - Parameters:
+    ///   - caller: nil for a request that needs no token.
+    ///   - actions: the only actions that the caller may call; nil for no limit.
+    init(_ caller: Caller?, onlyFor actions: Set<String>? = nil) {
+        self.caller = caller
+        self.actions = actions
+    }
+
+    var databaseLane: DatabaseScope.Lane? { caller?.databaseLane }
+    /// To whom memory is charged; nil without a token.
+    var owner: String? { caller.map { $0.projectID ?? $0.userID } }
+
+    /// The caller, for the policy's decision about the selected route.
+    ///
+    /// - Throws: 403 for an action that no service calls on behalf of others.
+    func caller(for route: Route) throws -> Caller? {
+        guard let actions else { return caller }
+        guard let action = route.action, actions.contains(action) else { throw AdmittedCaller.refusal(of: route) }
+        return caller
+    }
+
+    static func refusal(of route: Route) -> ResourceError {
+        .forbidden("No service may call \(route.action ?? route.path) on behalf of a project.")
     }
 }
 

@@ -97,6 +97,8 @@ import WebAPI
             #expect(open.status == 200)
             let closed = try #require(type["volume_type"]?["id"]?.stringValue, "\(type.json)")
             let action = "POST /v3/volumes/{volume_id}/action "
+            let image = try await cloud.addImage(Array(repeating: 1, count: 512))
+            cloud.workWhileWaiting()
             let bodies: [String: JSONValue] = [
                 "POST /v3/volumes": ["volume": ["size": 1]], action + "os-extend": ["os-extend": ["new_size": 2]],
                 action + "os-reset_status": ["os-reset_status": ["status": "error"]],
@@ -104,6 +106,7 @@ import WebAPI
                 action + "os-attach": [
                     "os-attach": ["instance_uuid": .string(SystemRandom().uuid().description), "mountpoint": "/dev/vdb"]
                 ],
+                action + "os-reimage": ["os-reimage": ["image_id": .string(image)]],
                 action + "os-unset_image_metadata": ["os-unset_image_metadata": ["key": "k"]],
                 "POST /v3/snapshots": ["snapshot": ["volume_id": .string(volume)]],
                 "POST /v3/snapshots/{snapshot_id}/action os-update_snapshot_status": ["os-update_snapshot_status": ["status": "available"]],

@@ -24,6 +24,9 @@ final class TestImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
     /// The subjects for which data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])
+    /// Images that were made of volumes, and the error with which further ones are refused.
+    let made = Mutex<[String: JSONObject]>([:])
+    let refusal = Mutex<ResourceError?>(nil)
 
     func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
         async throws
@@ -31,6 +34,34 @@ final class TestImages: ImageSource {
         subjects.withLock { $0.append(subject) }
         guard let bytes = data.withLock({ $0[imageID] }) else { throw ResourceError.notFound("no image \(imageID)") }
         try await receive(ByteBuffer(bytes: bytes))
+    }
+}
+
+extension TestImages: VolumeImages {
+    func createImage(_ image: JSONObject, as subject: ActingSubject) async throws {
+        if let refusal = refusal.withLock({ $0 }) { throw refusal }
+        let id = image["id"]?.stringValue ?? ""
+        made.withLock { $0[id] = image }
+    }
+
+    func deleteImage(_ id: String, as subject: ActingSubject) async throws { made.withLock { $0[id] = nil } }
+
+    func upload(
+        _ imageID: String, from path: String, as subject: ActingSubject, _ progress: @escaping @Sendable (Int) -> Void
+    ) async throws {
+        guard made.withLock({ $0[imageID] }) != nil else { throw ResourceError.notFound("no image \(imageID)") }
+        guard data.withLock({ $0[imageID] }) == nil else { throw ResourceError.conflict("image \(imageID) has data") }
+        let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
+        defer { try? file.close() }
+        let start = Array(try file.read(upToCount: 4096) ?? Data())
+        data.withLock { $0[imageID] = start }
+        subjects.withLock { $0.append(subject) }
+    }
+
+    func look(_ imageID: String, as subject: ActingSubject) async throws -> UploadedImage {
+        guard made.withLock({ $0[imageID] }) != nil else { throw ResourceError.notFound("no image \(imageID)") }
+        let size = data.withLock { $0[imageID]?.count }
+        return UploadedImage(status: size == nil ? "queued" : "active", size: size)
     }
 }
 
@@ -67,13 +98,29 @@ struct VolumeFixture: Sendable {
                 "service": StaticAuthenticator.service,
             ])
             let module = try BlockStorageModule.make(
-                driver: driver, images: try ImageAccess(policyOverrides: imagePolicy), settings: settings,
+                driver: driver, images: try ImageAccess(policyOverrides: imagePolicy), uploads: images, settings: settings,
                 .test(test.database, .blockStorage, ambient: ambient, authenticator: callers, publicURL: "http://volumes.example"))
             try await body(
                 VolumeFixture(
                     module: module, database: test.database, driver: driver, images: images, engine: module.engine(),
                     log: log, time: time,
                     directory: directory))
+        }
+    }
+
+    /// Runs the workflows while a request waits.
+    func workWhileWaiting(_ other: WorkflowEngine? = nil) {
+        let engine = other ?? engine
+        let isBusy = Mutex(false)
+        time.whenWaiting {
+            let wasBusy = isBusy.withLock { isBusy in
+                defer { isBusy = true }
+                return isBusy
+            }
+            guard !wasBusy else { return }
+            // It throws when its rounds are used up, which is not a failure here.
+            try? await engine.drain(roundsMax: 1)
+            isBusy.withLock { $0 = false }
         }
     }
 

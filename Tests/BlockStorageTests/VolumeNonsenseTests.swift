@@ -12,8 +12,10 @@ import WebAPI
 
     @Test func nonsenseIsTheClientsError() async throws {
         try await VolumeFixture.with { cloud in
+            let parameters = try await Self.parameters(cloud)
+            cloud.workWhileWaiting()
             try await sweep(cloud).run(
-                parameters: try await Self.parameters(cloud),
+                parameters: parameters,
                 query: [
                     "limit", "marker", "sort", "sort_key", "sort_dir", "name", "status", "metadata", "bootable",
                     "all_tenants", "name~", "with_count", "volume_id", "is_public", "usage", "extra_specs", "resource", "updated_at",

@@ -325,7 +325,6 @@ import Testing
             #expect(try await cloud.call("POST", path, token: "admin", ["os-reset_status": ["status": "error"]]).status == 202)
             #expect(try await cloud.status(id) == "error")
             #expect(try await cloud.call("POST", path, ["os-nonsense": [:]]).status == 400)
-            #expect(try await cloud.call("POST", path, ["os-volume_upload_image": ["image_name": "x"]]).status == 501)
         }
     }
 

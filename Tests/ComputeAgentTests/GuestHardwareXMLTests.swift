@@ -99,8 +99,12 @@ import Testing
     }
 
     @Test func theRootDiskOfACopyIsFoundOnAnyBus() throws {
-        #expect(try DomainBackup.rootDisk(xml: document(["hw_disk_bus": "sata"]).rendered) == "sda")
-        #expect(try DomainBackup.rootDisk(xml: document().rendered) == "vda")
+        let cases: [(JSONObject, String)] = [(["hw_disk_bus": "sata"], "sda"), ([:], "vda")]
+        for (properties, name) in cases {
+            let backup = try DomainBackup.document([.root(into: "/copy")], xml: document(properties).rendered)
+            #expect(backup?.child("disks")?.child("disk")?["name"] == name)
+        }
+        #expect(try DomainBackup.document([.init(serial: "no-volume", path: "/copy", format: "raw")], xml: document().rendered) == nil)
     }
 
     @Test func devicesAreOfTheChosenModel() throws {

@@ -85,7 +85,7 @@ private struct NoImages: ImageSource {
 private struct NoDisks: DiskMaker {
     func create(_ path: String, size: Int, backing: DiskSource?) throws {}
     func grow(_ path: String, to size: Int) throws {}
-    func copy(_ layers: [DiskSource], to target: String, size: Int, _ cancellation: CopyCancellation) throws {}
+    func copy(_ layers: [DiskSource], to path: String, _ format: DiskDriver, size: Int, _ cancellation: CopyCancellation) throws {}
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws {}
     func hasVolume(_ path: String) -> Bool { true }
 }

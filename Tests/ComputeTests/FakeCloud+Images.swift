@@ -7,11 +7,11 @@ import TestKit
 
 /// The Image service.
 extension FakeCloud {
-    /// Image refuses the next images with this error.
     /// What Image was asked for, and the changes that it was sent.
     var imageQueries: [[String]] { state.withLock(\.imageQueries) }
     var imagePatches: [JSONValue] { state.withLock(\.imagePatches) }
 
+    /// Image refuses the next images with this error.
     func refuseImages(_ error: ResourceError?) { state.withLock { $0.imageRefusal = error } }
     /// Hosts end the jobs that they get with this error; without one they do them.
     func failJobs(_ reason: String?) { state.withLock { $0.jobFailure = reason } }
@@ -33,6 +33,19 @@ extension FakeCloud {
                     VALUES (\(image["id"]?.stringValue), \(subject.project), \(image["name"]?.stringValue), 'queued',
                         \(image["visibility"]?.stringValue), 'qcow2', 'bare', \(image["min_disk"]?.intValue ?? 0),
                         \(image["min_ram"]?.intValue ?? 0), \(properties)::jsonb, \(now), \(now)) ON CONFLICT DO NOTHING
+                    """)
+            }
+        }
+    }
+
+    func activateEmpty(_ id: String, as subject: ActingSubject) async throws {
+        state.withLock { $0.subjects.append(subject) }
+        try await probe.effect("activateEmpty") {
+            _ = try await database.write {
+                try $0.execute(
+                    """
+                    UPDATE images SET status = 'active', size = 0, file_id = id, checksum = 'c', os_hash_algo = 'sha512',
+                        os_hash_value = 'h' WHERE id = \(id)::uuid AND status = 'queued'
                     """)
             }
         }

@@ -28,6 +28,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var imageRefusal: ResourceError?
         var imageQueries: [[String]] = []
         var imagePatches: [JSONValue] = []
+        var snapshotRefusal: ResourceError?
+        var attachHook: (@Sendable () async throws -> Void)?
         var jobFailure: String?
         var holdsJobs = false
         /// What hosts say about guests that did not leave.
@@ -298,12 +300,20 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deleteVolume") {
-            _ = try await database.write { try $0.execute("DELETE FROM volumes WHERE id = \(id)") }
+            _ = try await database.write { connection in
+                let snapshots = try connection.query("SELECT 1 AS one FROM volume_snapshots WHERE volume_id = \(id)::uuid")
+                guard snapshots.isEmpty else { throw ResourceError.badRequest("Invalid volume: it must not have snapshots.") }
+                try connection.execute("DELETE FROM volumes WHERE id = \(id)")
+            }
         }
     }
 
+    /// Runs the body before Block Storage answers about an attachment.
+    func whenAttaching(_ body: @escaping @Sendable () async throws -> Void) { state.withLock { $0.attachHook = body } }
+
     func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
         state.withLock { $0.subjects.append(request.subject) }
+        try await state.withLock(\.attachHook)?()
         return try await probe.effect("attach") {
             let id = state.withLock { $0.keys["attachment " + request.operation] } ?? ambient.newUUID().description
             state.withLock { $0.keys["attachment " + request.operation] = id }
@@ -311,12 +321,14 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
             try await database.write { connection in
                 try connection.execute(
                     """
-                    INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)
-                    VALUES (\(id), \(request.volumeID), \(request.subject.project), \(request.serverID), 'attaching', \(now), \(now))
+                    INSERT INTO volume_attachments (id, volume_id, project_id, server_id, host, status, created_at, updated_at)
+                    VALUES (\(id), \(request.volumeID), \(request.subject.project), \(request.serverID),
+                        \(request.host), \(request.host == nil ? "reserved" : "attaching"), \(now), \(now))
                     ON CONFLICT DO NOTHING
                     """)
                 try connection.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(request.volumeID)")
             }
+            guard request.host != nil else { return VolumeAttachAnswer(attachmentID: id, connection: nil) }
             return VolumeAttachAnswer(
                 attachmentID: id,
                 connection: ["driver": "file", "path": .string("/volumes/\(request.volumeID)"), "format": "raw", "read_only": false])
@@ -337,7 +349,11 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
 
     func complete(attachment: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
-        try await probe.effect("complete") {}
+        try await probe.effect("complete") {
+            _ = try await database.write {
+                try $0.execute("UPDATE volume_attachments SET status = 'attached' WHERE id = \(attachment)::uuid")
+            }
+        }
     }
 
     func detach(attachment: String, as subject: ActingSubject) async throws {
@@ -473,22 +489,5 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func send(_ body: JSONValue, _ consumer: AgentConsumer) async throws {
         try await consumer.handle(
             Message(id: ambient.newUUID(), type: body["type"]?.stringValue ?? "", body: body))
-    }
-}
-
-/// A clock whose waits let the agents work.
-final class CloudTime: TimeSource {
-    private let manual = ManualTime()
-    private let work = Mutex<(@Sendable () async throws -> Void)?>(nil)
-
-    func whenWaiting(_ body: @escaping @Sendable () async throws -> Void) { work.withLock { $0 = body } }
-    func advance(by duration: Duration) { manual.advance(by: duration) }
-    func now() -> Timestamp { manual.now() }
-    func databaseNow() -> Timestamp? { manual.now() }
-    func monotonicNanoseconds() -> UInt64 { manual.monotonicNanoseconds() }
-
-    func sleep(for duration: Duration) async throws {
-        try await manual.sleep(for: duration)
-        if let body = work.withLock({ $0 }) { try await body() }
     }
 }

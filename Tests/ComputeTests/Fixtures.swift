@@ -19,7 +19,7 @@ import Workflow
 /// A cloud for one test: database with the rows of other services, fakes, engine and API.
 struct TestCloud: Sendable {
     let database: Database
-    let time: CloudTime
+    let time: ManualTime
     let cloud: FakeCloud
     let compute: Compute
     let consumer: AgentConsumer
@@ -31,7 +31,7 @@ struct TestCloud: Sendable {
         imagePolicy: [String: String] = [:], policy: [String: String] = [:], _ body: (TestCloud) async throws -> Value
     ) async throws -> Value {
         try await TestDatabase.with { test in
-            let time = CloudTime()
+            let time = ManualTime()
             let ambient = Ambient(time: time, random: SeededRandom(seed: seed))
             let cloud = FakeCloud(database: test.database, ambient: ambient, probe: probe)
             let bus = InMemoryBus()

@@ -2,6 +2,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import TestKit
 import Testing
 
 @testable import ComputeService

@@ -290,7 +290,6 @@ import Workflow
                     ["boot_index": 0, "uuid": .string(Fixtures.volume), "source_type": "volume", "destination_type": "volume"]
                 ],
             ])
-            #expect(try await act(cloud, id, ["createImage": ["name": "copy"]]).status == 501)
             #expect(try await act(cloud, id, ["createBackup": ["name": "b", "backup_type": "daily", "rotation": 1]]).status == 400)
             #expect(try await act(cloud, id, ["shelve": nil]).status == 202)
             try await settled(cloud)

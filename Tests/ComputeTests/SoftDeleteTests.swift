@@ -3,6 +3,7 @@ import ComputeService
 import Database
 import JSON
 import Kernel
+import TestKit
 import Testing
 import Workflow
 

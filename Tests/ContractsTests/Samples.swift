@@ -157,6 +157,7 @@ enum Samples {
                     connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]))
             ])
         (migration.completes, migration.isCancelled) = (true, false)
+        job.copies = .init(volumes: [.init(id: other, path: "/volumes/snapshot-1.part", format: "raw", sizeGiB: 2)], quiesce: .required)
         job.migration = migration
         return job
     }()

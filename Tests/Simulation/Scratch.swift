@@ -19,7 +19,7 @@ struct Scratch {
 
     /// Removes the files of an earlier run.
     static func clear() throws {
-        for host in Plane.hosts { try Files.removeTree(host) }
+        for host in Plane.hosts + ["volumes"] { try Files.removeTree(host) }
     }
 
     func remove() {

@@ -98,7 +98,8 @@ struct Plane {
             return try ComputeModule.make(compute, surroundings)
         case .blockStorage:
             return try BlockStorageModule.make(
-                driver: SimulatedVolumeDriver(process: process), images: try ImageAccess(), surroundings)
+                driver: SimulatedVolumeDriver(process: process), images: try ImageAccess(), uploads: SimulatedImages(process: process),
+                surroundings)
         case .network:
             let ports = PortStates(process: process)
             let backend = NetworkBackend(fleet: SimulatedFleetView(), loops: [.init("ports") { try await ports.run() }])

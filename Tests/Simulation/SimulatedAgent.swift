@@ -158,12 +158,12 @@ struct SimulatedDiskMaker: DiskMaker {
 
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws { try Files.replace(file, with: Array("CD001".utf8)) }
 
-    func copy(_ layers: [DiskSource], to path: String, size: Int, _ cancellation: CopyCancellation) throws {
+    func copy(_ layers: [DiskSource], to path: String, _ format: DiskDriver, size: Int, _ cancellation: CopyCancellation) throws {
         try create(path, size: size, backing: nil)
     }
 
     func hasVolume(_ path: String) -> Bool {
-        process.world.storage.disks["volume-" + path.dropFirst("/volumes/".count)] != nil
+        process.world.storage.disks["volume-" + (path.split(separator: "/").last ?? "")] != nil
     }
 }
 

@@ -1,3 +1,4 @@
+import BlockStorageService
 import ComputeService
 import Cryptography
 import Database
@@ -7,7 +8,7 @@ import Kernel
 import NIOCore
 
 /// The Image service, as Compute and the agents use it. All images have the same data.
-struct SimulatedImages: ImageSource, ImageTarget, ImageClient {
+struct SimulatedImages: ImageSource, ImageTarget, ImageClient, VolumeImages {
     let process: SimulatedProcess
 
     /// A raw disk.
@@ -83,6 +84,19 @@ struct SimulatedImages: ImageSource, ImageTarget, ImageClient {
                     INSERT INTO images (id, project_id, name, status, visibility, disk_format, container_format, created_at, updated_at)
                     VALUES (\(image["id"]?.stringValue), \(subject.project), \(image["name"]?.stringValue), 'queued', 'private', 'qcow2',
                         'bare', \(now), \(now)) ON CONFLICT DO NOTHING
+                    """)
+            }
+        }
+    }
+
+    func activateEmpty(_ id: String, as subject: ActingSubject) async throws {
+        let now = world.now
+        try await effect("activate image") {
+            _ = try world.store.look { connection in
+                try connection.execute(
+                    """
+                    UPDATE images SET status = 'active', size = 0, file_id = id, updated_at = \(now)
+                    WHERE id = \(id)::uuid AND status = 'queued'
                     """)
             }
         }

@@ -144,12 +144,12 @@ struct SimulatedLibvirt: HypervisorDriver {
     // MARK: copies
 
     func beginBackup(_ uuid: String, xml: String) async throws {
-        let path = try XMLTree.parse(xml).child("disks")?.child("disk")?.child("target")?["file"] ?? ""
+        let paths = try XMLTree.parse(xml).child("disks")?.all("disk").compactMap { $0.child("target")?["file"] } ?? []
         let end = world.executor.now + UInt64(world.between(.milliseconds(100), .seconds(15)).microseconds) * 1000
         try await change(uuid, "backup") { [machine] in
             try machine.change(uuid, "backup") { domain in
                 guard domain.live != nil, domain.backup == nil else { throw LibvirtError.invalidState(call: "backup") }
-                domain.backup = .init(path: path, endsAt: end)
+                domain.backup = .init(paths: paths, endsAt: end)
             }
         }
     }
@@ -163,7 +163,7 @@ struct SimulatedLibvirt: HypervisorDriver {
                 return .failed("cancelled")
             }
             guard end <= world.executor.now else { return .running(done: 1, total: 2) }
-            try Files.replace(backup.path, with: SimulatedImages.content)
+            for path in backup.paths { try Files.replace(path, with: SimulatedImages.content) }
             try machine.change(uuid, "backup state") { $0.backup = nil }
             return .completed
         }

@@ -24,7 +24,7 @@ final class SimulatedMachine: @unchecked Sendable {
         var backup: Backup?
 
         struct Backup {
-            let path: String
+            let paths: [String]
             /// Nil when it was cancelled.
             var endsAt: UInt64?
         }

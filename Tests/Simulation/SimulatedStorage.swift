@@ -1,5 +1,7 @@
 import BlockStorageCore
 import BlockStorageService
+import Contracts
+import Foundation
 import JSON
 import Kernel
 
@@ -12,6 +14,15 @@ final class SimulatedStorage: @unchecked Sendable {
     }
 
     var disks: [String: Disk] = [:]
+    /// Where hosts put their copies of volumes in use.
+    let directory: String
+
+    init() {
+        directory = FileManager.default.currentDirectoryPath + "/volumes"
+        mkdir(directory, 0o700)
+    }
+
+    func copy(_ id: String) -> String { "\(directory)/\(ServerJob.VolumeCopies.fileName(ofSnapshot: id))" }
 }
 
 /// In-memory disks: slow, and sometimes failing before or after an operation.
@@ -64,6 +75,17 @@ struct SimulatedVolumeDriver: VolumeDriver {
         return isReady
     }
 
+    func adopt(_ object: StoredObject) async throws {
+        try await effect("adopt \(object.id)") {
+            guard storage.disks[Self.key(object)] == nil else { return }
+            guard access(storage.copy(object.id), F_OK) == 0 else {
+                return world.violation("I6: the copy of a host is taken over as snapshot \(object.id) and is not there")
+            }
+            unlink(storage.copy(object.id))
+            storage.disks[Self.key(object)] = .init(size: object.size)
+        }
+    }
+
     func extend(_ object: StoredObject, to size: Int) async throws {
         try await effect("extend \(object.id)") { storage.disks[Self.key(object)]?.size = size }
     }
@@ -76,12 +98,22 @@ struct SimulatedVolumeDriver: VolumeDriver {
             }
             if !users.isEmpty { world.violation("I6: disk \(object.id) is deleted while \(users.count) guests have it") }
             storage.disks[Self.key(object)] = nil
+            unlink(storage.copy(object.id))
         }
     }
 
+    func replace(_ object: StoredObject, by new: StoredObject) async throws {
+        try await effect("replace \(object.id)") {
+            guard let disk = storage.disks.removeValue(forKey: Self.key(new)) else { return }
+            storage.disks[Self.key(object)] = disk
+        }
+    }
+
+    func file(of object: StoredObject) -> String { "\(storage.directory)/\(object.name)" }
+
     func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject {
         [
-            "driver": "file", "path": .string("/volumes/\(object.id)"), "format": .string(object.format.rawValue),
+            "driver": "file", "path": .string("\(storage.directory)/\(object.id)"), "format": .string(object.format.rawValue),
             "read_only": .bool(readOnly),
         ]
     }

@@ -1,5 +1,7 @@
 """Images of servers, backups and shelving, seen from inside the guests: what was written on a disk is there again."""
 
+import json
+
 from wolkecloud import wait
 
 PROOF = "mkdir -p /mnt && mount -t vfat /dev/vda /mnt"
@@ -71,6 +73,59 @@ def test_a_server_boots_from_an_image_of_another(cloud, tenant):
         tenant.api.image.delete_image(image.id)
 
 
+def test_a_server_on_volumes_is_copied_while_it_runs(tenant):
+    """Root and data volume are copied at one moment, with what was on them, and servers boot from the image."""
+    compute, storage = tenant.api.compute, tenant.api.block_storage
+    source = tenant.api.image.find_image("guest", ignore_missing=False).id
+    root = {"boot_index": 0, "uuid": source, "source_type": "image", "destination_type": "volume", "volume_size": 1,
+            "delete_on_termination": True}
+    data = {"source_type": "blank", "destination_type": "volume", "volume_size": 1, "boot_index": -1, "tag": "data",
+            "delete_on_termination": True}
+    first = tenant.create_server("on-volumes", image=False, block_device_mapping=[root, data])
+    address = tenant.floating_address(first)
+    tenant.reachable(address)
+    write(tenant, address, "kept")
+    tenant.ssh(address, "echo second >/dev/vdb && sync")
+    boot = tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id")
+    made = act(tenant, first, {"createImage": {"name": "pair"}})["image_id"]
+    settled(tenant, first, "ACTIVE")
+    image = tenant.api.image.get_image(made)
+    assert (image.status, image.size) == ("active", 0)
+    mapping = json.loads(image.properties["block_device_mapping"])
+    assert [entry["boot_index"] for entry in mapping] == [0, None] and mapping[1]["tag"] == "data"
+    assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
+    # What is written now is not in the snapshots.
+    write(tenant, address, "later")
+    second = tenant.create_server("from-image", image=False, image_id=made)
+    other = tenant.floating_address(second)
+    tenant.reachable(other)
+    assert read(tenant, other) == "kept"
+    assert tenant.ssh(other, "head -c 6 /dev/vdb") == "second"
+    assert read(tenant, address) == "later"
+    # A snapshot of a volume in use, asked of Block Storage.
+    volume = next(item for item in storage.volumes() if any(a["server_id"] == second.id and a["device"] == "/dev/vdb"
+                                                            for a in item.attachments))
+    snapshot = storage.create_snapshot(volume_id=volume.id, name="in-use", is_forced=True)
+    wait("the snapshot is available", lambda: storage.get_snapshot(snapshot.id).status == "available", 120)
+    # The content of a volume that a server boots from is exchanged; the guest starts from the image.
+    act(tenant, second, {"rebuild": {"imageRef": source}}, "2.93")
+    settled(tenant, second, "ACTIVE")
+    tenant.reachable(other)
+    assert tenant.ssh(other, f"{PROOF} && ls /mnt; umount /mnt").find("proof") < 0
+    assert tenant.ssh(other, "head -c 6 /dev/vdb") == "second"
+    tenant.delete_servers()
+    tenant.api.image.delete_image(made)
+    for item in list(storage.snapshots()):
+        storage.delete_snapshot(item.id)
+    wait("the snapshots are deleted", lambda: not list(storage.snapshots()), 60)
+    # Volumes with snapshots have outlived their servers, as in Nova.
+    left = list(storage.volumes())
+    assert left and all(item.status == "available" for item in left), left
+    for item in left:
+        storage.delete_volume(item.id)
+    wait("the volumes are deleted", lambda: not list(storage.volumes()), 60)
+
+
 def test_backups_rotate(tenant):
     server = tenant.create_server("saved")
     for name in ("one", "two", "three"):
@@ -108,6 +163,38 @@ def test_a_shelved_server_comes_back_with_its_disk(cloud, tenant):
     settled(tenant, server, "SHELVED_OFFLOADED")
     compute.delete_server(server.id)
     wait("its image goes with it", lambda: not images(tenant), 60)
+
+
+def test_a_shelved_server_gets_and_loses_volumes(tenant):
+    """The guest has the volume after it was unshelved, and not the one that it has lost."""
+    compute, storage = tenant.api.compute, tenant.api.block_storage
+    server = tenant.create_server("sleeper")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    volumes = [storage.create_volume(size=1, name=name) for name in ("old", "new")]
+    for volume in volumes:
+        wait(f"{volume.name} is available", lambda: storage.get_volume(volume.id).status == "available", 60)
+    old, new = volumes
+    compute.create_volume_attachment(server, volume_id=old.id)
+    wait("the guest has it", lambda: tenant.ssh(address, "ls /dev/vdb 2>/dev/null || true"), 60)
+    tenant.ssh(address, "echo old >/dev/vdb && sync")
+    act(tenant, server, {"shelve": None})
+    settled(tenant, server, "SHELVED_OFFLOADED")
+    compute.create_volume_attachment(server, volume_id=new.id)
+    wait("it is in use", lambda: storage.get_volume(new.id).status == "in-use", 60)
+    compute.delete_volume_attachment(server, old.id)
+    wait("it is free", lambda: storage.get_volume(old.id).status == "available", 60)
+    act(tenant, server, {"unshelve": None})
+    settled(tenant, server, "ACTIVE")
+    tenant.reachable(address)
+    serials = tenant.ssh(address, "cat /sys/block/vd*/serial")
+    assert new.id[:20] in serials and old.id[:20] not in serials, serials
+    device = next(item.device for item in compute.volume_attachments(server))
+    tenant.ssh(address, f"echo new >{device} && sync && head -c 3 {device} | grep new")
+    tenant.delete_servers()
+    for volume in volumes:
+        wait(f"{volume.name} is free", lambda: storage.get_volume(volume.id).status == "available", 60)
+        storage.delete_volume(volume)
 
 
 def test_crashes_leave_no_half_images(cloud, tenant):

@@ -32,7 +32,7 @@ private struct Notes: Sendable {
                 type: "note", title: "Notes", faults: .compute,
                 negotiation: VersionNegotiation(
                     minimum: Microversion(2, 1), maximum: Microversion(2, 9), serviceType: "note"),
-                publicURL: "http://notes.example", subjectActions: ["notes:create"]),
+                publicURL: "http://notes.example", subjectActions: ["notes:create", "notes:stamp"]),
             resources: [
                 Resource(
                     "note",
@@ -57,6 +57,7 @@ private struct Notes: Sendable {
                             "Notes cannot be read aloud."
                         ) { try $0.authorize(target: .project($0.caller.requireProject())) },
                         Route(.get, "/broken", action: "notes:broken", rule: "@") { _ in .empty() },
+                        action("burn"), action("stamp"),
                         kept("all") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil) },
                         kept("member") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil, member: "note") },
                         kept("none") { Change(answer: .empty(200), "note", nil) },
@@ -81,6 +82,18 @@ private struct Notes: Sendable {
         Route(.post, "/kept/\(name)", action: "notes:kept_\(name)", rule: "@") { context in
             try context.authorize(target: .none)
             return try await context.write(database) { _ in change() }
+        }
+    }
+
+    /// One of the routes that share a path. Answers with the project for which it acts.
+    private func action(_ name: String) -> Route {
+        Route(
+            .post, "/notes/{id}/action", key: name, action: "notes:\(name)", rule: "rule:project_member_or_admin",
+            body: .json(.wrapped(name, .object([.init("force", .boolean, required: true)])))
+        ) { context in
+            let project = try context.caller.requireProject()
+            try context.authorize(target: .project(project))
+            return .json(200, ["name": .string(name), "project": .string(project)])
         }
     }
 
@@ -344,6 +357,35 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             }
             let listed = try await api.call("GET", "/notes", token: "service", headers: good)
             #expect(listed.status == 403)
+        }
+    }
+
+    /// Whichever of the routes of a path is declared first.
+    @Test("S6: of actions that share a path, a service calls only those that services need") func s6ActionsOfOnePath() async throws {
+        try await Notes.with { api, _ in
+            let accepted = ActingSubject.accepted(project: "p1", user: "u1").headers
+            let user = ActingSubject(project: "p1", user: "u1", grounds: .user).headers
+            let (stamp, burn): (JSONValue, JSONValue) = (["stamp": ["force": true]], ["burn": ["force": true]])
+            // The action that is done decides, whatever else the body names and before its content is looked at.
+            let both: JSONValue = ["stamp": ["force": true], "burn": ["force": true]]
+            var cases: [(body: JSONValue?, token: String, headers: [(String, String)], status: Int)] = [
+                (stamp, "service", [], 403), (burn, "member", [], 200), (stamp, "", accepted, 401),
+            ]
+            for headers in [accepted, user] {
+                cases += [
+                    (stamp, "service", headers, 200), (burn, "service", headers, 403), (both, "service", headers, 403),
+                    (["burn": [:]], "service", headers, 403), (["stamp": [:]], "service", headers, 400),
+                    (["tear": [:]], "service", headers, 400), (nil, "service", headers, 400), (stamp, "member", headers, 403),
+                ]
+            }
+            for (body, token, headers, status) in cases {
+                let answer = try await api.call("POST", "/notes/n/action", token: token, headers: headers, body: body)
+                let name = Comment(rawValue: "\(body ?? .null) of \(token) with \(headers)")
+                #expect(answer.status == status, name)
+                if status == 200 {
+                    #expect(answer.json["project"] == "p1" && answer.json["name"] == (body == burn ? "burn" : "stamp"), name)
+                }
+            }
         }
     }
 

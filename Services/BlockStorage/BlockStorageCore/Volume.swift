@@ -73,11 +73,14 @@ package struct Snapshot: Sendable, Hashable {
     package var size: Int
     package var format: VolumeFormat
     package var metadata: JSONObject
+    /// The copy that a hypervisor host makes; nil where the storage copies the volume itself.
+    package var hostCopy: HostCopyState?
 
     package init(
         id: SnapshotID, volumeID: VolumeID, projectID: String, status: SnapshotStatus, size: Int, format: VolumeFormat,
-        metadata: JSONObject = [:]
+        metadata: JSONObject = [:], hostCopy: HostCopyState? = nil
     ) {
+        self.hostCopy = hostCopy
         self.id = id
         self.volumeID = volumeID
         self.projectID = projectID
@@ -90,11 +93,20 @@ package struct Snapshot: Sendable, Hashable {
     package var object: StoredObject { StoredObject(.snapshot, id.text, project: projectID, format: format, size: size) }
 }
 
+/// How far the host is that copies a volume in use: only its QEMU can read a disk that its guest writes.
+package enum HostCopyState: String, Sendable, CaseIterable {
+    case pending, done, failed
+}
+
 /// A disk as a driver sees it.
 package struct StoredObject: Sendable, Hashable {
     /// The owner of the disk.
     package enum Kind: String, Sendable {
         case volume, snapshot
+        /// A copy that is uploaded as the data of the image with this id.
+        case upload
+        /// The new content of the volume with this id, until it takes its place.
+        case renewal
     }
 
     package let kind: Kind

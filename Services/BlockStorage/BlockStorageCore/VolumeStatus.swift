@@ -11,7 +11,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
 
     /// Actions on volumes and the states that allow them.
     package enum Action: String, Sendable, CaseIterable {
-        case delete, extend, snapshot, clone, attach, reserve, retype, setBootable, setReadOnly
+        case delete, extend, snapshot, clone, attach, reserve, retype, setBootable, setReadOnly, upload, reimage
     }
 
     /// The static table of states in which each action is allowed.
@@ -25,7 +25,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         (.reserve, [.available]),
         (.retype, [.available, .inUse]),
         (.setBootable, [.available, .inUse, .reserved]),
-        (.setReadOnly, [.available]),
+        (.setReadOnly, [.available]), (.upload, [.available]), (.reimage, [.available, .error]),
     ]
 
     /// Whether `action` is possible from this state.

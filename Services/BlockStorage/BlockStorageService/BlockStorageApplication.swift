@@ -29,9 +29,11 @@ package struct BlockStorageApplication: Sendable {
         let driver = try FileDriver(
             directory: process.settings.string("block_storage.directory"), images: RESTImageSource(client: process.makeClient()),
             sandbox: sandbox, ended: { subject in await wake(subject) })
+        let uploads = RESTVolumeImages(client: process.makeClient(), threads: WorkerThreads(name: "uploads", count: 2))
         try await process.run { surroundings in
             try BlockStorageModule.make(
-                driver: driver, images: try ImageAccess(process.settings), settings: settings, sandbox: watch, surroundings)
+                driver: driver, images: try ImageAccess(process.settings), uploads: uploads, settings: settings, sandbox: watch,
+                surroundings)
         }
     }
 

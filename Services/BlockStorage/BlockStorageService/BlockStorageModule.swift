@@ -12,15 +12,17 @@ package enum BlockStorageModule {
     /// - Parameters:
     ///   - driver: where the volumes' data is.
     ///   - images: who may make volumes of which images.
+    ///   - uploads: the Image service, for images of volumes.
     ///   - sandbox: checks whether the sandbox for images works; nil for no checks.
     /// - Throws: 400 for a policy rule that cannot be read.
     package static func make(
-        driver: any VolumeDriver, images: ImageAccess, settings: BlockStorageSettings = BlockStorageSettings(),
+        driver: any VolumeDriver, images: ImageAccess, uploads: any VolumeImages,
+        settings: BlockStorageSettings = BlockStorageSettings(),
         sandbox: SandboxWatch? = nil, _ surroundings: ServiceSurroundings
     ) throws -> ServiceModule {
         let (database, ambient) = (surroundings.database, surroundings.ambient)
         let workflows = VolumeWorkflows(
-            database: database, driver: driver, images: images, settings: settings, ambient: ambient)
+            database: database, driver: driver, images: images, uploads: uploads, settings: settings, ambient: ambient)
         let handlers = BlockStorageHandlers(database: database, driver: driver, workflows: workflows, settings: settings)
         let report = ServiceReportTask(
             database: database, driver: driver, settings: settings, ambient: ambient, log: surroundings.log,
@@ -36,7 +38,8 @@ package enum BlockStorageModule {
             .blockStorage,
             subjectActions: [
                 "volume:create", "volume:delete", "volume:attachment_create", "volume:attachment_update", "volume:attachment_complete",
-                "volume:attachment_delete",
+                "volume:attachment_delete", "volume:create_snapshot", "volume:delete_snapshot", "volume:reimage",
+                "volume_extension:snapshot_actions:update_snapshot_status",
             ], resources: handlers.resources, rules: BlockStorageHandlers.rules)
         return ServiceModule(
             .blockStorage, surroundings, api: api, workflows: workflows.definitions, intents: workflows.intents,

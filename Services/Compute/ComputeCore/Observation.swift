@@ -65,6 +65,8 @@ extension ObservedServer {
             return vmState == .active ? .stoppedItself : [.rescued, .resized].contains(vmState) ? .turnedOff : .noted
         }
         guard TaskState.ofPower.contains(task), desiredPower != .absent else { return .noted }
+        // A rebuild whose volume is still being written has no operation yet.
+        guard task != .rebuilding || operationID != nil else { return .noted }
         let target = task.target(desiredPower)
         if !observation.applied {
             guard observation.permanent else { return .noted }

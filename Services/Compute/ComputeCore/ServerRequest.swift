@@ -15,6 +15,8 @@ package struct ServerRequest: Sendable {
     package var description: String?
     package var hostname: String?
     package var imageID: String?
+    /// The image that gives the server its properties, where it boots from a blank volume.
+    package var propertiesImageID: String?
     package var flavorRef: String
     package var devices: [DeviceRequest]
     /// The tag of the local root disk.
@@ -131,6 +133,9 @@ package struct ServerRequest: Sendable {
             imageID = boot.uuid
             rootTag = boot.tag
             devices.removeAll { $0 == boot }
+        } else if let image = imageID, let boot = boots.first, boot.source == .blank {
+            // As in Nova, the image then gives the server its properties only.
+            (imageID, propertiesImageID) = (nil, image)
         } else if imageID != nil, let boot = boots.first {
             // Clients also send `imageRef` when they boot from a volume that is created from the same image.
             guard boot.source == .image, boot.uuid == imageID else {
@@ -330,8 +335,8 @@ package struct DeviceRequest: Sendable, Hashable {
                 "Block Device Mapping is Invalid: guest_format swap needs source_type blank and destination_type local.")
         }
         if source == .blank, uuid != nil { throw ResourceError.badRequest("Block Device Mapping is Invalid: Invalid device UUID.") }
-        if source == .blank, bootIndex == 0 {
-            throw ResourceError.badRequest("Block Device Mapping is Invalid: a blank disk cannot be booted from.")
+        if source == .blank, destination == .local, bootIndex == 0 {
+            throw ResourceError.badRequest("Block Device Mapping is Invalid: a blank local disk cannot be booted from.")
         }
         if source == .image, destination == .local, bootIndex != 0 {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: Mapping image to local is not supported.")

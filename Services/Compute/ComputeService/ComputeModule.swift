@@ -15,6 +15,7 @@ package enum ComputeModule {
             database: database, bus: surroundings.bus, ambient: ambient, logger: surroundings.log, metrics: surroundings.metrics)
         let consumer = AgentConsumer(compute)
         let tasks = ComputePeriodicTasks(compute)
+        let copies = VolumeCopyTask(compute)
         // The workflows of this process do the work of Nova's conductor.
         let life = SignOfLife(
             "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
@@ -31,12 +32,14 @@ package enum ComputeModule {
                 ServerLiveMigration(compute).workflow.definition, ServerEvacuation(compute).workflow.definition,
                 ServerSnapshot(compute).workflow.definition, ServerShelve(compute).workflow.definition,
                 ServerOffload(compute).workflow.definition, ServerUnshelve(compute).workflow.definition,
-                ImageRemoval(compute).workflow.definition,
+                ImageRemoval(compute).workflow.definition, VolumeImage(compute).workflow.definition,
+                VolumeCopy(compute).workflow.definition, VolumeRebuild(compute).workflow.definition,
             ],
             intents: [ServerCreate.deleteIntent: ServerDelete.kind],
             consumers: [.init("consumer") { try await consumer.run() }],
             loops: [
                 .init("relay") { try await relay.run() }, .init("periodic tasks") { try await tasks.run() },
+                .init("copies of volumes") { try await copies.run() },
                 .init("sign of life") { try await life.run() },
             ],
             inspections: ComputeInspections.all, quota: compute.quota)

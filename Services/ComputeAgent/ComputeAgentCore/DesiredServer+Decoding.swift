@@ -118,7 +118,24 @@ extension ServerJob {
             else { throw inner.wrong("endpoint", "must have a connection URI of libvirt's QEMU driver, an address and absolute paths") }
             _ = try inner.list("volumes", migration.volumes, DesiredVolume.init)
         }
+        if let copies {
+            let inner = form.inner("copies")
+            job.copies?.volumes = try inner.list("volumes", copies.volumes) { (volume, form) throws(FormError) in try volume.checked(form) }
+        }
         return job
+    }
+}
+
+extension ServerJob.VolumeCopies.Volume {
+    fileprivate func checked(_ form: FormRules) throws(FormError) -> Self {
+        var volume = self
+        volume.id = try form.uuid("id", id)
+        guard path.hasPrefix("/"), path.hasSuffix(".part"), !path.contains("/../"), !path.utf8.contains(0) else {
+            throw form.wrong("path", "must be the absolute path of a file that ends in .part")
+        }
+        guard ["raw", "qcow2"].contains(format) else { throw form.wrong("format", "must be raw or qcow2") }
+        volume.sizeGiB = try DesiredServer.disk(form, "size_gb", sizeGiB)
+        return volume
     }
 }
 

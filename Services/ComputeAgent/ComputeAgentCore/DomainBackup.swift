@@ -1,25 +1,41 @@
-/// libvirt's description of a copy of a running guest's disk, as the disk is at one moment.
+/// libvirt's description of copies of a running guest's disks, all as they are at one moment.
 package enum DomainBackup {
-    /// A complete copy of the root disk, with what its backing file has, in a new qcow2 file.
-    package static func rootDisk(_ name: String, into path: String) -> XMLTree {
-        XMLTree(
-            "domainbackup", ["mode": "push"],
-            [
-                XMLTree(
-                    "disks", [:],
-                    [
-                        XMLTree(
-                            "disk", ["name": name, "backup": "yes", "type": "file"],
-                            [XMLTree("target", ["file": path]), XMLTree("driver", ["type": "qcow2"])])
-                    ])
-            ])
+    /// A disk to copy.
+    package struct Disk: Sendable, Hashable {
+        /// The serial number of the disk: `root`, or the id of a volume.
+        package let serial: String
+        /// The new file.
+        package let path: String
+        /// `raw` or `qcow2`.
+        package let format: String
+
+        package init(serial: String, path: String, format: String) {
+            self.serial = serial
+            self.path = path
+            self.format = format
+        }
+
+        /// The root disk, as a qcow2 file.
+        package static func root(into path: String) -> Disk { Disk(serial: "root", path: path, format: "qcow2") }
     }
 
-    /// The name of the root disk in the definition of a domain; nil if the server boots from a volume.
+    /// Complete copies of disks of a domain, with what their backing files have, in new files.
     ///
+    /// - Parameter xml: the domain's definition, which has the disks' names.
+    /// - Returns: nil if the domain lacks one of the disks.
     /// - Throws: `XMLParseError`.
-    package static func rootDisk(xml: String) throws(XMLParseError) -> String? {
-        try XMLTree.parse(xml).child("devices")?.all("disk").first { $0.child("serial")?.text == "root" }?.child("target")?["dev"]
+    package static func document(_ disks: [Disk], xml: String) throws(XMLParseError) -> XMLTree? {
+        let present = try XMLTree.parse(xml).child("devices")?.all("disk") ?? []
+        var copies: [XMLTree] = []
+        for disk in disks {
+            let found = present.first { $0.child("serial")?.text == disk.serial }
+            guard let name = found?.child("target")?["dev"] else { return nil }
+            copies.append(
+                XMLTree(
+                    "disk", ["name": name, "backup": "yes", "type": "file"],
+                    [XMLTree("target", ["file": disk.path]), XMLTree("driver", ["type": disk.format])]))
+        }
+        return XMLTree("domainbackup", ["mode": "push"], [XMLTree("disks", [:], copies)])
     }
 
     /// Whether the definition of a domain has the channel of a guest agent.

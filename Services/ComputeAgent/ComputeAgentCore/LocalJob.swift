@@ -10,11 +10,15 @@ package struct LocalJob: Sendable, Hashable {
     package var reason: String?
     /// The last phase, as the report has it.
     package var phase: String?
+    /// Files outside the server's directory that the job creates. They are the control plane's once the job is done.
+    package var files: [String]
 
     package init(
-        id: String, state: ServerJobReport.State = .running, error: String? = nil, reason: String? = nil, phase: String? = nil
+        id: String, state: ServerJobReport.State = .running, error: String? = nil, reason: String? = nil, phase: String? = nil,
+        files: [String] = []
     ) {
         self.phase = phase
+        self.files = files
         self.id = id
         self.state = state
         self.error = error
@@ -24,7 +28,7 @@ package struct LocalJob: Sendable, Hashable {
     var document: JSONValue {
         [
             "id": .string(id), "state": .string(state.rawValue), "error": JSONValue(error), "reason": JSONValue(reason),
-            "phase": JSONValue(phase),
+            "phase": JSONValue(phase), "files": JSONValue(files),
         ]
     }
 
@@ -33,7 +37,8 @@ package struct LocalJob: Sendable, Hashable {
         guard let known = ServerJobReport.State(rawValue: state) else { throw fields.wrong("state", "is \"\(state)\"") }
         self.init(
             id: try fields.text("id"), state: known, error: try fields.optionalText("error"), reason: try fields.optionalText("reason"),
-            phase: try fields.optionalText("phase"))
+            phase: try fields.optionalText("phase"),
+            files: (fields.object["files"]?.arrayValue ?? []).compactMap(\.stringValue))
     }
 }
 

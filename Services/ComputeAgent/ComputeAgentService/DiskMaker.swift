@@ -18,14 +18,15 @@ package protocol DiskMaker: Sendable {
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws
-    /// Copies a disk with the disks below it to a new qcow2 disk without backing file.
+    /// Copies a disk with the disks below it to a new disk without backing file.
     ///
     /// - Parameters:
     ///   - layers: the disk and its backing files, from the top. No QEMU may have the disk open for writing.
+    ///   - format: `raw` or `qcow2`.
     ///   - size: the size of the new disk in bytes.
     ///   - cancellation: ends it from another thread.
     /// - Throws: `SandboxError`, `CommandError`, `FileError`, `CancellationError`.
-    func copy(_ layers: [DiskSource], to path: String, size: Int, _ cancellation: CopyCancellation) throws
+    func copy(_ layers: [DiskSource], to path: String, _ format: DiskDriver, size: Int, _ cancellation: CopyCancellation) throws
     /// Whether the file of a volume exists.
     func hasVolume(_ path: String) -> Bool
 }
@@ -70,10 +71,10 @@ package struct SandboxedDiskMaker: DiskMaker {
         try DiskTool(sandbox).create(path, .qcow2, size: size, backing: backing)
     }
 
-    package func copy(_ layers: [DiskSource], to path: String, size: Int, _ cancellation: CopyCancellation) throws {
+    package func copy(_ layers: [DiskSource], to path: String, _ format: DiskDriver, size: Int, _ cancellation: CopyCancellation) throws {
         let tool = DiskTool(sandbox)
         cancellation.hold(tool)
-        try tool.flatten(layers, to: path, .qcow2, size: size)
+        try tool.flatten(layers, to: path, format, size: size)
     }
 
     package func grow(_ path: String, to size: Int) throws {

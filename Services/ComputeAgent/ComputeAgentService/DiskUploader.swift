@@ -31,11 +31,11 @@ struct DiskUploader: Sendable {
         }
         let path = tools.disks.files(server.id).copy(id)
         try await clear(id, upload, serverID: server.id)
-        try await repeating(DiskUploader.copyAttempts) {
+        try await tools.repeating(DiskUploader.copyAttempts) {
             await progress(.copying, 0)
             try await tools.copies.run { try await copy(id, upload, server, to: path) { await progress(.copying, $0) } }
         }
-        try await repeating(DiskUploader.uploadAttempts) {
+        try await tools.repeating(DiskUploader.uploadAttempts) {
             await progress(.uploading, 0)
             try await send(path, upload) { await progress(.uploading, $0) }
         }
@@ -48,21 +48,6 @@ struct DiskUploader: Sendable {
         try await tools.disks.removeCopy(tools.disks.files(serverID).copy(id))
     }
 
-    private func repeating(_ attempts: Int, _ body: () async throws -> Void) async throws {
-        var backoff = Backoff()
-        var attempt = 1
-        while true {
-            do { return try await body() } catch is CancellationError { throw CancellationError() } catch let error as PermanentFailure {
-                throw error
-            } catch {
-                guard attempt < attempts else { throw error }
-                tools.log.info("a job is tried again", metadata: ["attempt": "\(attempt)", "error": "\(error)"])
-            }
-            attempt += 1
-            try await tools.ambient.time.sleep(for: backoff.next())
-        }
-    }
-
     // MARK: copying
 
     private func copy(
@@ -73,7 +58,7 @@ struct DiskUploader: Sendable {
         if upload.disk == .ephemeral {
             // Only of servers that are off; a running guest's QEMU holds a lock on the disk, and the copy fails.
             try await tools.disks.copyEphemeral(server, to: path)
-        } else if try await !tools.domains.backUp(server.id, into: path, quiesce: upload.quiesce, progress) {
+        } else if try await !tools.domains.backUp(server.id, [.root(into: path)], quiesce: upload.quiesce, progress) {
             // Where the guest has been started meanwhile, its QEMU holds a lock on the disk, and the copy fails.
             try await tools.disks.copyRoot(server, to: path)
         }

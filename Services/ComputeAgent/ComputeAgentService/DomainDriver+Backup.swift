@@ -10,14 +10,14 @@ extension DomainDriver {
     /// How long a guest's agent may take to freeze or thaw its file systems, in seconds.
     private static let agentSeconds = 30
 
-    /// Copies the root disk of the running guest, as it is when the copy begins, to a new file.
+    /// Copies disks of the running guest, all as they are when the copy begins, to new files.
     ///
     /// - Parameter progress: called with the percentage.
     /// - Returns: false if the guest does not run, so there is nothing to copy from.
     /// - Throws: `PermanentFailure` if the guest's file systems must be frozen and cannot be; `LibvirtError`, 503 if the copy ended
     ///   early.
     func backUp(
-        _ serverID: String, into path: String, quiesce: ServerJob.DiskUpload.Quiesce, _ progress: @Sendable (Int) async -> Void
+        _ serverID: String, _ disks: [DomainBackup.Disk], quiesce: ServerJob.DiskUpload.Quiesce, _ progress: @Sendable (Int) async -> Void
     ) async throws -> Bool {
         guard try await hypervisor.domain(serverID)?.isActive == true else {
             // A guest that does not run has nothing in memory that belongs on the disk.
@@ -25,11 +25,12 @@ extension DomainDriver {
         }
         let isFrozen = try await freeze(serverID, quiesce)
         do {
-            // The copy has the disk's content of this moment, whatever the guest writes afterwards.
-            guard let root = try DomainBackup.rootDisk(xml: try await hypervisor.xml(serverID, inactive: false)) else {
-                throw PermanentFailure("the server has no local root disk")
+            // The copies have the disks' content of this moment, whatever the guest writes afterwards.
+            let xml = try await hypervisor.xml(serverID, inactive: false)
+            guard let document = try DomainBackup.document(disks, xml: xml) else {
+                throw PermanentFailure("the server's guest does not have the disks")
             }
-            try await hypervisor.beginBackup(serverID, xml: DomainBackup.rootDisk(root, into: path).rendered)
+            try await hypervisor.beginBackup(serverID, xml: document.rendered)
         } catch {
             if isFrozen { await thaw(serverID) }
             throw error
@@ -39,8 +40,8 @@ extension DomainDriver {
             switch try await hypervisor.backupState(serverID) {
             case .running(let done, let total): if total > 0 { await progress(min(100, done * 100 / total)) }
             case .completed: return true
-            case .failed(let text): throw ResourceError.unavailable("the copy of the disk of \(serverID) failed: \(text)")
-            case .none: throw ResourceError.unavailable("the copy of the disk of \(serverID) has ended")
+            case .failed(let text): throw ResourceError.unavailable("the copy of the disks of \(serverID) failed: \(text)")
+            case .none: throw ResourceError.unavailable("the copy of the disks of \(serverID) has ended")
             }
             try await ambient.time.sleep(for: DomainDriver.backupPoll)
         }

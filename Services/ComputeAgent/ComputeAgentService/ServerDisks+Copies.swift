@@ -1,5 +1,6 @@
 import Commands
 import ComputeAgentCore
+import Contracts
 import DiskTool
 import Kernel
 
@@ -49,12 +50,22 @@ extension ServerDisks {
         }
     }
 
-    private func copy(_ layers: [DiskSource], to target: String, size: Int) async throws {
+    /// Copies a volume of a guest that does not run. Where the guest has been started meanwhile, its QEMU holds a lock on the volume,
+    /// and the copy fails.
+    func copy(_ volume: DesiredVolume, to copy: ServerJob.VolumeCopies.Volume) async throws {
+        guard case .file(let path, let format, _) = volume.connection else {
+            throw PermanentFailure("its host cannot make copies of the server's volumes", details: "\(volume.connection)")
+        }
+        let source = DiskSource(path: path, driver: format == "raw" ? .raw : .qcow2)
+        try await self.copy([source], to: copy.path, copy.format == "raw" ? .raw : .qcow2, size: copy.sizeGiB << 30)
+    }
+
+    private func copy(_ layers: [DiskSource], to target: String, _ format: DiskDriver = .qcow2, size: Int) async throws {
         let cancellation = CopyCancellation()
         try await withTaskCancellationHandler {
             try await sandboxed { [maker] in
                 try Files.remove(target)
-                try maker.copy(layers, to: target, size: size, cancellation)
+                try maker.copy(layers, to: target, format, size: size, cancellation)
                 try ServerDisks.takeBack(target)
             }
         } onCancel: {

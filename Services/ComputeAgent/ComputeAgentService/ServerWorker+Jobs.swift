@@ -31,7 +31,11 @@ extension ServerWorker {
             if job.state == .running {
                 tools.log.info("a job is cancelled", metadata: ["server": "\(serverID)", "job": "\(job.id)"])
             }
-            try await DiskUploader(tools: tools).clear(job.id, nil, serverID: serverID)
+            if job.files.isEmpty {
+                try await DiskUploader(tools: tools).clear(job.id, nil, serverID: serverID)
+            } else if job.state != .done {
+                try await VolumeCopier(tools: tools).clear(job.files, serverID: serverID)
+            }
             record.jobs.removeAll { $0.id == job.id }
             try await save()
         }
@@ -43,7 +47,7 @@ extension ServerWorker {
         if let move = desired.move, let order = move.migration { runningJobs[move.id]?.move?.control.update(order) }
         for job in JobPlan(wanted: desired.jobs, known: record.jobs, active: Set(runningJobs.keys)).begun {
             if !record.jobs.contains(where: { $0.id == job.id }) {
-                record.jobs.append(LocalJob(id: job.id))
+                record.jobs.append(LocalJob(id: job.id, files: job.copies?.volumes.map(\.path) ?? []))
                 try await save()
             }
             tools.log.info("a job begins", metadata: ["server": "\(serverID)", "job": "\(job.id)", "kind": "\(job.kind)"])
@@ -61,11 +65,16 @@ extension ServerWorker {
     private func work(on job: ServerJob, of desired: DesiredServer) async {
         if job.kind == ServerJob.migrate, let order = job.migration { return await move(job.id, order, isPaused: desired.power == .paused) }
         do {
-            guard job.kind == ServerJob.uploadDisk, let upload = job.upload else {
-                throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
-            }
-            try await DiskUploader(tools: tools).run(job.id, upload, of: desired) { phase, percent in
-                await self.advance(job.id, phase: phase.rawValue, percent: percent)
+            switch (job.kind, job.upload, job.copies) {
+            case (ServerJob.uploadDisk, let upload?, _):
+                try await DiskUploader(tools: tools).run(job.id, upload, of: desired) { phase, percent in
+                    await self.advance(job.id, phase: phase.rawValue, percent: percent)
+                }
+            case (ServerJob.copyVolumes, _, let copies?):
+                try await VolumeCopier(tools: tools).run(copies, of: desired) { percent in
+                    await self.advance(job.id, phase: DiskUploader.Phase.copying.rawValue, percent: percent)
+                }
+            default: throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
             }
             await end(job.id, .done)
         } catch {
@@ -81,7 +90,8 @@ extension ServerWorker {
         _ id: String, _ state: ServerJobReport.State, error: String? = nil, reason: String? = nil, phase: String? = nil
     ) async {
         guard let index = record.jobs.firstIndex(where: { $0.id == id }) else { return }
-        record.jobs[index] = LocalJob(id: id, state: state, error: error, reason: reason, phase: phase)
+        record.jobs[index] = LocalJob(
+            id: id, state: state, error: error, reason: reason, phase: phase, files: record.jobs[index].files)
         runningJobs[id] = nil
         do { try await save() } catch {
             // Reported nevertheless: at worst a restarted agent does the job again.

@@ -19,7 +19,7 @@ enum Volumes: Creatable, Settable {
 
     static let verbs: [any ParsableCommand.Type] = [
         List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
-        ResourceCommand<Snapshots>.self, ResourceCommand<VolumeTypes>.self,
+        Upload.self, Reimage.self, ResourceCommand<Snapshots>.self, ResourceCommand<VolumeTypes>.self,
     ]
 
     private static func servers(_ volume: JSONValue) -> String {

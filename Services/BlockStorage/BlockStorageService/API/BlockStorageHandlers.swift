@@ -32,6 +32,8 @@ package struct BlockStorageHandlers: Sendable {
         "volume:see_operator_fields": admin,
         "volume:see_connections": "rule:admin_or_service",
         "volume:detach_from_server": "rule:admin_or_service",
+        "volume:report_host_copy": "rule:admin_or_service",
+        uploadPublicAction: admin,
         "volume_extension:types_extra_specs:read_sensitive": admin,
         "volume_extension:see_all_types": admin,
     ]

@@ -104,22 +104,29 @@ extension BlockStorageHandlers {
             let volume = try givenVolume(connection, context, volumeID, project: project)
             let decision = try context.authorize(target: .project(volume.projectID))
             try decision.value(for: "volume:create_snapshot")
-            // A running guest keeps writing to the file, so a copy of it would be inconsistent.
-            if body["force"]?.boolValue == true, volume.status == .inUse {
-                throw ResourceError.badRequest(
-                    """
-                    Invalid volume: Volume \(volume.id) is in use, and 'force' has no effect: the storage cannot \
-                    copy a disk while a server writes to it. Detach the volume first.
-                    """
-                )
+            // From 3.66 on, snapshots of volumes in use need no 'force'.
+            let isForced = body["force"]?.boolValue == true || context.version(atLeast: 3, 66)
+            var hostCopy: HostCopyState?
+            if volume.status == .inUse, isForced {
+                // The storage cannot read a disk that a guest writes.
+                guard try BlockStorageStore.canBeCopiedByHost(connection, volume.id) else {
+                    throw ResourceError.badRequest(
+                        """
+                        Invalid volume: Volume \(volume.id) is in use by several servers, or by a machine outside this cloud, so that \
+                        no host can copy it as it is at one moment.
+                        """
+                    )
+                }
+                hostCopy = .pending
+            } else {
+                try volume.status.require(.snapshot, of: volume.id)
             }
-            try volume.status.require(.snapshot, of: volume.id)
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
             try BlockStorageStore.insertSnapshot(
                 connection, id, of: volume, user: decision.caller.userID,
                 name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
                 description: body["description"]?.stringValue ?? body["display_description"]?.stringValue,
-                metadata: body["metadata"]?.objectValue ?? [:], at: context.ambient.now)
+                metadata: body["metadata"]?.objectValue ?? [:], hostCopy: hostCopy, at: context.ambient.now)
             try Workflows.start(
                 connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
                 ambient: context.ambient)
@@ -174,6 +181,10 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let snapshot = try snapshot(connection, context, id)
                 .value(for: "volume_extension:snapshot_actions:update_snapshot_status")
+            if snapshot.hostCopy == .pending {
+                try reportHostCopy(connection, context, snapshot, text)
+                return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
+            }
             guard let status = SnapshotStatus(rawValue: text), snapshot.status.mayBeReported(as: status) else {
                 throw ResourceError.badRequest(
                     "Provided snapshot status \(text.prefix(64)) not allowed for snapshot with status \(snapshot.status.rawValue).")
@@ -185,6 +196,21 @@ extension BlockStorageHandlers {
             try BlockStorageStore.move(
                 connection, snapshot: id, from: [snapshot.status], to: status, progress: progress, now: context.ambient.now)
             return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
+        }
+    }
+
+    /// Compute's report of the end of a copy that a host makes: the workflow that waits for it publishes or discards the copy.
+    ///
+    /// - Throws: 403 for others, who cannot know whether it is complete.
+    private func reportHostCopy(_ connection: Connection, _ context: RequestContext, _ snapshot: Snapshot, _ text: String) throws {
+        let decision = try context.authorize(
+            snapshot, target: .project(snapshot.projectID), action: BlockStorageStore.reportHostCopyAction)
+        guard let status = SnapshotStatus(rawValue: text), let state = [.available: HostCopyState.done, .error: .failed][status] else {
+            throw ResourceError.badRequest(
+                "Provided snapshot status \(text.prefix(64)) not allowed for a copy of a volume in use: it must be available or error.")
+        }
+        if try BlockStorageStore.reportHostCopy(connection, decision, state, now: context.ambient.now) {
+            Workflows.wake(connection, service: VolumeWorkflows.service, subject: snapshot.id.text)
         }
     }
 

@@ -94,6 +94,12 @@ extension BlockStorageHandlers {
                             return .empty(202)
                         }
                     },
+                    reimageRoute,
+                    Route(
+                        .post, "/volumes/{volume_id}/action", key: "os-volume_upload_image", action: BlockStorageHandlers.uploadAction,
+                        rule: BlockStorageHandlers.write,
+                        body: .json(.wrapped("os-volume_upload_image", BlockStorageHandlers.uploadSchema)), status: 202,
+                        answer: .form(BlockStorageHandlers.uploadAnswer), "Make an image of a volume", handler: uploadImage),
                     action(
                         "os-set_image_metadata", "volume_extension:volume_image_metadata:set",
                         object([
@@ -146,7 +152,6 @@ extension BlockStorageHandlers {
 
     /// Actions of Cinder's API that this service does not have, with the version that brought them.
     private static let absentActions: [(key: String, action: String, isAdmin: Bool, minor: Int, what: String)] = [
-        ("os-volume_upload_image", "volume_extension:volume_actions:upload_image", false, 0, "Making images of volumes"),
         ("os-migrate_volume", "volume_extension:volume_admin_actions:migrate_volume", true, 0, "Migrating volumes to another backend"),
         (
             "os-migrate_volume_completion", "volume_extension:volume_admin_actions:migrate_volume_completion", true, 0,
@@ -155,7 +160,6 @@ extension BlockStorageHandlers {
         ("os-force_detach", "volume_extension:volume_admin_actions:force_detach", true, 0, "Detaching a volume behind Compute's back"),
         ("os-unmanage", "volume_extension:volume_unmanage", true, 0, "Giving up a volume but not its disk"),
         ("revert", "volume:revert_to_snapshot", false, 40, "Reverting a volume to a snapshot"),
-        ("os-reimage", "volume:reimage", false, 68, "Writing an image to a volume that exists"),
     ]
 
     /// Runs a change on the locked volume, after the decision on `action`, and answers `status` without a body.

@@ -5,6 +5,7 @@ import Cryptography
 import DiskTool
 package import FileTransfer
 import Glibc
+import ImageFormat
 package import JSON
 import Kernel
 import NIOCore
@@ -117,6 +118,35 @@ package final class FileDriver: VolumeDriver {
         }
     }
 
+    package func adopt(_ object: StoredObject) async throws {
+        try await threads.run { [self] in
+            guard try !exists(path(object)) else { return }
+            let part = partPath(object)
+            switch object.format {
+            case .raw:
+                var status = stat()
+                guard lstat(part, &status) == 0 else { throw FileError.last("look at", part) }
+                guard status.st_mode & S_IFMT == S_IFREG, Int(status.st_size) == object.bytes else {
+                    throw ImageRefusal("the host's copy has \(status.st_size) bytes instead of \(object.bytes)")
+                }
+            case .qcow2:
+                let size = try ForeignDisk(path: part, declared: "qcow2").header.virtualSize
+                guard size == object.bytes else {
+                    throw ImageRefusal("the host's copy has \(size ?? 0) bytes instead of \(object.bytes)")
+                }
+            }
+            try publish(object)
+        }
+    }
+
+    package func replace(_ object: StoredObject, by new: StoredObject) async throws {
+        try await threads.run { [self] in
+            guard try exists(path(new)) else { return }
+            guard rename(path(new), path(object)) == 0 else { throw FileError.last("publish", path(object)) }
+            try syncDirectory()
+        }
+    }
+
     package func extend(_ object: StoredObject, to size: Int) async throws {
         try await threads.run { [self] in
             switch object.format {
@@ -147,6 +177,8 @@ package final class FileDriver: VolumeDriver {
             try FileDriver.remove(lockPath(object))
         }
     }
+
+    package func file(of object: StoredObject) -> String { path(object) }
 
     package func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject {
         [

@@ -23,6 +23,14 @@ package protocol VolumeDriver: Sendable {
     /// - Throws: the reason if the copy failed, once; the next call starts a new copy.
     func copy(_ source: StoredObject, to target: StoredObject) async throws -> Bool
 
+    /// Takes over the copy that a hypervisor host has written as the disk's unfinished file; an existing disk is kept.
+    ///
+    /// - Throws: `ImageRefusal` if the file is not a disk of the object's format and size.
+    func adopt(_ object: StoredObject) async throws
+
+    /// Puts a disk in the place of another one, which is deleted; does nothing if that has happened.
+    func replace(_ object: StoredObject, by new: StoredObject) async throws
+
     /// Starts or checks filling a new disk with an image's content; otherwise as `copy`.
     func fill(_ target: StoredObject, from image: SourceImage) async throws -> Bool
 
@@ -33,6 +41,9 @@ package protocol VolumeDriver: Sendable {
     ///
     /// - Throws: 503 while it is still being written; call again.
     func delete(_ object: StoredObject) async throws
+
+    /// The file with a disk that nothing writes, to read it from.
+    func file(of object: StoredObject) -> String
 
     /// How a host connects to the disk, in the format of the agent's messages.
     func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject

@@ -37,13 +37,14 @@ extension BlockStorageStore {
             serverID: try row.optionalString("server_id"), status: try word(row, "status"))
     }
 
-    /// Whether a connection was handed out and Compute has the volume on the attachment's server.
+    /// Whether Compute has the volume on the attachment's server, and a connection was handed out or the server is offloaded and waits
+    /// for one.
     static func isServers(_ connection: Connection, _ attachment: Attachment) throws -> Bool {
         try connection.query(
             """
             SELECT EXISTS (SELECT 1 FROM volume_attachments a JOIN published_server_volumes s ON s.volume_id = a.volume_id
                     AND s.server_id = a.server_id
-                WHERE a.id = \(attachment.id)::uuid AND a.connection IS NOT NULL) AS used
+                WHERE a.id = \(attachment.id)::uuid AND (a.connection IS NOT NULL OR a.status = 'attached')) AS used
             """)[0].bool("used")
     }
 

@@ -1,3 +1,4 @@
+import Authorization
 import BlockStorageCore
 import Database
 import JSON
@@ -8,7 +9,7 @@ extension BlockStorageStore {
     static func snapshot(_ connection: Connection, _ id: String, locked: Bool = false) throws -> Snapshot? {
         try connection.query(
             """
-            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
+            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata, s.host_copy FROM volume_snapshots s
             WHERE s.id = \(id)::uuid \(raw: locked ? "FOR UPDATE" : "")
             """
         ).first.map(snapshot)
@@ -17,7 +18,7 @@ extension BlockStorageStore {
     static func snapshots(_ connection: Connection, of volume: VolumeID, locked: Bool = true) throws -> [Snapshot] {
         try connection.query(
             """
-            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata FROM volume_snapshots s
+            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata, s.host_copy FROM volume_snapshots s
             WHERE s.volume_id = \(volume)::uuid ORDER BY s.id \(raw: locked ? "FOR UPDATE" : "")
             """
         ).map(snapshot)
@@ -27,7 +28,30 @@ extension BlockStorageStore {
         Snapshot(
             id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
             status: try word(row, "status"), size: try row.int("size"), format: try word(row, "format"),
-            metadata: try row.object("metadata"))
+            metadata: try row.object("metadata"), hostCopy: try row.optionalString("host_copy").flatMap(HostCopyState.init))
+    }
+
+    /// Whether exactly one server has the volume, so that its host can copy it.
+    static func canBeCopiedByHost(_ connection: Connection, _ id: VolumeID) throws -> Bool {
+        try connection.query(
+            "SELECT count(*) = 1 AS one FROM published_server_volumes WHERE volume_id = \(id)::uuid")[0].bool("one")
+    }
+
+    /// Reserved to services: only they know whether a host's copy is complete.
+    static let reportHostCopyAction = "volume:report_host_copy"
+
+    /// Records what a host says about the copy that it makes.
+    ///
+    /// - Returns: whether the copy was pending.
+    static func reportHostCopy(
+        _ connection: Connection, _ decision: Authorized<Snapshot>, _ state: HostCopyState, now: Timestamp
+    ) throws -> Bool {
+        let id = try decision.value(for: reportHostCopyAction).id
+        return try connection.execute(
+            """
+            UPDATE volume_snapshots SET host_copy = \(state.rawValue), updated_at = \(now)
+            WHERE id = \(id)::uuid AND status = 'creating' AND host_copy = 'pending'
+            """) == 1
     }
 
     @discardableResult
@@ -52,14 +76,14 @@ extension BlockStorageStore {
 
     static func insertSnapshot(
         _ connection: Connection, _ id: SnapshotID, of volume: Volume, user: String, name: String?, description: String?,
-        metadata: JSONObject, at now: Timestamp
+        metadata: JSONObject, hostCopy: HostCopyState?, at now: Timestamp
     ) throws {
         try connection.execute(
             """
-            INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size, metadata, format,
+            INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size, metadata, format, host_copy,
                 created_at, updated_at)
             VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(user), \(name), \(description), 'creating', \(volume.size),
-                \(metadata)::jsonb, \(volume.format.rawValue), \(now), \(now))
+                \(metadata)::jsonb, \(volume.format.rawValue), \(hostCopy?.rawValue), \(now), \(now))
             """)
     }
 }

@@ -91,6 +91,23 @@ extension BlockStorageStore {
         }
     }
 
+    /// A volume's description, and its type as the answer to an upload shows it.
+    static func descriptions(_ connection: Connection, of volume: Volume) throws -> (description: String?, type: JSONValue) {
+        let row = try connection.query(
+            """
+            SELECT v.description, y.id, y.name, y.description AS type_description, y.is_public FROM volumes v
+            JOIN volume_types y ON y.id = v.volume_type_id WHERE v.id = \(volume.id)::uuid
+            """)[0]
+        return (
+            try row.optionalString("description"),
+            [
+                "id": .string(try row.string("id")), "name": .string(try row.string("name")),
+                "description": JSONValue(try row.optionalString("type_description")), "is_public": .bool(try row.bool("is_public")),
+                "deleted": false, "qos_specs_id": .null, "extra_specs": [:],
+            ]
+        )
+    }
+
     // MARK: requests
 
     static func insert(_ connection: Connection, _ volume: NewVolume, _ settings: BlockStorageSettings, at now: Timestamp) throws {

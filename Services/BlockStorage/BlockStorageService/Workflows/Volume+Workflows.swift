@@ -15,7 +15,9 @@ package struct VolumeWorkflows: Sendable {
     static let service = CloudService.blockStorage.section
     /// The intent that ends the workflow in progress on a volume or snapshot.
     static let deleteIntent = "delete"
-    private static let poll: Duration = .milliseconds(500)
+    static let poll: Duration = .milliseconds(500)
+    /// The report of a host's copy wakes the workflow.
+    private static let hostPoll: Duration = .seconds(30)
 
     let database: Database
     let driver: any VolumeDriver
@@ -23,11 +25,15 @@ package struct VolumeWorkflows: Sendable {
     let ambient: Ambient
     /// The source image of a volume and the subject of its download.
     let images: ImageAccess
+    /// Image itself, for images of volumes.
+    let uploads: any VolumeImages
     private let serviceHost: String
 
     package init(
-        database: Database, driver: any VolumeDriver, images: ImageAccess, settings: BlockStorageSettings, ambient: Ambient
+        database: Database, driver: any VolumeDriver, images: ImageAccess, uploads: any VolumeImages, settings: BlockStorageSettings,
+        ambient: Ambient
     ) {
+        self.uploads = uploads
         self.images = images
         self.database = database
         self.driver = driver
@@ -37,7 +43,10 @@ package struct VolumeWorkflows: Sendable {
     }
 
     package var definitions: [WorkflowDefinition] {
-        [create.definition, extend.definition, delete.definition, snapshotCreate.definition, snapshotDelete.definition]
+        [
+            create.definition, extend.definition, delete.definition, snapshotCreate.definition, snapshotDelete.definition,
+            upload.definition, reimage.definition,
+        ]
     }
 
     /// The kind that an intent starts; a volume's and a snapshot's subject are never the same.
@@ -81,7 +90,7 @@ package struct VolumeWorkflows: Sendable {
         }
     }
 
-    private func volume(_ context: StepContext) async throws -> Volume? {
+    func volume(_ context: StepContext) async throws -> Volume? {
         let id = context.subjectID
         return try await database.read { try BlockStorageStore.volume($0, id) }
     }
@@ -185,6 +194,7 @@ package struct VolumeWorkflows: Sendable {
                     guard let volume = try await volume(context) else { return .done }
                     let snapshots = try await database.read { try BlockStorageStore.snapshots($0, of: ID(id), locked: false) }
                     for snapshot in snapshots { try await driver.delete(snapshot.object) }
+                    try await driver.delete(VolumeWorkflows.renewed(volume))
                     try await driver.delete(volume.object)
                     return .next
                 },
@@ -220,14 +230,24 @@ package struct VolumeWorkflows: Sendable {
 
     var snapshotCreate: Workflow<NoFrame> {
         Workflow(
-            service: VolumeWorkflows.service, kind: "snapshot_create",
+            // Version 2 waits for copies that hosts make, which version 1 would not do.
+            service: VolumeWorkflows.service, kind: "snapshot_create", version: 2, alsoRuns: [1],
             steps: [
                 .init("data", deadline: BlockStorageLimits.copyTimeMax) { context in
                     guard let snapshot = try await snapshot(context) else { return .done }
                     guard let volume = try await database.read({ try BlockStorageStore.volume($0, snapshot.volumeID.text) })
                     else { throw StepFailure("Volume \(snapshot.volumeID) no longer exists.") }
                     do {
-                        return try await driver.copy(volume.object, to: snapshot.object) ? .next : .wait(VolumeWorkflows.poll)
+                        switch snapshot.hostCopy {
+                        case nil: return try await driver.copy(volume.object, to: snapshot.object) ? .next : .wait(VolumeWorkflows.poll)
+                        case .pending: return .wait(VolumeWorkflows.hostPoll)
+                        case .failed: throw StepFailure("The host of the server that uses the volume could not copy it.")
+                        case .done:
+                            try await driver.adopt(snapshot.object)
+                            return .next
+                        }
+                    } catch let error as ImageRefusal {
+                        throw StepFailure("The copy of the volume is not complete.", details: error.reason)
                     } catch let error as CommandError {
                         throw StepFailure("The snapshot's data could not be written.", details: error.description)
                     }

@@ -62,7 +62,7 @@ struct ServerImageRoutes: Sendable {
             finish: { work in
                 let id = work["image"]?.stringValue ?? ""
                 let workflow = WorkflowID(work["workflow"]?.stringValue ?? "")
-                do { try await compute.await(workflow: workflow, past: ["image"]) } catch let error as ResourceError {
+                do { try await compute.await(workflow: workflow, past: ["snapshots", "image"]) } catch let error as ResourceError {
                     try await ServerImageRoutes.judge(compute, workflow, error)
                 }
                 return try await answer(context, id, backup: request.backup)
@@ -74,8 +74,10 @@ struct ServerImageRoutes: Sendable {
     /// - Returns: normally if the image had been created: a failure after that is no refusal of the request.
     /// - Throws: Image's own refusal, such as of a quota that is used up; `error` without one.
     private static func judge(_ compute: Compute, _ workflow: WorkflowID, _ error: ResourceError) async throws {
-        let definition = ServerSnapshot(compute).workflow
-        let copy = try await compute.database.read { try Workflows.frame($0, workflow, of: definition) }?.copy
+        let (local, onVolumes) = (ServerSnapshot(compute).workflow, VolumeImage(compute).workflow)
+        let copy = try await compute.database.read { connection in
+            try Workflows.frame(connection, workflow, of: local)?.copy ?? Workflows.frame(connection, workflow, of: onVolumes)?.copy
+        }
         if copy?.isCreated == true { return }
         guard error.code == .badRequest, let code = copy?.refusal.flatMap(ResourceError.Code.init(rawValue:)) else { throw error }
         throw ResourceError(code == .tooLarge ? .forbidden : code, error.message)
@@ -107,17 +109,21 @@ struct ServerImageRoutes: Sendable {
             throw ResourceError.forbidden("Maximum number of metadata items exceeds \(limit)")
         }
         let source = try ServerImages.source(connection, server.id, images: compute.images)
-        guard source.isLocal else {
-            guard request.backup == nil else {
-                throw ResourceError.badRequest("Backup is not supported for volume-backed instances.")
-            }
-            throw ResourceError(
-                .notImplemented, "Images of servers that boot from volumes are not available in this cloud: make a snapshot of the volume.")
+        guard source.isLocal || request.backup == nil else {
+            throw ResourceError.badRequest("Backup is not supported for volume-backed instances.")
         }
+        let volumes = source.isLocal ? [] : try VolumeMappings.volumes(connection, of: server.id, imageName: request.name)
         try ServerTasks.enter(connection, decision, for: policy, .imageSnapshotPending, ambient: ambient)
         try ServerActions.begin(
             connection, context, of: decision, for: policy, action: request.action,
             event: request.backup == nil ? "compute_snapshot_instance" : "compute_backup_instance", now: ambient.now)
+        guard source.isLocal else {
+            var copy = request.copy(of: source, ambient)
+            for (name, value) in VolumeMappings.members.members { copy.body[name] = value }
+            return try Workflows.start(
+                connection, VolumeImage(compute).workflow, subject: server.id, frame: VolumeImage.Copy(copy: copy, volumes: volumes),
+                requestID: context.requestID, ambient: ambient)
+        }
         return try Workflows.start(
             connection, ServerSnapshot(compute).workflow, subject: server.id,
             frame: ServerSnapshot.Copy(copy: request.copy(of: source, ambient), action: request.action, backup: request.backup),

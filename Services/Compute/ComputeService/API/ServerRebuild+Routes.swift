@@ -6,6 +6,7 @@ import JSON
 import Kernel
 import Telemetry
 import WebAPI
+import Workflow
 
 /// The action `rebuild`: new disks for a server that keeps its id, its ports and its volumes.
 struct ServerRebuildRoutes: Sendable {
@@ -60,16 +61,41 @@ struct ServerRebuildRoutes: Sendable {
         let compute = compute
         return try await context.write(compute.database) { connection in
             let current = try ServerChanges.locked(connection, context, server.id, for: .rebuild)
-            let operation = try ServerRebuild(
+            let accepted = try ServerRebuild(
                 connection: connection, compute: compute, owner: owner, body: body, writesVolumes: writesVolumes
             ).run(decision)
-            try ServerChanges.begin(
-                connection, context, decision, for: ServerRebuildRoutes.action, .rebuild,
-                power: current.vmState == VMState.stopped.rawValue ? .shutoff : .running, operation: operation, ambient: compute.ambient)
+            let power: DesiredPower = current.vmState == VMState.stopped.rawValue ? .shutoff : .running
+            if let volume = accepted.volume {
+                try beginOnVolume(connection, context, decision, accepted, volume: volume, power: power)
+            } else {
+                try ServerChanges.begin(
+                    connection, context, decision, for: ServerRebuildRoutes.action, .rebuild, power: power,
+                    operation: accepted.operation, ambient: compute.ambient)
+            }
             return Change(
                 try response(connection, context, server.id, password: password), "server", server.id,
                 content: ["image": body["imageRef"] ?? .null])
         }
+    }
+
+    private func beginOnVolume(
+        _ connection: Connection, _ context: RequestContext, _ decision: Authorized<ServerRecord>, _ accepted: ServerRebuild.Accepted,
+        volume: String, power: DesiredPower
+    ) throws {
+        let id = try decision.value(for: ServerRebuildRoutes.action).id
+        guard try !Workflows.isActive(connection, subject: id) else {
+            throw ResourceError.conflict("Cannot 'rebuild' instance \(id) while an earlier operation on it is ending")
+        }
+        let caller = try context.caller
+        let ambient = compute.ambient
+        try ServerTasks.enter(connection, id, .rebuilding, ambient: ambient)
+        try ServerActions.begin(
+            connection, server: id, action: ServerChange.rebuild.name, event: ServerChange.rebuild.event, requestID: context.requestID,
+            user: caller.userID, project: caller.projectID, now: ambient.now)
+        try Workflows.start(
+            connection, VolumeRebuild(compute).workflow, subject: id,
+            frame: VolumeRebuild.Rebuild(volume: volume, image: accepted.image, power: power, operation: accepted.operation),
+            requestID: context.requestID, ambient: ambient)
     }
 
     private func response(

@@ -87,7 +87,12 @@ struct VolumeAttachmentRoutes: Sendable {
             ])
     }
 
-    private static let states = ["active", "paused", "stopped", "suspended"]
+    private static let states: [VMState] = [.active, .paused, .stopped, .suspended]
+
+    /// The states of servers whose volumes can change: from 2.20 on also of shelved ones, which get them when they are unshelved.
+    private static func states(_ context: RequestContext) -> [String] {
+        (states + (context.version(atLeast: 2, 20) ? [.shelved, .shelvedOffloaded] : [])).map(\.rawValue)
+    }
 
     private static func missing(_ server: String, _ volume: String) -> ResourceError {
         .notFound("Instance \(server) is not attached to volume \(volume).")
@@ -117,7 +122,7 @@ struct VolumeAttachmentRoutes: Sendable {
             begin: { connection in
                 let current = try ServerRecord.find(connection, server.id, lock: true)
                 try current.requireUnlocked(context)
-                try current.require(states: VolumeAttachmentRoutes.states, for: "attach_volume")
+                try current.require(states: VolumeAttachmentRoutes.states(context), for: "attach_volume")
                 let device = try VolumeAttachmentStore.reserve(connection, draft, on: decision, at: ambient.now)
                 try ServerActions.begin(
                     connection, context, of: decision, for: "os_compute_api:os-volumes-attachments:create", action: "attach_volume",
@@ -162,7 +167,7 @@ struct VolumeAttachmentRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.id, lock: true)
             try current.requireUnlocked(context)
-            try current.require(states: VolumeAttachmentRoutes.states, for: "detach_volume")
+            try current.require(states: VolumeAttachmentRoutes.states(context), for: "detach_volume")
             guard let attachment = try VolumeAttachmentStore.lock(connection, volume: volume, of: server.id) else {
                 throw VolumeAttachmentRoutes.missing(server.id, volume)
             }
@@ -171,6 +176,9 @@ struct VolumeAttachmentRoutes: Sendable {
             if attachment.state == "detaching" { return Change(.empty(202), "server", server.id) }
             if attachment.state == "attaching" {
                 throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")
+            }
+            guard try !HostJobs.copiesVolumes(connection, of: server.id) else {
+                throw ResourceError.conflict("Volume \(volume) is being copied for a snapshot: it can be detached when that has ended.")
             }
             try VolumeAttachmentStore.markDetaching(connection, volume: volume, of: decision)
             let policy = "os_compute_api:os-volumes-attachments:delete"

@@ -65,7 +65,7 @@ package protocol VolumeClient: Sendable {
     func createVolume(_ volume: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
     /// Deletes a volume; succeeds if it does not exist.
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws
-    /// Reserves and connects a volume for a server on a host.
+    /// Reserves a volume for a server, and connects it to the server's host if it has one.
     func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
     /// Connects an attachment to another host, in place of the one that it is connected to.
     ///
@@ -75,12 +75,24 @@ package protocol VolumeClient: Sendable {
     func complete(attachment: String, as subject: ActingSubject) async throws
     /// Removes an attachment; succeeds if it does not exist.
     func detach(attachment: String, as subject: ActingSubject) async throws
+    /// Makes a snapshot of a volume, also of one in use, which then waits for the copy of a host.
+    ///
+    /// - Returns: the snapshot's id.
+    func createSnapshot(_ snapshot: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
+    /// Begins to write an image to a volume of a server whose guest is off.
+    func reimage(_ volume: String, image: String, as subject: ActingSubject, operation: String) async throws
+    /// Deletes a snapshot; succeeds if it does not exist.
+    func deleteSnapshot(_ id: String, as subject: ActingSubject) async throws
+    /// Says whether a host's copy is complete; a snapshot that does not wait for one stays as it is.
+    func reportCopy(ofSnapshot id: String, isComplete: Bool, as subject: ActingSubject) async throws
 }
 
 /// Images, as Image manages them, for the subject that its policy decides about.
 package protocol ImageClient: Sendable {
     /// Creates an image without data under the id in `image`. Repeating it with the same id is a success.
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws
+    /// Gives an image data of no bytes, so that it becomes active: what it stands for is in its properties. Repeating it is a success.
+    func activateEmpty(_ id: String, as subject: ActingSubject) async throws
     /// Deletes an image; succeeds if it does not exist.
     func deleteImage(_ id: String, as subject: ActingSubject) async throws
     /// An image in Image's own form.
@@ -112,7 +124,8 @@ package struct VolumeAttachRequest: Sendable {
     package var volumeID: String
     package var serverID: String
     package var subject: ActingSubject
-    package var host: String
+    /// Nil for a server without a host: the volume is reserved only.
+    package var host: String?
     package var device: String
     package var operation: String
 }
@@ -120,10 +133,10 @@ package struct VolumeAttachRequest: Sendable {
 /// Block Storage's answer to a `VolumeAttachRequest`.
 package struct VolumeAttachAnswer: Sendable {
     package var attachmentID: String
-    /// How the host connects to the volume, as the agent's message has it.
-    package var connection: JSONValue
+    /// How the host connects to the volume, as the agent's message has it. Nil if no host was given.
+    package var connection: JSONValue?
 
-    package init(attachmentID: String, connection: JSONValue) {
+    package init(attachmentID: String, connection: JSONValue?) {
         self.attachmentID = attachmentID
         self.connection = connection
     }
@@ -257,20 +270,24 @@ struct RemoteVolumes: VolumeClient {
     }
 
     func attach(_ request: VolumeAttachRequest) async throws -> VolumeAttachAnswer {
-        let connector: JSONValue = [
-            "host": .string(request.host), "mountpoint": .string(request.device), "multipath": false,
-        ]
+        let connector = request.host.map { host -> JSONValue in
+            ["host": .string(host), "mountpoint": .string(request.device), "multipath": false]
+        }
         let answer = try await client.acting(for: request.subject).post(
             .blockStorage, "/v3/\(request.subject.project)/attachments",
             [
                 "attachment": [
                     "volume_uuid": .string(request.volumeID), "instance_uuid": .string(request.serverID),
-                    "connector": connector,
+                    "connector": connector ?? .null,
                 ]
             ], microversion: "latest", idempotencyKey: request.operation)
-        guard let attachment = answer["attachment"], let id = attachment["id"]?.stringValue,
-            let connection = attachment["connection_info"], connection["driver"]?.stringValue != nil
-        else { throw ResourceError.unavailable("Block Storage answered an attachment without a connection") }
+        guard let attachment = answer["attachment"], let id = attachment["id"]?.stringValue else {
+            throw ResourceError.unavailable("Block Storage answered an attachment without an id")
+        }
+        guard request.host != nil else { return VolumeAttachAnswer(attachmentID: id, connection: nil) }
+        guard let connection = attachment["connection_info"], connection["driver"]?.stringValue != nil else {
+            throw ResourceError.unavailable("Block Storage answered an attachment without a connection")
+        }
         return VolumeAttachAnswer(attachmentID: id, connection: connection)
     }
 
@@ -293,6 +310,39 @@ struct RemoteVolumes: VolumeClient {
 
     func detach(attachment: String, as subject: ActingSubject) async throws {
         try await client.acting(for: subject).delete(.blockStorage, "/v3/\(subject.project)/attachments/\(attachment)", missingIsFine: true)
+    }
+}
+
+extension RemoteVolumes {
+    func createSnapshot(_ snapshot: JSONObject, as subject: ActingSubject, operation: String) async throws -> String {
+        let answer = try await client.acting(for: subject).post(
+            .blockStorage, "/v3/\(subject.project)/snapshots", ["snapshot": .object(snapshot)], idempotencyKey: operation)
+        guard let id = answer["snapshot"]?["id"]?.stringValue else {
+            throw ResourceError.unavailable("Block Storage answered a snapshot without an id")
+        }
+        return id
+    }
+
+    func reimage(_ volume: String, image: String, as subject: ActingSubject, operation: String) async throws {
+        try await client.acting(for: subject).post(
+            .blockStorage, "/v3/\(subject.project)/volumes/\(volume)/action",
+            ["os-reimage": ["image_id": .string(image), "reimage_reserved": true]], microversion: "3.68", idempotencyKey: operation)
+    }
+
+    func deleteSnapshot(_ id: String, as subject: ActingSubject) async throws {
+        try await client.acting(for: subject).delete(.blockStorage, "/v3/\(subject.project)/snapshots/\(id)", missingIsFine: true)
+    }
+
+    func reportCopy(ofSnapshot id: String, isComplete: Bool, as subject: ActingSubject) async throws {
+        let status = isComplete ? "available" : "error"
+        do {
+            try await client.acting(for: subject).post(
+                .blockStorage, "/v3/\(subject.project)/snapshots/\(id)/action",
+                ["os-update_snapshot_status": ["status": .string(status), "progress": isComplete ? "100%" : "0%"]],
+                idempotencyKey: "copied:\(id):\(status)")
+        } catch let error as ResourceError where [.notFound, .badRequest].contains(error.code) {
+            // It was deleted, or was reported before.
+        }
     }
 }
 
@@ -325,6 +375,16 @@ struct RemoteImages: ImageClient {
         _ = try await client.acting(for: subject).request(
             service: .image, method: .patch, path: "/images/\(id)",
             headers: [("content-type", "application/openstack-images-v2.1-json-patch")], body: .array(patch))
+    }
+
+    func activateEmpty(_ id: String, as subject: ActingSubject) async throws {
+        let client = client.acting(for: subject)
+        do {
+            _ = try await client.request(
+                service: .image, method: .put, path: "/images/\(id)/file", headers: [("content-type", "application/octet-stream")])
+        } catch let error as ResourceError where error.code == .conflict {
+            guard try await client.get(.image, "/images/\(id)")["status"]?.stringValue == "active" else { throw error }
+        }
     }
 
     func address(of id: String) async throws -> String { try await client.endpoint(.image) + "/images/\(id)" }

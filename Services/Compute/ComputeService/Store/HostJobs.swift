@@ -75,6 +75,21 @@ enum HostJobs {
         try revise(connection, migration, server: id, ambient: ambient) { $0.migration?.completes = true }
     }
 
+    /// A job as it was ordered; nil if there is no such job.
+    static func job(_ connection: Connection, _ id: String) throws -> ServerJob? {
+        try connection.query("SELECT job FROM server_jobs WHERE id = \(id)").first?.value("job")
+    }
+
+    /// Whether the host copies volumes of the server.
+    static func copiesVolumes(_ connection: Connection, of server: String) throws -> Bool {
+        try !connection.query(
+            """
+            SELECT 1 AS one FROM server_jobs WHERE server_id = \(server) AND job->>'kind' = \(ServerJob.copyVolumes)
+                AND state NOT IN ('done', 'failed') LIMIT 1
+            """
+        ).isEmpty
+    }
+
     /// Nil if there is no such job.
     static func state(_ connection: Connection, _ id: String) throws -> State? {
         try connection.query("SELECT state, phase, progress, error, reason FROM server_jobs WHERE id = \(id)").first.map { row in

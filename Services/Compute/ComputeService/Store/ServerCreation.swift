@@ -294,7 +294,9 @@ struct ServerCreation {
 
     /// The properties of the image from which the boot volume was or will be created; they apply as for a local disk.
     private func bootVolumeProperties() throws -> JSONObject {
-        guard let device = request.devices.first(where: { $0.bootIndex == 0 }), let id = device.uuid else { return [:] }
+        guard let device = request.devices.first(where: { $0.bootIndex == 0 }) else { return [:] }
+        if device.source == .blank { return try request.propertiesImageID.map { try usableImage($0).properties } ?? [:] }
+        guard let id = device.uuid else { return [:] }
         switch device.source {
         case .image: return try usableImage(id).properties
         case .volume:

@@ -18,9 +18,17 @@ struct ServerRebuild {
     /// Whether the disk of a server on a volume is to get the image's content (2.93).
     let writesVolumes: Bool
 
-    /// - Returns: the agent's operation.
-    /// - Throws: 400, 403 (quota), or 409 in Compute's words; 400 also for a volume whose content would have to change.
-    func run(_ decision: Authorized<ServerRecord>) throws -> ServerSpec.Operation {
+    /// What is done about an accepted request.
+    struct Accepted: Sendable {
+        /// The agent's operation.
+        let operation: ServerSpec.Operation
+        /// The volume to which Block Storage writes the image before that.
+        let volume: String?
+        let image: String
+    }
+
+    /// - Throws: 400, 403 (quota), or 409 in Compute's words; 400 before 2.93 also for a volume whose content would have to change.
+    func run(_ decision: Authorized<ServerRecord>) throws -> Accepted {
         let id = try decision.value(for: "os_compute_api:servers:rebuild").id
         let row = try connection.query(
             """
@@ -31,15 +39,16 @@ struct ServerRebuild {
         var changes = Changes()
         let image = try imageID()
         if let volume = try row.optionalString("boot_volume") {
-            try checkVolume(volume, image)
+            if writesVolumes { try setVolumeImage(image, volume, of: id, row, &changes) } else { try checkVolume(volume, image) }
         } else {
             try setImage(image, of: id, row, &changes)
         }
         try settings(&changes)
         try changes.apply(connection, "servers", id, at: compute.ambient.now, touching: true)
-        return ServerSpec.Operation(
+        let operation = ServerSpec.Operation(
             id: compute.ambient.newUUID().description, kind: .rebuild,
             preservesEphemeral: body["preserve_ephemeral"]?.boolValue)
+        return Accepted(operation: operation, volume: writesVolumes ? try row.optionalString("boot_volume") : nil, image: image)
     }
 
     private func imageID() throws -> String {
@@ -53,30 +62,49 @@ struct ServerRebuild {
     private func checkVolume(_ volume: String, _ image: String) throws {
         let source = try connection.query("SELECT source_image_id FROM published_volumes WHERE id = \(volume)").first?
             .optionalString("source_image_id")
-        guard !writesVolumes else {
-            throw ResourceError.badRequest(
-                "The server boots from volume \(volume), and Block Storage cannot write an image to a volume that exists. "
-                    + "Before 2.93 the server can be rebuilt with the content that its volume has.")
-        }
         guard source == image else {
             throw ResourceError.badRequest("Unable to rebuild with a different image for a volume-backed server.")
         }
     }
 
-    private func setImage(_ id: String, of server: String, _ row: Row, _ changes: inout Changes) throws {
+    /// Checks an image that Block Storage will write to the volume, which other services' members must be able to read.
+    private func setVolumeImage(_ id: String, _ volume: String, of server: String, _ row: Row, _ changes: inout Changes) throws {
         let flavor: ServerFlavor = try row.value("flavor")
-        let image = try ServerImageCheck(connection: connection, images: compute.images, owner: owner)
-            .rootDisk(id, memory: flavor.memoryMiB, root: flavor.rootGiB)
+        let image = try ServerImageCheck(connection: connection, images: compute.images, owner: owner).usable(id)
+        guard !image.needsUser else {
+            throw ResourceError.forbidden(
+                "Image \(id) cannot be written to a volume: that is done with the rights of a project member, who may not download it.")
+        }
+        let found = try connection.query("SELECT size, status FROM published_volumes WHERE id = \(volume)").first
+        let (size, status) = (try found?.int("size") ?? 0, try found?.string("status") ?? "")
+        guard ["in-use", "error"].contains(status) else {
+            throw ResourceError.conflict("Volume \(volume) is \(status): its server cannot be rebuilt now.")
+        }
+        guard image.size != 0 else { throw ResourceError.badRequest("Image \(id) has no data to write to a volume.") }
+        guard image.minRAM <= flavor.memoryMiB, max(image.size ?? 0, image.virtualSize ?? 0) <= size << 30, image.minDisk <= size else {
+            throw ResourceError.badRequest(
+                "Image \(id) does not fit: the volume has \(size) GiB, and the flavor \(flavor.memoryMiB) MiB of memory.")
+        }
+        let properties = TextMap(image.properties)
+        try checkNeeds(of: id, properties, flavor, server, row)
+        changes.set(json: "image_properties", try JSONValue(encoding: properties))
+        changes.set("flavor", sql: "flavor || '{\"hardware_checked\": true}'")
+    }
+
+    /// - Throws: 400 for properties that the server's host cannot satisfy.
+    private func checkNeeds(
+        of id: String, _ properties: TextMap, _ flavor: ServerFlavor, _ server: String, _ row: Row
+    ) throws {
         let specs = flavor.extraSpecs?.texts ?? [:]
-        try GuestHardware.check(specs: specs, properties: image.properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
-        let hardware = GuestHardware(specs: specs, properties: image.properties.texts)
+        try GuestHardware.check(specs: specs, properties: properties.texts, vcpus: flavor.vcpus, memoryMiB: flavor.memoryMiB)
+        let hardware = GuestHardware(specs: specs, properties: properties.texts)
         try hardware.check(disks: VolumeAttachmentStore.disks(connection, server, hardware))
         let earlier: TextMap = try row.value("image_properties")
         // The size of the disk is compared below. From now on, the server has what its flavor and its image say.
         let old = try ServerNeeds(flavor, nil, properties: earlier)
         var checked = flavor
         checked.isHardwareChecked = true
-        let new = try ServerNeeds(checked, nil, properties: image.properties)
+        let new = try ServerNeeds(checked, nil, properties: properties)
         guard new.without(try hostTraits(row)).isMet(where: old) else {
             throw ResourceError.badRequest(
                 """
@@ -85,6 +113,13 @@ struct ServerRebuild {
                 """
             )
         }
+    }
+
+    private func setImage(_ id: String, of server: String, _ row: Row, _ changes: inout Changes) throws {
+        let flavor: ServerFlavor = try row.value("flavor")
+        let image = try ServerImageCheck(connection: connection, images: compute.images, owner: owner)
+            .rootDisk(id, memory: flavor.memoryMiB, root: flavor.rootGiB)
+        try checkNeeds(of: id, image.properties, flavor, server, row)
         let claimed: ServerSpec.Image? = try row.optionalValue("image")
         guard flavor.rootGiB > 0 || image.diskGiB ?? 0 <= claimed?.diskGiB ?? 0 else {
             throw ResourceError.badRequest(

@@ -37,7 +37,7 @@ enum VolumeAttachmentStore {
     static func requireHotplug(_ connection: Connection, _ server: ServerRecord) throws -> GuestHardware {
         let (flavor, properties) = try ServerStore.hardware(connection, of: server.id)
         let hardware = GuestHardware(flavor, properties)
-        let isOff = [VMState.stopped.rawValue, VMState.shelvedOffloaded.rawValue].contains(server.vmState)
+        let isOff = [VMState.stopped, .shelved, .shelvedOffloaded].map(\.rawValue).contains(server.vmState)
         guard !isOff, !hardware.canHotplugDisks else { return hardware }
         throw ResourceError.conflict(
             "The property 'hw_disk_bus' of the image of server \(server.id) is '\(hardware.diskBus?.rawValue ?? "")'. Such disks can be "

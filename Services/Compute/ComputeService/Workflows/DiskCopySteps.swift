@@ -61,11 +61,16 @@ struct DiskCopySteps: Sendable {
 
     /// Has the host copy and upload the disk.
     func order(_ context: inout StepContext, _ copy: DiskCopy, task: TaskState, from tasks: [TaskState]) async throws -> StepResult {
-        let server = try await steps.server(context.subjectID)
-        guard let host = server.host else { throw StepFailure("The server is not on a host.") }
         let job = ServerJob(
             id: copy.job,
             upload: .init(imageID: copy.image, projectID: copy.project, userID: copy.user, quiesce: copy.quiesce))
+        return try await order(&context, job, task: task, from: tasks)
+    }
+
+    /// Gives the server's host a job.
+    func order(_ context: inout StepContext, _ job: ServerJob, task: TaskState, from tasks: [TaskState]) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        guard let host = server.host else { throw StepFailure("The server is not on a host.") }
         let ambient = ambient
         context.commit { connection in
             try HostJobs.order(connection, job, server: server.id, host: host, ambient: ambient)
@@ -74,9 +79,11 @@ struct DiskCopySteps: Sendable {
         return .next
     }
 
-    func endJob(_ copy: DiskCopy, server: String) async throws {
+    func endJob(_ copy: DiskCopy, server: String) async throws { try await endJob(copy.job, server: server) }
+
+    func endJob(_ id: String, server: String) async throws {
         let ambient = ambient
-        try await database.write { try HostJobs.end($0, copy.job, server: server, ambient: ambient) }
+        try await database.write { try HostJobs.end($0, id, server: server, ambient: ambient) }
     }
 
     /// Waits until the image has its data.
@@ -88,30 +95,37 @@ struct DiskCopySteps: Sendable {
     func awaitUpload(
         _ context: StepContext, _ copy: DiskCopy, copying: TaskState, uploading: TaskState, from tasks: [TaskState]
     ) async throws -> StepResult {
-        let server = try await steps.server(context.subjectID)
         let images = compute.images
-        let (status, state) = try await database.read { connection in
-            (try images.status(connection, of: copy.image), try HostJobs.state(connection, copy.job))
-        }
+        let status = try await database.read { try images.status($0, of: copy.image) }
         guard let status else { throw StepFailure("Image \(copy.image) was deleted.") }
-        guard let state else { throw StepFailure("The server's host no longer makes the image.") }
-        if let failure = state.failure("The host could not make the image", host: server.host) {
-            throw failure.failure("The host could not make the image")
-        }
+        let isDone = try await isDone(
+            context, job: copy.job, words: "The host could not make the image", copying: copying, uploading: uploading, from: tasks)
+        guard isDone else { return .wait(DiskCopySteps.interval) }
         // What the host says is compared with what Image has.
-        if state.isDone {
-            guard status != "active" else { return .next }
-            throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status).")
-        }
-        guard let host = server.host, try await steps.isUp(host: host) else { throw StepFailure("The server's host is down.") }
-        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
-            throw failure.failure("The host could not make the image")
-        }
-        try await show(server.id, copy, state, task: state.phase == "uploading" ? uploading : copying, from: tasks)
-        return .wait(DiskCopySteps.interval)
+        guard status != "active" else { return .next }
+        throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status).")
     }
 
-    private func show(_ server: String, _ copy: DiskCopy, _ state: HostJobs.State, task: TaskState, from tasks: [TaskState]) async throws {
+    /// Whether the host has done a job; shows how far it is.
+    ///
+    /// - Parameter words: a sentence about the failure, without its full stop.
+    /// - Throws: `StepFailure` if the host gives up or is down.
+    func isDone(
+        _ context: StepContext, job: String, words: String, copying: TaskState, uploading: TaskState, from tasks: [TaskState]
+    ) async throws -> Bool {
+        let server = try await steps.server(context.subjectID)
+        guard let state = try await database.read({ try HostJobs.state($0, job) }) else {
+            throw StepFailure("\(words): it no longer works on it.")
+        }
+        if let failure = state.failure(words, host: server.host) { throw failure.failure(words) }
+        if state.isDone { return true }
+        guard let host = server.host, try await steps.isUp(host: host) else { throw StepFailure("The server's host is down.") }
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(words) }
+        try await show(server.id, job, state, task: state.phase == "uploading" ? uploading : copying, from: tasks)
+        return false
+    }
+
+    private func show(_ server: String, _ job: String, _ state: HostJobs.State, task: TaskState, from tasks: [TaskState]) async throws {
         let ambient = ambient
         let before: SQL = "\(ambient.databaseNow) - \(DiskCopySteps.patience)::interval"
         try await database.write { connection in
@@ -121,7 +135,7 @@ struct DiskCopySteps: Sendable {
             let silent = try connection.query(
                 """
                 SELECT 1 AS one FROM server_jobs j JOIN servers s ON s.id = j.server_id
-                WHERE j.id = \(copy.job) AND coalesce(j.reported_at, j.created_at) < \(before) AND s.published_at < \(before)
+                WHERE j.id = \(job) AND coalesce(j.reported_at, j.created_at) < \(before) AND s.published_at < \(before)
                 """)
             if !silent.isEmpty { try DesiredState.publish(connection, server: server, ambient: ambient) }
         }

@@ -230,7 +230,7 @@ extension ServerSteps {
             let rows = try connection.query(
                 """
                 SELECT v.id, v.attachment_id, v.device, s.project_id, s.user_id FROM server_volumes v JOIN servers s ON s.id = v.server_id
-                WHERE s.id = \(id) AND v.attachment_id IS NOT NULL ORDER BY v.device
+                WHERE s.id = \(id) AND v.attachment_id IS NOT NULL AND v.state <> 'detaching' ORDER BY v.device
                 """)
             let volumes = try rows.map { (try $0.string("id"), try $0.string("attachment_id"), try $0.string("device")) }
             return (volumes, try rows.first.map(ServerSteps.subject))

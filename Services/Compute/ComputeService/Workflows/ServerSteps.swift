@@ -3,6 +3,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import Logging
 import Workflow
 
 /// A server as workflows see it.
@@ -353,7 +354,11 @@ struct ServerSteps: Sendable {
         }
         for attachment in attachments { try await volumes.detach(attachment: attachment, as: subject) }
         for row in rows where undoing ? row.created : row.ends {
-            try await volumes.deleteVolume(row.id, as: subject)
+            do { try await volumes.deleteVolume(row.id, as: subject) } catch let error as ResourceError where !error.isRetryable {
+                // As in Nova, a volume that Block Storage keeps, because it has snapshots, does not keep its server.
+                compute.log.notice(
+                    "a volume outlives its server", metadata: ["server": "\(id)", "volume": "\(row.id)", "error": "\(error.message)"])
+            }
         }
         try await database.write { connection in
             try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")

@@ -20,7 +20,7 @@ struct VolumeAttachmentWorkflows: Sendable {
         var server: String
         var volume: String
         var device: String
-        /// The server's generation that has the volume.
+        /// The server's generation that has the volume; nil for an offloaded server, which gets it when it is unshelved.
         var generation: Int?
     }
 
@@ -33,7 +33,8 @@ struct VolumeAttachmentWorkflows: Sendable {
                     undo: { try await disconnect($0, server: $1.server, volume: $1.volume) }),
                 .init("plug", deadline: .seconds(60), run: { try await plug(&$1) }, undo: { try await unplug($0, $1) }),
                 .init("await", deadline: .seconds(180)) { _, frame in
-                    try await awaitApplied(frame.generation.recorded("generation"), frame.server)
+                    guard let generation = frame.generation else { return .next }
+                    return try await awaitApplied(generation, frame.server)
                 },
                 .init("complete", deadline: .seconds(120), run: { try await complete($0, $1) }),
             ],
@@ -42,20 +43,33 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     private func connect(_ context: StepContext, _ frame: Attachment) async throws -> StepResult {
         let server = try await steps.server(frame.server)
+        let id = context.subjectID
         let answer = try await compute.clients.volumes.attach(
             VolumeAttachRequest(
                 volumeID: frame.volume, serverID: server.id, subject: server.subject,
-                host: server.host ?? "", device: frame.device, operation: context.operationID()))
-        let id = context.subjectID
-        _ = try await database.write { connection in
+                host: server.host, device: frame.device, operation: context.operationID()))
+        // An offloaded server may get a host at any time. `unshelve` connects the attachments that are recorded when it has chosen
+        // one; one that comes later is connected here.
+        let host = try await database.write { connection in
+            let host = try connection.query("SELECT host FROM servers WHERE id = \(server.id) FOR UPDATE").first?.optionalString("host")
             try connection.execute(
                 """
-                UPDATE server_volumes SET attachment_id = \(answer.attachmentID), connection = \
-                \(answer.connection)::jsonb WHERE id = \(id)
-                """
-            )
+                UPDATE server_volumes SET attachment_id = \(answer.attachmentID), connection = \(answer.connection)::jsonb
+                WHERE id = \(id)
+                """)
+            return host
+        }
+        if answer.connection == nil, let host {
+            try await connect(row: id, to: host, attachment: answer.attachmentID, device: frame.device, as: server.subject)
         }
         return .next
+    }
+
+    private func connect(
+        row: String, to host: String, attachment: String, device: String, as subject: ActingSubject
+    ) async throws {
+        let answer = try await compute.clients.volumes.connect(attachment: attachment, host: host, device: device, as: subject)
+        _ = try await database.write { try $0.execute("UPDATE server_volumes SET connection = \(answer)::jsonb WHERE id = \(row)") }
     }
 
     /// Detaches the volume, and then deletes the attachment's row. If the row is gone, this was done before, and the server may have
@@ -79,7 +93,13 @@ struct VolumeAttachmentWorkflows: Sendable {
     }
 
     private func plug(_ frame: inout Attachment) async throws -> StepResult {
-        frame.generation = try await steps.plug(into: frame.server) { _ in }
+        let server = frame.server
+        let generation = try await steps.plug(into: server) { _ in }
+        let isOffloaded = try await database.read { connection in
+            try connection.query("SELECT vm_state FROM servers WHERE id = \(server)").first?.string("vm_state")
+                == VMState.shelvedOffloaded.rawValue
+        }
+        frame.generation = isOffloaded ? nil : generation
         return .next
     }
 

@@ -1,0 +1,151 @@
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import Logging
+import Workflow
+
+/// `rebuild` of a server that boots from a volume (2.93): the guest is stopped, Block Storage writes the image to the volume, and the
+/// guest is started again with new ephemeral and swap disks.
+struct VolumeRebuild: Sendable {
+    let steps: ServerSteps
+
+    static let kind = "server.rebuild_volume"
+
+    init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
+
+    private var compute: Compute { steps.compute }
+    private var database: Database { steps.database }
+    private var ambient: Ambient { steps.ambient }
+
+    struct Rebuild: Codable, Sendable {
+        var volume: String
+        var image: String
+        /// The power of the rebuilt server.
+        var power: DesiredPower
+        /// The agent's operation, once the volume is written.
+        var operation: ServerSpec.Operation
+        /// The server's generation that has been ordered last.
+        var generation: Int?
+    }
+
+    var workflow: Workflow<Rebuild> {
+        Workflow(
+            service: Compute.service, kind: VolumeRebuild.kind,
+            steps: [
+                .init("stop", deadline: .seconds(60), run: { try await order(&$0, &$1, power: .shutoff, operation: nil) }),
+                .init("stopped", deadline: .seconds(600)) { context, frame in
+                    try await isApplied(context, frame, power: .shutoff) ? .next : .wait(.seconds(1))
+                },
+                .init("write", deadline: .seconds(120), run: { try await write($0, $1) }),
+                .init("written", deadline: DiskCopySteps.deadline, run: { try await awaitVolume($0, $1) }),
+                .init("start", deadline: .seconds(60)) { context, frame in
+                    let (power, operation) = (frame.power, frame.operation)
+                    return try await order(&context, &frame, power: power, operation: operation)
+                },
+                .init("started", deadline: .seconds(900)) { context, frame in
+                    try await isApplied(context, frame, power: frame.power) ? .next : .wait(.seconds(1))
+                },
+                .init("finish", deadline: .seconds(60), run: { try await finish(&$0, $1) }),
+            ],
+            interruptedBy: [ServerCreate.deleteIntent], failed: { try await failed($0, $1, $2) })
+    }
+
+    private func order(
+        _ context: inout StepContext, _ frame: inout Rebuild, power: DesiredPower, operation: ServerSpec.Operation?
+    ) async throws -> StepResult {
+        let id = context.subjectID
+        let ambient = ambient
+        let document = try operation.map { try JSONValue(encoding: $0) } ?? .null
+        frame.generation = try await database.write { connection in
+            guard try ServerRecord.find(connection, id, lock: true).taskState == TaskState.rebuilding.rawValue else {
+                throw StepFailure("The server is being deleted.")
+            }
+            let generation = try DesiredState.change(connection, server: id, power: power, operation: document)
+            try DesiredState.publish(connection, server: id, ambient: ambient)
+            return generation
+        }
+        return .next
+    }
+
+    /// Whether the host has done what was ordered.
+    private func isApplied(_ context: StepContext, _ frame: Rebuild, power: DesiredPower) async throws -> Bool {
+        let server = try await steps.server(context.subjectID)
+        // The host's report has ended the rebuild, well or badly.
+        if server.task != TaskState.rebuilding.rawValue { return true }
+        let generation = try frame.generation.recorded("generation")
+        if let failure = server.hostFailure(of: generation), failure.isPermanent {
+            throw failure.failure("The host could not rebuild the server")
+        }
+        return server.observedGeneration >= generation && server.observedState == "applied" && server.observedPower == power.rawValue
+    }
+
+    private func write(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        do {
+            try await compute.clients.volumes.reimage(
+                frame.volume, image: frame.image, as: server.subject, operation: context.operationID())
+        } catch let error as ResourceError where !error.isRetryable {
+            throw StepFailure(error.message, details: error.context)
+        }
+        return .next
+    }
+
+    private func awaitVolume(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
+        let (id, ambient) = (context.subjectID, ambient)
+        let status = try await database.read { connection in
+            try connection.query("SELECT status FROM published_volumes WHERE id = \(frame.volume)").first?.string("status")
+        }
+        switch status {
+        case "downloading":
+            // The task does not time out as long as the volume is written.
+            try await database.write {
+                _ = try $0.execute(
+                    "UPDATE servers SET updated_at = \(ambient.databaseNow) WHERE id = \(id) AND task_state = 'rebuilding'")
+            }
+            return .wait(.seconds(2))
+        case "error", nil: throw StepFailure("The image could not be written to volume \(frame.volume).")
+        default: return .next
+        }
+    }
+
+    private func finish(_ context: inout StepContext, _ frame: Rebuild) async throws -> StepResult {
+        let (id, now) = (context.subjectID, context.now)
+        let state: VMState = frame.power == .running ? .active : .stopped
+        context.commit { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET vm_state = \(state.rawValue), task_state = NULL, updated_at = \(now)
+                WHERE id = \(id) AND task_state = 'rebuilding'
+                """)
+            try ServerActions.finish(connection, server: id, action: "rebuild", now: now)
+        }
+        return .next
+    }
+
+    /// The server stays off until it is rebuilt again: its volume may have the content of neither image.
+    private func failed(_ context: StepContext, _ frame: Rebuild, _ failure: StepFailure) async throws {
+        let (id, ambient) = (context.subjectID, ambient)
+        compute.log.warning(
+            "a server is not rebuilt",
+            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        let fault: JSONValue = [
+            "code": 500, "created": .string(ambient.now.iso8601), "message": .string(failure.message),
+            "details": JSONValue(failure.details),
+        ]
+        try await database.write { connection in
+            let changed = try connection.execute(
+                """
+                UPDATE servers SET vm_state = 'error', task_state = NULL, fault = \(fault)::jsonb, updated_at = \(ambient.now)
+                WHERE id = \(id) AND task_state = 'rebuilding'
+                """)
+            if changed > 0 {
+                try DesiredState.change(connection, server: id, power: .shutoff, operation: .null)
+                try DesiredState.publish(connection, server: id, ambient: ambient)
+            }
+            try ServerActions.finish(
+                connection, server: id, action: "rebuild", error: failure.message, details: failure.description, now: ambient.now)
+        }
+    }
+}

@@ -1,0 +1,130 @@
+import BlockStorageCore
+import BlockStorageService
+import Contracts
+import Database
+import Foundation
+import JSON
+import Kernel
+import TestKit
+import Testing
+import Workflow
+
+/// Snapshots of volumes in use, which the host of the server copies.
+@Suite struct HostCopyTests {
+    private let server = SystemRandom().uuid().description
+
+    private func volumeInUse(_ cloud: VolumeFixture) async throws -> String {
+        let id = try await cloud.create()
+        _ = try await cloud.database.write { try $0.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(id)::uuid") }
+        try await cloud.plug(id, into: server)
+        return id
+    }
+
+    private func ask(_ cloud: VolumeFixture, _ volume: String, version: String? = nil, force: Bool? = true) async throws
+        -> VolumeFixture.Answer
+    {
+        var body: JSONObject = ["volume_id": .string(volume)]
+        if let force { body["force"] = .bool(force) }
+        return try await cloud.call("POST", "/v3/snapshots", version: version, ["snapshot": .object(body)])
+    }
+
+    private func report(_ cloud: VolumeFixture, _ id: String, _ status: String, token: String = "service") async throws
+        -> VolumeFixture.Answer
+    {
+        try await cloud.call(
+            "POST", "/v3/p1/snapshots/\(id)/action", token: token,
+            ["os-update_snapshot_status": ["status": .string(status), "progress": "100%"]])
+    }
+
+    private func status(_ cloud: VolumeFixture, _ id: String) async throws -> String? {
+        try await cloud.call("GET", "/v3/snapshots/\(id)")["snapshot"]?["status"]?.stringValue
+    }
+
+    /// What the host writes: a file of the volume's size.
+    private func write(_ cloud: VolumeFixture, _ id: String, bytes: Int = 1 << 30) throws {
+        let path = "\(cloud.directory)/\(ServerJob.VolumeCopies.fileName(ofSnapshot: id))"
+        #expect(FileManager.default.createFile(atPath: path, contents: Data("as it was".utf8)))
+        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+        try file.truncate(atOffset: UInt64(bytes))
+        try file.close()
+    }
+
+    /// Begins the workflow, which then waits for the host.
+    private func begin(_ cloud: VolumeFixture) async throws { try? await cloud.engine.drain(roundsMax: 4) }
+
+    @Test func aHostsCopyBecomesTheSnapshot() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            #expect(try await ask(cloud, volume, force: nil).status == 400)
+            let answer = try await ask(cloud, volume)
+            #expect(answer.status == 202, "\(answer.json)")
+            let id = try #require(answer["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            #expect(try await status(cloud, id) == "creating")
+            try write(cloud, id)
+            #expect(try await report(cloud, id, "available").status == 202)
+            try await cloud.settle()
+            #expect(try await status(cloud, id) == "available")
+            let data = try #require(FileManager.default.contents(atPath: "\(cloud.directory)/snapshot-\(id)")?.prefix(9))
+            #expect(String(decoding: data, as: UTF8.self) == "as it was")
+            // From 3.66 on nothing has to be forced.
+            #expect(try await ask(cloud, volume, version: "3.66", force: nil).status == 202)
+        }
+    }
+
+    @Test("S3: a tenant cannot declare a host's copy complete") func s3Report() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            #expect(try await report(cloud, id, "available", token: "member").status == 403)
+            #expect(try await report(cloud, id, "deleting").status == 400)
+            try await begin(cloud)
+            #expect(try await status(cloud, id) == "creating")
+        }
+    }
+
+    @Test(arguments: [("error", 1 << 30), ("available", 1 << 20), ("available", nil)] as [(String, Int?)])
+    func whatIsNotCompleteIsNoSnapshot(reported: String, bytes: Int?) async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            if let bytes { try write(cloud, id, bytes: bytes) }
+            #expect(try await report(cloud, id, reported).status == 202)
+            if bytes == nil {
+                // The file may become visible later; a delete ends the wait.
+                try await begin(cloud)
+                #expect(try await status(cloud, id) != "available")
+                #expect(try await cloud.call("DELETE", "/v3/snapshots/\(id)").status == 202)
+                try await cloud.settle()
+                #expect(try await status(cloud, id) == nil)
+            } else {
+                try await cloud.settle()
+                #expect(try await status(cloud, id) == "error")
+            }
+            #expect(try FileManager.default.contentsOfDirectory(atPath: cloud.directory).filter { $0.hasPrefix("snapshot-") } == [])
+        }
+    }
+
+    @Test func aDeleteEndsTheWait() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            try write(cloud, id)
+            #expect(try await cloud.call("DELETE", "/v3/snapshots/\(id)").status == 202)
+            try await cloud.settle()
+            #expect(try await report(cloud, id, "available").status == 404)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: cloud.directory).filter { $0.hasPrefix("snapshot-") } == [])
+        }
+    }
+
+    @Test func severalServersAreNotOfOneMoment() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            try await cloud.plug(volume, into: SystemRandom().uuid().description)
+            #expect(try await ask(cloud, volume).status == 400)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+import BlockStorageCore
+import BlockStorageService
+import Database
+import Foundation
+import JSON
+import Kernel
+import ServiceKit
+import Synchronization
+import TestKit
+import Testing
+import Workflow
+
+/// Images of volumes.
+@Suite struct VolumeUploadTests {
+    private func upload(
+        _ cloud: VolumeFixture, _ id: String, _ changes: JSONObject = [:], engine: WorkflowEngine? = nil
+    ) async throws -> VolumeFixture.Answer {
+        var body: JSONObject = ["image_name": "copy", "disk_format": "raw", "container_format": "bare"]
+        for (name, value) in changes.members { body[name] = value }
+        let request = JSONValue.object(["os-volume_upload_image": .object(body)])
+        cloud.workWhileWaiting(engine)
+        return try await cloud.call("POST", "/v3/volumes/\(id)/action", version: "3.70", request)
+    }
+
+    private func files(_ cloud: VolumeFixture) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: cloud.directory).filter { !$0.hasPrefix("volume-") }
+    }
+
+    @Test(arguments: ["raw", "qcow2"]) func aVolumeBecomesAnImage(format: String) async throws {
+        try await VolumeFixture.with { cloud in
+            let source = try await cloud.addImage(Array(repeating: 3, count: 10_000))
+            let id = try await cloud.create(["size": 1, "imageRef": .string(source)])
+            let answer = try await upload(cloud, id, ["disk_format": .string(format), "visibility": "shared", "protected": true])
+            #expect(answer.status == 202, "\(answer.json)")
+            let form = try #require(answer["os-volume_upload_image"])
+            #expect(form["status"] == "uploading" && form["size"] == 1 && form["disk_format"] == .string(format))
+            #expect(form["visibility"] == "shared" && form["protected"] == true)
+            try await cloud.settle()
+            let image = try #require(form["image_id"]?.stringValue)
+            let made = try #require(cloud.images.made.withLock { $0[image] })
+            #expect(made["disk_format"] == .string(format) && made["protected"] == true && made["visibility"] == "shared")
+            #expect(made["checksum"] == nil && made["image_id"] == nil)
+            let data = try #require(cloud.images.data.withLock { $0[image] })
+            if format == "raw" {
+                #expect(data.prefix(10) == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3])
+            } else {
+                #expect(data.prefix(4) == [0x51, 0x46, 0x49, 0xfb])
+            }
+            #expect(try await cloud.call("GET", "/v3/volumes/\(id)")["volume"]?["status"] == "available")
+            #expect(try files(cloud) == [])
+        }
+    }
+
+    @Test func whatCannotBeDoneIsRefused() async throws {
+        try await VolumeFixture.with { cloud in
+            let id = try await cloud.create()
+            for (changes, text) in [
+                (["disk_format": "vmdk"], "raw or qcow2"), (["container_format": "ova"], "bare"), (["image_name": ""], "image_name"),
+            ] as [(JSONObject, String)] {
+                var body: JSONObject = ["image_name": "copy"]
+                for (name, value) in changes.members { body[name] = value }
+                let answer = try await cloud.call("POST", "/v3/volumes/\(id)/action", ["os-volume_upload_image": .object(body)])
+                #expect(answer.status == 400 && answer.json.description.contains(text), "\(answer.json)")
+            }
+            let body: JSONValue = ["os-volume_upload_image": ["image_name": "copy", "visibility": "public"]]
+            #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", version: "3.1", body).status == 403)
+            #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", version: "3.0", body).status == 400)
+            _ = try await cloud.database.write { try $0.execute("UPDATE volumes SET status = 'in-use'") }
+            let busy = try await cloud.call(
+                "POST", "/v3/volumes/\(id)/action", ["os-volume_upload_image": ["image_name": "copy", "force": true]])
+            #expect(busy.status == 400 && busy.json.description.contains("available"))
+        }
+    }
+
+    @Test func aRefusalOfImageIsTheAnswer() async throws {
+        try await VolumeFixture.with { cloud in
+            let id = try await cloud.create()
+            cloud.images.refusal.withLock { $0 = ResourceError(.forbidden, "The project has the maximum number of images.") }
+            let answer = try await upload(cloud, id)
+            #expect(answer.status == 400 && answer.json.description.contains("maximum number of images"), "\(answer.json)")
+            try await cloud.settle()
+            #expect(try await cloud.call("GET", "/v3/volumes/\(id)")["volume"]?["status"] == "available")
+        }
+    }
+
+    /// Every step fails, runs twice, or its process dies: the volume is available, and the image is complete or not there.
+    @Test func underEveryDisturbance() async throws {
+        try await VolumeFixture.with { cloud in
+            let definition = try #require(cloud.module.workflows.first { $0.kind == "volume_upload" })
+            let id = try await cloud.create()
+            for variant in WorkflowChecks(definition).variants {
+                let name = Comment(rawValue: variant.name)
+                let ambient = Ambient(time: cloud.time, random: SeededRandom(seed: 9))
+                let engine = cloud.module.engine(replacing: [variant.definition], ambient: ambient)
+                let answer = try await upload(cloud, id, ["disk_format": "qcow2"], engine: engine)
+                // The lease of a process that died runs out later than a request waits.
+                let isLate = answer.status == 503 && variant.name.hasPrefix("killed") && variant.name.hasSuffix("image")
+                #expect(answer.status == 202 || isLate || !variant.succeeds, name)
+                try await cloud.settle(engine)
+                #expect(try await cloud.call("GET", "/v3/volumes/\(id)")["volume"]?["status"] == "available", name)
+                let made = cloud.images.made.withLock { Array($0.keys) }
+                #expect(made.count == (variant.succeeds ? 1 : 0), name)
+                #expect(made.allSatisfy { image in cloud.images.data.withLock { $0[image] != nil } }, name)
+                cloud.images.made.withLock { $0 = [:] }
+                #expect(try files(cloud) == [], name)
+            }
+        }
+    }
+}
