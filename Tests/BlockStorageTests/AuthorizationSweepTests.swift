@@ -10,8 +10,6 @@ import WebAPI
 @Suite struct AuthorizationSweepTests {
     private static let withoutSchema = [
         "GET /": "a document of versions", "GET /v3": "a document of versions",
-        "GET /v3/types/{type_id}/encryption/{absent_id}": "always 404",
-        "GET /v3/{project_id}/types/{type_id}/encryption/{absent_id}": "always 404",
     ]
 
     /// A volume, a snapshot and an attachment of the project p1.

@@ -86,12 +86,11 @@ struct ServerRebuildRoutes: Sendable {
         guard try !Workflows.isActive(connection, subject: id) else {
             throw ResourceError.conflict("Cannot 'rebuild' instance \(id) while an earlier operation on it is ending")
         }
-        let caller = try context.caller
         let ambient = compute.ambient
-        try ServerTasks.enter(connection, id, .rebuilding, ambient: ambient)
+        try ServerTasks.enter(connection, decision, for: ServerRebuildRoutes.action, .rebuilding, ambient: ambient)
         try ServerActions.begin(
-            connection, server: id, action: ServerChange.rebuild.name, event: ServerChange.rebuild.event, requestID: context.requestID,
-            user: caller.userID, project: caller.projectID, now: ambient.now)
+            connection, context, of: decision, for: ServerRebuildRoutes.action, action: ServerChange.rebuild.name,
+            event: ServerChange.rebuild.event, now: ambient.now)
         try Workflows.start(
             connection, VolumeRebuild(compute).workflow, subject: id,
             frame: VolumeRebuild.Rebuild(volume: volume, image: accepted.image, power: power, operation: accepted.operation),

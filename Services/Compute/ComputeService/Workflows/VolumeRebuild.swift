@@ -78,7 +78,7 @@ struct VolumeRebuild: Sendable {
         if let failure = server.hostFailure(of: generation), failure.isPermanent {
             throw failure.failure("The host could not rebuild the server")
         }
-        return server.observedGeneration >= generation && server.observedState == "applied" && server.observedPower == power.rawValue
+        return server.observedGeneration >= generation && server.observedState == "applied" && server.observedPower == ReportedPower(power)
     }
 
     private func write(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
