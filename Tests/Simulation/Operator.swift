@@ -1,16 +1,17 @@
 import JSON
 import Kernel
 
-/// An operator whose hosts lose their power: its servers start elsewhere, and the host returns later.
+/// An operator. Its hosts lose their power: their servers start elsewhere, and the host returns later. Or it moves running servers.
 final class Operator: @unchecked Sendable {
     private let world: World
     private let history: History
     private let client: Tenant
 
-    init(_ world: World, _ history: History) {
+    /// - Parameter number: of the client, so that no two have the same idempotency keys.
+    init(_ world: World, _ history: History, number: Int) {
         self.world = world
         self.history = history
-        client = Tenant(world: world, token: "admin", number: 7)
+        client = Tenant(world: world, token: "admin", number: number)
     }
 
     /// - Parameter outages: the number of hosts that fail, one after the other.
@@ -18,6 +19,27 @@ final class Operator: @unchecked Sendable {
         for _ in 0..<outages {
             try await world.executor.sleep(world.between(.seconds(5), .seconds(40)))
             try await outage(Plane.hosts[world.random.below(Plane.hosts.count)])
+        }
+    }
+
+    /// Moves servers that run to other hosts, for maintenance.
+    func move(times: Int) async throws {
+        for _ in 0..<times {
+            try await world.executor.sleep(world.between(.seconds(1), .seconds(12)))
+            let list = try await client.call("compute", "GET", "/v2.1/servers?all_tenants=1&status=ACTIVE")
+            let servers = (list.json["servers"]?.arrayValue ?? []).compactMap { $0["id"]?.stringValue }
+            guard !servers.isEmpty else { continue }
+            let id = servers[world.random.below(servers.count)]
+            let body: JSONValue = ["os-migrateLive": ["host": .null, "block_migration": "auto"]]
+            let answer = try await client.call("compute", "POST", "/v2.1/servers/\(id)/action", body)
+            guard answer.isAccepted else {
+                world.count("refused \(answer.status)")
+                if ![400, 404, 409].contains(answer.status) {
+                    world.violation("a live migration is answered with \(answer.status): \(answer.json)")
+                }
+                continue
+            }
+            history.accept("os_compute_api:os-migrate-server:migrate_live", id)
         }
     }
 

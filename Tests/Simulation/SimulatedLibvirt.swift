@@ -109,7 +109,7 @@ struct SimulatedLibvirt: HypervisorDriver {
 
     func suspend(_ uuid: String) async throws { try await running(uuid, "suspend") { $0.state = .paused } }
 
-    func resume(_ uuid: String) async throws { try await running(uuid, "resume") { $0.state = .running } }
+    func resume(_ uuid: String) async throws { try await running(uuid, "resume") { ($0.state, $0.isLeaving) = (.running, false) } }
 
     func managedSave(_ uuid: String) async throws {
         try await running(uuid, "save") { ($0.live, $0.state, $0.reason, $0.hasManagedSave) = (nil, .shutoff, .saved, true) }

@@ -39,9 +39,13 @@ final class SimulatedMachine: @unchecked Sendable {
 
         /// Whether it waits for the memory of a guest of another machine.
         var isIncoming = false
+        /// Whether libvirt has stopped it for the last phase of its way to another machine.
+        var isLeaving = false
 
         func summary(_ uuid: String) -> DomainSummary {
-            DomainSummary(uuid: uuid, name: uuid, state: state, shutoffReason: reason, hasManagedSave: hasManagedSave)
+            DomainSummary(
+                uuid: uuid, name: uuid, state: state, shutoffReason: reason, isMoving: isIncoming || isLeaving,
+                hasManagedSave: hasManagedSave)
         }
     }
 

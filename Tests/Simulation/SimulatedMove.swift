@@ -88,10 +88,10 @@ final class SimulatedMove: @unchecked Sendable {
         self.ended = nil
         // The source is stopped before the target runs.
         var stopped = domain
-        (stopped.state, stopped.move) = (.paused, nil)
+        (stopped.state, stopped.move, stopped.isLeaving) = (.paused, nil, domain.state == .running)
         source.replace(uuid, stopped)
         var arrived = incoming
-        (arrived.state, arrived.isIncoming) = (.running, false)
+        (arrived.state, arrived.isIncoming) = (domain.state, false)
         (arrived.boots, arrived.memory) = (domain.boots, domain.memory)
         target.replace(uuid, arrived)
         world.count("moved")

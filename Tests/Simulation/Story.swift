@@ -40,8 +40,10 @@ struct Story {
         try await withThrowingTaskGroup(of: Void.self) { group in
             if world.random.below(2) == 0 {
                 let outages = 1 + world.random.below(2)
-                group.addTask { try await Operator(world, history).run(outages: outages) }
+                group.addTask { try await Operator(world, history, number: 7).run(outages: outages) }
             }
+            let moves = world.random.below(8)
+            group.addTask { try await Operator(world, history, number: 6).move(times: moves) }
             for project in Scene.projects {
                 for number in 1...2 {
                     let count = 6 + world.random.below(8)
