@@ -1,7 +1,7 @@
 import BlockStorageCore
 import BlockStorageService
 import Contracts
-import Foundation
+import Glibc
 import JSON
 import Kernel
 
@@ -15,12 +15,10 @@ final class SimulatedStorage: @unchecked Sendable {
 
     var disks: [String: Disk] = [:]
     /// Where hosts put their copies of volumes in use.
-    let directory: String
+    /// Absolute, and the same in every process.
+    let directory = "/proc/self/cwd/volumes"
 
-    init() {
-        directory = FileManager.default.currentDirectoryPath + "/volumes"
-        mkdir(directory, 0o700)
-    }
+    init() { mkdir(directory, 0o700) }
 
     func copy(_ id: String) -> String { "\(directory)/\(ServerJob.VolumeCopies.fileName(ofSnapshot: id))" }
 }
