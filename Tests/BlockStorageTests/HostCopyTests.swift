@@ -107,13 +107,24 @@ import Workflow
         }
     }
 
+    @Test("S18: a snapshot stays while its host copies, because the host would go on to fill the disk") func s18DeletedCopy() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            let refused = try await cloud.call("DELETE", "/v3/snapshots/\(id)")
+            #expect(refused.status == 400 && "\(refused.json)".contains("A host is copying"), "\(refused.json)")
+            #expect(try await status(cloud, id) == "creating")
+        }
+    }
+
     @Test func aDeleteEndsTheWait() async throws {
         try await VolumeFixture.with { cloud in
             let volume = try await volumeInUse(cloud)
             let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
             try await begin(cloud)
             try write(cloud, id)
-            #expect(try await cloud.call("DELETE", "/v3/snapshots/\(id)").status == 202)
+            #expect(try await cloud.call("DELETE", "/v3/p1/snapshots/\(id)", token: "service").status == 202)
             try await cloud.settle()
             #expect(try await report(cloud, id, "available").status == 404)
             #expect(try FileManager.default.contentsOfDirectory(atPath: cloud.directory).filter { $0.hasPrefix("snapshot-") } == [])

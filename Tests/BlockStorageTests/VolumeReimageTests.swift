@@ -79,6 +79,22 @@ import Workflow
         }
     }
 
+    @Test func aDetachedVolumeIsNotFreeWhileItIsWritten() async throws {
+        try await VolumeFixture.with { cloud in
+            let id = try await cloud.create()
+            let image = try await cloud.addImage(Array(repeating: 7, count: 100))
+            let attached = try await cloud.call(
+                "POST", "/v3/attachments", version: "3.70",
+                ["attachment": ["volume_uuid": .string(id), "instance_uuid": .string(SystemRandom().uuid().description)]])
+            let attachment = try #require(attached["attachment"]?["id"]?.stringValue, "\(attached.json)")
+            #expect(try await reimage(cloud, id, image, isReserved: true, token: "service").status == 202)
+            #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(attachment)", token: "service", version: "3.70").status == 200)
+            #expect(try await volume(cloud, id)["status"] == "downloading")
+            try await cloud.settle()
+            #expect(try await volume(cloud, id)["status"] == "available")
+        }
+    }
+
     /// Every step fails, runs twice, or its process dies: the volume has the old content or the new one, and nothing else is left.
     @Test func underEveryDisturbance() async throws {
         try await VolumeFixture.with { cloud in

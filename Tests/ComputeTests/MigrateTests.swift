@@ -46,6 +46,44 @@ import Workflow
         }
     }
 
+    /// The disks of the target are deleted when the server returns, so its first host must be there.
+    @Test func aServerReturnsOnlyToAHostThatIsUp() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer(MigrateTests.onVolumes)
+            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            try await cloud.engine().drain()
+            let reset = try await act(cloud, id, ["os-resetState": ["state": "active"]])
+            #expect(reset.status == 409 && reset.message.contains("neither confirmed nor reverted"), "\(reset.message)")
+            try await cloud.database.write { try $0.execute("UPDATE compute_services SET forced_down = true WHERE host = 'host-1'") }
+            let refused = try await act(cloud, id, ["revertResize": nil], as: "member")
+            #expect(refused.status == 409 && refused.message.contains("is down"), "\(refused.message)")
+            #expect(try await cloud.server(id)["status"] == "VERIFY_RESIZE" && hosts(cloud, of: id) == ["host-2"])
+            try await cloud.database.write { try $0.execute("UPDATE compute_services SET forced_down = false") }
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            try await cloud.engine().drain()
+            #expect(hosts(cloud, of: id) == ["host-1"])
+        }
+    }
+
+    @Test func noServerMovesWhileItsVolumesAreCopied() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer(MigrateTests.onVolumes)
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    INSERT INTO server_jobs (id, server_id, host, job, created_at)
+                    VALUES (gen_random_uuid(), \(id), 'host-1', jsonb_build_object('kind', \(ServerJob.copyVolumes)::text), now())
+                    """)
+            }
+            for body: JSONValue in [
+                ["migrate": nil], ["resize": ["flavorRef": "2"]], ["os-migrateLive": ["host": nil, "block_migration": "auto"]],
+            ] {
+                let refused = try await act(cloud, id, body)
+                #expect(refused.status == 409 && refused.message.contains("copies volumes"), "\(refused.message)")
+            }
+        }
+    }
+
     @Test func aServerOnAVolumeMovesAndReturns() async throws {
         try await with { cloud in
             let id = try await cloud.createServer(MigrateTests.onVolumes)

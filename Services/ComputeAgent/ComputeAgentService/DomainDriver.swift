@@ -99,8 +99,18 @@ package struct DomainDriver: Sendable {
                 type: options.virtType.rawValue, definitions: server.processorDefinitions)
             return try XMLTree.parse(text)
         } catch let error as LibvirtError where !error.isConnectionFailure {
+            // A guest that runs keeps what it has.
+            if let running = try await runningProcessor(server.id) { return running }
             throw PermanentFailure("the processors of the aggregate's hosts have no model in common", details: error.message)
         }
+    }
+
+    /// Model and features of a running guest's processor, as they are defined.
+    private func runningProcessor(_ serverID: String) async throws -> XMLTree? {
+        guard try await hypervisor.domain(serverID)?.isActive == true,
+            let cpu = try XMLTree.parse(try await hypervisor.xml(serverID, inactive: true)).child("cpu"), cpu.child("model") != nil
+        else { return nil }
+        return XMLTree("cpu", [:], cpu.children.filter { ["model", "vendor", "feature"].contains($0.name) })
     }
 
     /// Starts the defined domain.

@@ -160,6 +160,11 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest(
                     "Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
             }
+            // The host would go on to write its copy. Compute, which orders the copy, may delete it after its end.
+            if snapshot.status == .creating, snapshot.hostCopy == .pending, !force, try !context.caller.has(role: "service") {
+                throw ResourceError.badRequest(
+                    "Invalid snapshot: A host is copying the volume for snapshot \(id); it can be deleted when that has ended.")
+            }
             if try BlockStorageStore.isBeingCopied(connection, snapshot.id) {
                 throw ResourceError.badRequest("Invalid snapshot: A volume is being made from snapshot \(id).")
             }

@@ -49,9 +49,16 @@ extension BlockStorageStore {
     }
 
     /// Derives the volume's state from its attachments, and wakes workflows of the server.
-    static func settle(_ connection: Connection, _ volume: VolumeID, server: String?, now: Timestamp) throws {
-        let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
-        try set(connection, volume: volume, status: status, now: now)
+    ///
+    /// - Parameter isWritten: whether an image has just been written to the volume. While that goes on, its state stays.
+    static func settle(
+        _ connection: Connection, _ volume: VolumeID, server: String?, isWritten: Bool = false, now: Timestamp
+    ) throws {
+        let writes = try connection.query("SELECT 1 AS one FROM volumes WHERE id = \(volume)::uuid AND status = 'downloading'")
+        if isWritten || writes.isEmpty {
+            let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
+            try set(connection, volume: volume, status: status, now: now)
+        }
         if let server { try connection.notify(.wake, Wake(subject: server)) }
     }
 

@@ -137,6 +137,11 @@ struct ServerActionRoutes: Sendable {
             if current.vmState == VMState.softDeleted.rawValue || current.taskState == TaskState.softDeleting.rawValue {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id), which was deleted: restore it instead")
             }
+            // The disks of the host that it came from would stay there, and be taken for its own later.
+            guard current.vmState != VMState.resized.rawValue else {
+                throw ResourceError.conflict(
+                    "Cannot 'reset_state' instance \(server.id) while its resize or migration is neither confirmed nor reverted")
+            }
             // On no host, or with a disk that is about to leave it, a server cannot be active.
             guard ![VMState.shelved, .shelvedOffloaded].map(\.rawValue).contains(current.vmState) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is in vm_state \(current.vmState)")

@@ -14,6 +14,8 @@ enum HostJobs {
 
     /// What a host says about a job.
     struct State: Sendable {
+        /// The host that works on it.
+        let host: String
         /// `ordered` until the host says something.
         let state: String
         let phase: String?
@@ -90,11 +92,25 @@ enum HostJobs {
         ).isEmpty
     }
 
+    /// Sends the server's desired state again if its host has said nothing of a job for `patience`; a report may have been lost.
+    static func repeatOrder(
+        _ connection: Connection, _ id: String, server: String, patience: Duration, ambient: Ambient
+    ) throws {
+        let before: SQL = "\(ambient.databaseNow) - \(patience)::interval"
+        let silent = try connection.query(
+            """
+            SELECT 1 AS one FROM server_jobs j JOIN servers s ON s.id = j.server_id
+            WHERE j.id = \(id) AND coalesce(j.reported_at, j.created_at) < \(before) AND s.published_at < \(before)
+            """)
+        if !silent.isEmpty { try DesiredState.publish(connection, server: server, ambient: ambient) }
+    }
+
     /// Nil if there is no such job.
     static func state(_ connection: Connection, _ id: String) throws -> State? {
-        try connection.query("SELECT state, phase, progress, error, reason FROM server_jobs WHERE id = \(id)").first.map { row in
+        try connection.query("SELECT host, state, phase, progress, error, reason FROM server_jobs WHERE id = \(id)").first.map { row in
             State(
-                state: try row.string("state"), phase: try row.optionalString("phase"), progress: try row.int("progress"),
+                host: try row.string("host"), state: try row.string("state"), phase: try row.optionalString("phase"),
+                progress: try row.int("progress"),
                 error: try row.optionalString("error"), reason: try row.optionalString("reason"))
         }
     }

@@ -118,6 +118,15 @@ struct MoveChecks {
         } else { nil }
     }
 
+    /// Hosts that have not yet removed what they had of a server, and those that keep its disks until a move is confirmed.
+    static func hostsWithRemains(of id: String) -> SQL {
+        """
+        SELECT host FROM server_absences WHERE server_id = \(id)
+        UNION SELECT source_host FROM server_migrations
+            WHERE server_id = \(id) AND dest_host <> source_host AND status = ANY(\(MigrationStore.open)::text[])
+        """
+    }
+
     /// Why a server that is off cannot move to another host, as a sentence; nil if it can.
     func whatForbidsLeaving(_ server: ServerRecord) throws -> String? {
         let source = server.host ?? ""
@@ -134,11 +143,11 @@ struct MoveChecks {
         return nil
     }
 
-    /// Hosts that have not yet removed what they had of the server, and those whose agents do not know of disks that move.
+    /// Hosts that still have something of the server, as `hostsWithRemains`, and those whose agents do not know of disks that move.
     func unable(toKeep id: String) throws -> [String] {
         try connection.query(
             """
-            SELECT host FROM server_absences WHERE server_id = \(id)
+            \(MoveChecks.hostsWithRemains(of: id))
             UNION SELECT host FROM hypervisors WHERE capabilities->>'release' IS NULL ORDER BY host
             """
         ).map { try $0.string("host") }
@@ -156,7 +165,7 @@ struct MoveChecks {
             throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
         }
         // A guest that the host has not yet removed would be taken for the one that has arrived.
-        guard try connection.query("SELECT 1 AS one FROM server_absences WHERE server_id = \(id) AND host = \(host)").isEmpty else {
+        guard try !connection.query(MoveChecks.hostsWithRemains(of: id)).contains(where: { try $0.string("host") == host }) else {
             throw ResourceError.conflict("Compute host \(host) has not yet removed what it had of instance \(id).")
         }
         guard try row.bool("enabled") else { throw ResourceError.badRequest("Compute service of \(host) is disabled.") }
@@ -185,7 +194,7 @@ struct MoveChecks {
 
     /// Hosts on which the guest cannot run on, and those that have not yet removed what they had of the server.
     func unsuitable(for id: String, on source: String) throws -> [String] {
-        let leaving = try connection.query("SELECT host FROM server_absences WHERE server_id = \(id)").map { try $0.string("host") }
+        let leaving = try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
         guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return leaving }
         let alike = try HostAggregateStore.hostsWithProcessor(of: source, connection)
         let rows = try connection.query("SELECT host, capabilities FROM hypervisors WHERE host <> \(source) ORDER BY host")

@@ -212,6 +212,10 @@ enum MigrationStore {
         guard let move = try MigrationStore.current(connection, server: id) else {
             throw ResourceError.conflict("Instance \(id) has not been resized.")
         }
+        // The target's disks go when the server returns.
+        if move.target != nil, move.target != move.source, try !Hosts.isUp(move.source, connection, compute) {
+            throw ResourceError.conflict("Cannot 'revertResize' instance \(id): the host that it came from, \(move.source), is down.")
+        }
         let now = compute.ambient.now
         try connection.execute(
             "UPDATE servers SET task_state = \(TaskState.resizeReverting.rawValue), updated_at = \(now) WHERE id = \(id)")
@@ -268,11 +272,11 @@ enum MigrationStore {
             connection, ServerResize(compute).confirmation, subject: move.migration, requestID: requestID, ambient: compute.ambient)
         try settle(connection, server: id, move)
         // The host deletes the copies; so does the one that the server came from.
-        try DesiredState.change(connection, server: id, operation: .null)
-        try DesiredState.publish(connection, server: id, ambient: compute.ambient)
         if let target = move.target, target != move.source {
             try connection.execute("UPDATE servers SET root_is_copy = image IS NOT NULL WHERE id = \(id)")
             try discardKept(connection, server: id, on: move.source, ambient: compute.ambient)
         }
+        try DesiredState.change(connection, server: id, operation: .null)
+        try DesiredState.publish(connection, server: id, ambient: compute.ambient)
     }
 }

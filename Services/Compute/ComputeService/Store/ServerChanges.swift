@@ -18,6 +18,9 @@ enum ServerChanges {
         let current = try ServerRecord.find(connection, id, lock: true)
         try current.requireUnlocked(context)
         try current.require(states: change.from.map(\.rawValue), for: change.name)
+        if [.resize, .migrate, .liveMigrate].contains(change), try HostJobs.copiesVolumes(connection, of: id) {
+            throw ResourceError.conflict("Cannot '\(change.name)' instance \(id) while its host copies volumes for a snapshot or an image")
+        }
         guard current.host != nil else {
             throw ResourceError.conflict("Instance \(id) is not on a host: '\(change.name)' is not possible.")
         }

@@ -96,14 +96,16 @@ struct DiskCopySteps: Sendable {
         _ context: StepContext, _ copy: DiskCopy, copying: TaskState, uploading: TaskState, from tasks: [TaskState]
     ) async throws -> StepResult {
         let images = compute.images
-        let status = try await database.read { try images.status($0, of: copy.image) }
-        guard let status else { throw StepFailure("Image \(copy.image) was deleted.") }
+        guard try await database.read({ try images.status($0, of: copy.image) }) != nil else {
+            throw StepFailure("Image \(copy.image) was deleted.")
+        }
         let isDone = try await isDone(
             context, job: copy.job, words: "The host could not make the image", copying: copying, uploading: uploading, from: tasks)
         guard isDone else { return .wait(DiskCopySteps.interval) }
-        // What the host says is compared with what Image has.
+        // What the host says is compared with what Image has by then.
+        let status = try await database.read { try images.status($0, of: copy.image) }
         guard status != "active" else { return .next }
-        throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status).")
+        throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status ?? "deleted").")
     }
 
     /// Whether the host has done a job; shows how far it is.
@@ -119,6 +121,7 @@ struct DiskCopySteps: Sendable {
         }
         if let failure = state.failure(words, host: server.host) { throw failure.failure(words) }
         if state.isDone { return true }
+        guard state.host == server.host else { throw StepFailure("\(words): the server has moved to another host.") }
         guard let host = server.host, try await steps.isUp(host: host) else { throw StepFailure("The server's host is down.") }
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(words) }
         try await show(server.id, job, state, task: state.phase == "uploading" ? uploading : copying, from: tasks)
@@ -127,17 +130,11 @@ struct DiskCopySteps: Sendable {
 
     private func show(_ server: String, _ job: String, _ state: HostJobs.State, task: TaskState, from tasks: [TaskState]) async throws {
         let ambient = ambient
-        let before: SQL = "\(ambient.databaseNow) - \(DiskCopySteps.patience)::interval"
         try await database.write { connection in
             if state.state == ServerJobReport.State.running.rawValue {
                 try DiskCopySteps.enter(connection, server, task, from: tasks, progress: state.progress, now: ambient.now)
             }
-            let silent = try connection.query(
-                """
-                SELECT 1 AS one FROM server_jobs j JOIN servers s ON s.id = j.server_id
-                WHERE j.id = \(job) AND coalesce(j.reported_at, j.created_at) < \(before) AND s.published_at < \(before)
-                """)
-            if !silent.isEmpty { try DesiredState.publish(connection, server: server, ambient: ambient) }
+            try HostJobs.repeatOrder(connection, job, server: server, patience: DiskCopySteps.patience, ambient: ambient)
         }
     }
 

@@ -79,7 +79,12 @@ struct ServerEvacuation: Sendable {
     }
 
     private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
-        let host = try await steps.schedule(context) { [frame] in ($1.host, $1.excludedHosts) = (frame.requested, [frame.source]) }
+        let id = context.subjectID
+        let host = try await steps.schedule(context) { [frame] connection, question in
+            question.host = frame.requested
+            question.excludedHosts = [frame.source]
+            question.excludedHosts += try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
+        }
         frame.target = host
         let (migration, now) = (frame.migration, context.now)
         context.commit { connection in

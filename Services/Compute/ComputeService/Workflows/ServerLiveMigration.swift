@@ -266,6 +266,8 @@ struct ServerLiveMigration: Sendable {
             let state = (try HostJobs.state(connection, frame.migration), try Arrivals.state(connection, server: id))
             // A report may have been lost: both hosts answer the repeated order.
             try Arrivals.repeatOrder(connection, server: id, patience: ServerLiveMigration.patience, ambient: ambient)
+            try HostJobs.repeatOrder(
+                connection, frame.migration, server: id, patience: ServerLiveMigration.patience, ambient: ambient)
             return state
         }
         guard let job else { throw StepFailure("The server's host no longer moves it.") }
@@ -294,6 +296,8 @@ struct ServerLiveMigration: Sendable {
         let ambient = ambient
         let (job, arrival) = try await database.write { connection in
             try HostJobs.revise(connection, frame.migration, server: id, ambient: ambient) { $0.migration?.isCancelled = true }
+            try HostJobs.repeatOrder(
+                connection, frame.migration, server: id, patience: ServerLiveMigration.patience, ambient: ambient)
             return (try HostJobs.state(connection, frame.migration), try Arrivals.state(connection, server: id))
         }
         guard let job else { return }

@@ -123,7 +123,12 @@ struct ServerMigration: Sendable {
     func setPower(_ id: String, _ power: DesiredPower, on host: String) async throws {
         let ambient = ambient
         try await database.write { connection in
-            let rows = try connection.query("SELECT host, power FROM servers WHERE id = \(id) AND NOT deleted FOR UPDATE")
+            // What is being deleted may still run at the other host.
+            let rows = try connection.query(
+                """
+                SELECT host, power FROM servers
+                WHERE id = \(id) AND NOT deleted AND task_state IS DISTINCT FROM 'deleting' FOR UPDATE
+                """)
             guard let row = rows.first, try row.optionalString("host") == host, try row.string("power") != DesiredPower.absent.rawValue
             else { return }
             try DesiredState.change(connection, server: id, power: power, operation: .null)
@@ -219,8 +224,9 @@ struct ServerMigration: Sendable {
             service: Compute.service, kind: "server.revert_migration", version: 2,
             steps: [
                 .init("stop") { context, _ in stop(&context) },
-                .init("stopped", deadline: ServerResize.hostDeadline) { context, _ in
+                .init("stopped", deadline: ServerResize.hostDeadline) { context, frame in
                     if try await isDeleted(context.subjectID) { return .goto("allocation") }
+                    if try await steps.isFencedOff(host: frame.target) { return .next }
                     return try await isOff(context.subjectID) ? .next : .wait(.seconds(2))
                 },
                 .init("connect", deadline: .seconds(300)) { context, frame in

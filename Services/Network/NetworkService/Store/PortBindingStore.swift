@@ -61,6 +61,11 @@ enum PortBindingStore {
         return try remove(connection, port, on: host)
     }
 
+    /// Removes the inactive bindings of a port that is unbound.
+    static func removeAll(_ connection: Connection, of port: Authorized<Subject>) throws {
+        try connection.execute("DELETE FROM port_bindings WHERE port_id = \(try port.value(for: "update_port").id)")
+    }
+
     private static func remove(_ connection: Connection, _ port: UUID128, on host: String) throws -> Bool {
         try connection.execute("DELETE FROM port_bindings WHERE port_id = \(port) AND host = \(host)") > 0
     }

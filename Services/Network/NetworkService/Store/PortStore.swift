@@ -299,7 +299,12 @@ extension NetworkAPI {
         var changes = ResourceKind.ports.changes(body)
         if body["device_id"] != nil { changes.set("device_id", body.text("device_id") ?? "") }
         if body["device_owner"] != nil { changes.set("device_owner", body.text("device_owner") ?? "") }
-        if body["binding:host_id"] != nil { changes.set("host_id", body.text("binding:host_id") ?? "") }
+        if body["binding:host_id"] != nil {
+            let host = body.text("binding:host_id") ?? ""
+            changes.set("host_id", host)
+            // A port that leaves its server in the middle of a move stays bound nowhere.
+            if host.isEmpty { try PortBindingStore.removeAll(connection, of: port) }
+        }
         if let profile = body["binding:profile"] { changes.set(json: "binding_profile", profile.isNull ? [:] : profile) }
         if let options = change.dhcpOptions { changes.set(json: "extra_dhcp_opts", options) }
         guard let mac = try change.mac ?? MACAddress(row.string("mac_address")) else {
