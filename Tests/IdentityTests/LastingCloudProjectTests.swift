@@ -136,6 +136,27 @@ import Testing
         }
     }
 
+    @Test("S8: what an administrator assigned in a former cloud project counts as from before when it is one again")
+    func s8ConfirmationsEnd() async throws {
+        try await Cloud.with { cloud in
+            let tenant = try await Tenant(cloud)
+            let project = try await tenant.project("p")
+            let group = try await cloud.make("groups", "group", ["name": "g"]).id
+            func confirmed() async throws -> [Bool] {
+                try await cloud.database.read {
+                    try $0.query("SELECT confirmed FROM role_assignments WHERE group_id = \(group)").map { try $0.bool("confirmed") }
+                }
+            }
+            #expect(try await tenant.mark(project, true).status == 200)
+            try await tenant.put("projects/\(project)/groups/\(group)/roles/\(tenant.member)")
+            #expect(try await confirmed() == [true])
+            #expect(try await tenant.mark(project, false).status == 200)
+            #expect(try await confirmed() == [false])
+            #expect(try await tenant.mark(project, true).status == 200)
+            #expect(try await confirmed() == [false])
+        }
+    }
+
     @Test("S8: the mark stays while somebody is an operator there, with the reasons") func s8MarksOfOperators() async throws {
         try await Cloud.with { cloud in
             let tenant = try await Tenant(cloud)

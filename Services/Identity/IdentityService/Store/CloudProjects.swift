@@ -90,6 +90,12 @@ struct CloudProjects: Sendable {
     ///
     /// - Parameter also: a condition on `projects p` for other projects to be marked.
     func mark(_ connection: Connection, also condition: SQL = "false") throws {
+        // Who has what no longer reaches a cloud project may be changed by others, so an administrator's word for it ends.
+        try connection.execute(
+            """
+            WITH RECURSIVE \(sets)
+            UPDATE role_assignments a SET confirmed = false WHERE a.confirmed AND \(CloudProjects.isReached(by: "a")) IS NOT TRUE
+            """)
         let marked = try connection.execute(
             """
             WITH RECURSIVE \(sets)
@@ -131,6 +137,7 @@ struct CloudProjects: Sendable {
             )
         }
         try connection.execute("UPDATE projects SET cloud_project = false WHERE id = \(project)")
+        try mark(connection)
     }
 
     /// Why a project is the operators', apart from its mark.

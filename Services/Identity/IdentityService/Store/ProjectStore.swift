@@ -212,6 +212,7 @@ extension Identity {
             throw ResourceError.forbidden("Cannot delete the project \(id) since it is not a leaf in the hierarchy.")
         }
         try connection.execute("DELETE FROM projects WHERE id = \(id) AND NOT is_domain")
+        try cloudProjects.mark(connection)
     }
 
     /// Deletes a disabled domain with its users, groups, roles and projects.
