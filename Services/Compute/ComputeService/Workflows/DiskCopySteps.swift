@@ -4,6 +4,7 @@ import Database
 import ImageAccess
 import JSON
 import Kernel
+import Logging
 import Workflow
 
 /// An image that is made of a server's root disk: part of the frames of `server.snapshot` and `server.shelve`.
@@ -106,6 +107,19 @@ struct DiskCopySteps: Sendable {
         let status = try await database.read { try images.status($0, of: copy.image) }
         guard status != "active" else { return .next }
         throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status ?? "deleted").")
+    }
+
+    /// Ends the action with which an image of a server was asked for.
+    func imageFailed(of server: String, action: String, _ failure: StepFailure) async throws {
+        let ambient = ambient
+        compute.log.warning(
+            "an image of a server failed",
+            metadata: ["server": "\(server)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        try await database.write { connection in
+            try DiskCopySteps.settle(connection, server, from: TaskState.snapshot, ambient: ambient)
+            try ServerActions.finish(
+                connection, server: server, action: action, error: failure.message, details: failure.description, now: ambient.now)
+        }
     }
 
     /// Whether the host has done a job; shows how far it is.

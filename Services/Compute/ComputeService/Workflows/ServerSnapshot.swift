@@ -2,7 +2,6 @@ import ComputeCore
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// `createImage` and `createBackup` of a server whose root disk is on its host.
@@ -73,15 +72,6 @@ struct ServerSnapshot: Sendable {
     }
 
     private func failed(_ context: StepContext, _ frame: Copy, _ failure: StepFailure) async throws {
-        let id = context.subjectID
-        let ambient = steps.ambient
-        compute.log.warning(
-            "an image of a server failed",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
-        try await steps.database.write { connection in
-            try DiskCopySteps.settle(connection, id, from: TaskState.snapshot, ambient: ambient)
-            try ServerActions.finish(
-                connection, server: id, action: frame.action, error: failure.message, details: failure.description, now: ambient.now)
-        }
+        try await copies.imageFailed(of: context.subjectID, action: frame.action, failure)
     }
 }

@@ -174,11 +174,7 @@ struct ServerSteps: Sendable {
 
     /// Whether a host's agent has spoken lately.
     func isUp(host: String) async throws -> Bool {
-        try await database.read { [compute] connection in
-            try !connection.query(
-                "SELECT 1 AS one FROM compute_services t WHERE t.host = \(host) AND \(Hosts.isUp("t", compute))"
-            ).isEmpty
-        }
+        try await database.read { [compute] in try Hosts.isUp(host, $0, compute) }
     }
 
     /// Whether the operator has said that a host does not run. A host that only does not report may still run its guests.

@@ -4,7 +4,6 @@ import Database
 import ImageAccess
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// `createImage` of a server that boots from a volume: snapshots of all its volumes, as they are at one moment, and an image without
@@ -173,15 +172,6 @@ struct VolumeImage: Sendable {
     }
 
     private func failed(_ context: StepContext, _ frame: Copy, _ failure: StepFailure) async throws {
-        let id = context.subjectID
-        let ambient = steps.ambient
-        compute.log.warning(
-            "an image of a server failed",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
-        try await database.write { connection in
-            try DiskCopySteps.settle(connection, id, from: TaskState.snapshot, ambient: ambient)
-            try ServerActions.finish(
-                connection, server: id, action: "createImage", error: failure.message, details: failure.description, now: ambient.now)
-        }
+        try await copies.imageFailed(of: context.subjectID, action: "createImage", failure)
     }
 }
