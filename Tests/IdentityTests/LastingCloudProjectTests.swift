@@ -311,6 +311,49 @@ import Testing
         #expect(roles.users == users)
     }
 
+    @Test("S8: a rule about a domain says nothing about the projects of others") func s8RulesAboutDomains() throws {
+        func roles(_ condition: String) throws -> OperatorRoles {
+            try OperatorRoles(overrides: ["admin_required": "role:admin or (role:member and \(condition))"])
+        }
+        for condition in ["domain_id:d1", "system_scope:all", "domain_id:d1 and user_id:u1"] {
+            let roles = try roles(condition)
+            #expect(roles.names == ["admin", "service"] && roles.administrators == ["admin"], "\(condition)")
+            #expect(roles.users == [] && roles.projectDomains == [] && roles.userDomains == [])
+        }
+        #expect(try roles("project_domain_id:d1").names == ["admin", "service"])
+        #expect(try roles("project_domain_id:d1").projectDomains == ["d1"])
+        #expect(try roles("user_domain_id:d1").names == ["admin", "service"])
+        #expect(try roles("user_domain_id:d1").userDomains == ["d1"])
+        #expect(try roles("user_domain_id:d1 and project_id:p1").projects == ["p1"])
+    }
+
+    @Test("S8: rules about domains mark the projects that they are about", arguments: ["domain_id", "user_domain_id", "project_domain_id"])
+    func s8DomainsOfOperators(attribute: String) async throws {
+        let rule = "role:admin or (role:member and \(attribute):default)"
+        try await Cloud.with(policy: ["admin_required": rule]) { cloud in
+            let tenant = try await Tenant(cloud)
+            let domain = try await cloud.make("domains", "domain", ["name": "others"]).id
+            func project(_ name: String, in domain: String) async throws -> String {
+                try await cloud.make("projects", "project", ["name": .string(name), "domain_id": .string(domain)]).id
+            }
+            func isMarked(_ id: String) async throws -> Bool {
+                try await cloud.identity.database.read {
+                    try $0.query("SELECT cloud_project FROM projects WHERE id = \(id)")[0].bool("cloud_project")
+                }
+            }
+            let member = try await cloud.id("roles", "member")
+            let stranger = try await cloud.make("users", "user", ["name": "stranger", "domain_id": .string(domain)]).id
+            let theirs = try await project("theirs", in: domain)
+            let ours = try await project("ours", in: "default")
+            for id in [theirs, ours] { try await tenant.put("projects/\(id)/users/\(stranger)/roles/\(member)") }
+            #expect(try await !isMarked(theirs), "\(attribute)")
+            #expect(try await isMarked(ours) == (attribute == "project_domain_id"), "\(attribute)")
+            let mixed = try await project("mixed", in: domain)
+            try await tenant.put("projects/\(mixed)/users/\(tenant.user)/roles/\(member)")
+            #expect(try await isMarked(mixed) == (attribute == "user_domain_id"), "\(attribute)")
+        }
+    }
+
     @Test("Rules that refer to themselves or have too many alternatives are refused") func ruleLimits() throws {
         let choice = "(role:a or role:b or role:c or role:d or role:e or role:f or role:g or role:h)"
         let many = (0..<4).map { choice.replacing("role:", with: "role:r\($0)") }.joined(separator: " and ")

@@ -14,8 +14,8 @@ struct CloudProjects: Sendable {
     ///   or an administrator marked;
     /// - projects in which a user or group has a role that is or implies one of `OperatorRoles.names`, also if it is inherited from a
     ///   domain or a parent project;
-    /// - projects on which a service user, or a user whom the policy makes an administrator by id, has any role of its own;
-    /// - projects whose users the policy makes administrators by the project's id;
+    /// - projects on which a service user, or a user whom the policy makes an administrator by id or domain, has any role of its own;
+    /// - projects whose users the policy makes administrators by the project's id or domain;
     /// - default projects of service users, and of users who have one of these roles anywhere.
     ///
     /// `above` are these projects with all projects and domains that they inherit role assignments from, and those from which later
@@ -32,7 +32,7 @@ struct CloudProjects: Sendable {
         named_users AS (
             SELECT id FROM users WHERE service_user
             UNION
-            SELECT id FROM users WHERE id = ANY (\(roles.users)::text[])),
+            SELECT id FROM users WHERE id = ANY (\(roles.users)::text[]) OR domain_id = ANY (\(roles.userDomains)::text[])),
         operators AS (
             SELECT id FROM named_users
             UNION
@@ -48,7 +48,7 @@ struct CloudProjects: Sendable {
             UNION
             SELECT id FROM heirs
             UNION
-            SELECT id FROM projects WHERE id = ANY (\(roles.projects)::text[])
+            SELECT id FROM projects WHERE \(makesOperators)
             UNION
             SELECT a.project_id FROM named_users n JOIN role_assignments a ON a.user_id = n.id WHERE a.project_id IS NOT NULL
             UNION
@@ -64,6 +64,11 @@ struct CloudProjects: Sendable {
             UNION
             SELECT p.parent_id FROM above a JOIN projects p ON p.id = a.id WHERE p.parent_id IS NOT NULL)
         """
+    }
+
+    /// Whether the policy makes the users of a row of `projects` operators.
+    private var makesOperators: SQL {
+        "(id = ANY (\(roles.projects)::text[]) OR NOT is_domain AND domain_id = ANY (\(roles.projectDomains)::text[]))"
     }
 
     /// Whether an assignment gives rights in one of `cloud_projects`.
@@ -167,7 +172,7 @@ struct CloudProjects: Sendable {
                 SELECT 4, 'it is the default project of ' || u.name || ', who is an operator'
                 FROM operators o JOIN users u ON u.id = o.id WHERE u.default_project_id = \(project)
                 UNION ALL
-                SELECT 5, 'the policy makes its users administrators' WHERE \(project) = ANY (\(roles.projects)::text[]))
+                SELECT 5, 'the policy makes its users administrators' FROM projects WHERE id = \(project) AND \(makesOperators))
             SELECT words FROM reasons ORDER BY rank, words LIMIT 3
             """
         ).map { try $0.string("words") }

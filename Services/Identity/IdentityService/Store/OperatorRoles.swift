@@ -13,6 +13,10 @@ struct OperatorRoles: Sendable {
     let projects: [String]
     /// Ids of users whom a rule makes operators: `user_id:0123…`.
     let users: [String]
+    /// Ids of domains all of whose projects a rule makes operators' projects: `role:member and project_domain_id:0123…`.
+    let projectDomains: [String]
+    /// Ids of domains whose users a rule makes operators wherever they have a role: `role:member and user_domain_id:0123…`.
+    let userDomains: [String]
 
     /// Roles that managers of domains assign. A rule that asks for one of them together with another condition is about the other one.
     private static let ordinary: Set<String> = ["manager", "member", "reader"]
@@ -28,38 +32,54 @@ struct OperatorRoles: Sendable {
         var names: Set<String> = []
         var projects: Set<String> = []
         var users: Set<String> = []
+        var (projectDomains, userDomains): (Set<String>, Set<String>) = ([], [])
         for (rules, rule) in [defaults, inForce].flatMap({ rules in OperatorRoles.rules.map { (rules, $0) } }) {
             for alternative in try Alternatives(rules).of(rule) {
                 let special = alternative.roles.subtracting(OperatorRoles.ordinary)
                 if !special.isEmpty {
                     names.formUnion(special)
+                } else if alternative.isWithoutProject {
+                    // Ordinary roles of a domain or the system: their tokens are for no project.
+                    continue
                 } else if !alternative.projects.isEmpty {
                     projects.formUnion(alternative.projects)
                 } else if !alternative.users.isEmpty {
                     users.formUnion(alternative.users)
+                } else if !alternative.projectDomains.isEmpty {
+                    projectDomains.formUnion(alternative.projectDomains)
+                } else if !alternative.userDomains.isEmpty {
+                    userDomains.formUnion(alternative.userDomains)
                 } else {
                     names.formUnion(alternative.roles)
                 }
             }
         }
         let administrators = try Alternatives(inForce).of("admin_required")
-        let alone = administrators.filter { $0.roles.count == 1 && $0.projects.isEmpty && $0.users.isEmpty }.flatMap(\.roles)
+        let alone = administrators.filter { $0.roles.count == 1 && $0 == Alternative(roles: $0.roles) }.flatMap(\.roles)
         self.names = names.sorted()
         self.administrators = Set(alone.isEmpty ? administrators.flatMap(\.roles) : alone).sorted()
         self.projects = projects.sorted()
         self.users = users.sorted()
+        self.projectDomains = projectDomains.sorted()
+        self.userDomains = userDomains.sorted()
     }
 
-    /// One way to satisfy a rule: these roles together, in one of these projects or as one of these users if there are any. Conditions
-    /// that some token can meet, such as a scope, are left out.
+    /// One way to satisfy a rule: these roles together, in one of these projects, as one of these users, and so on, if there are any.
+    /// Other conditions, which some token can meet, are left out.
     private struct Alternative: Hashable {
         var roles: Set<String> = []
         var projects: Set<String> = []
         var users: Set<String> = []
+        var projectDomains: Set<String> = []
+        var userDomains: Set<String> = []
+        /// Whether only tokens for a domain or the system meet it.
+        var isWithoutProject = false
 
         func and(_ other: Alternative) -> Alternative {
             Alternative(
-                roles: roles.union(other.roles), projects: projects.union(other.projects), users: users.union(other.users))
+                roles: roles.union(other.roles), projects: projects.union(other.projects), users: users.union(other.users),
+                projectDomains: projectDomains.union(other.projectDomains), userDomains: userDomains.union(other.userDomains),
+                isWithoutProject: isWithoutProject || other.isWithoutProject)
         }
     }
 
@@ -104,6 +124,9 @@ struct OperatorRoles: Sendable {
             switch attribute {
             case "project_id", "tenant_id": return [Alternative(projects: [value])]
             case "user_id": return [Alternative(users: [value])]
+            case "project_domain_id": return [Alternative(projectDomains: [value])]
+            case "user_domain_id": return [Alternative(userDomains: [value])]
+            case "domain_id", "system_scope": return [Alternative(isWithoutProject: true)]
             default: return [Alternative()]
             }
         }
