@@ -49,7 +49,7 @@ package struct Caller: Sendable, Hashable {
     /// The id of the service's user, if a service acts for this caller.
     package private(set) var serviceUserID: String?
     /// Whether the service carries out an accepted request, so that no client waits.
-    private var isAccepted = false
+    package private(set) var isAccepted = false
     private let roleNames: Set<String>
 
     package init(

@@ -251,6 +251,8 @@ extension ServerSpec {
         package var format: String?
         /// Nil means that it can be written.
         package var readOnly: Bool?
+        /// Whether other servers may have it at the same time; nil means no.
+        package var isMultiattach: Bool?
         /// Of an NBD server.
         package var host: String?
         package var port: Int?
@@ -259,6 +261,7 @@ extension ServerSpec {
         private enum CodingKeys: String, CodingKey {
             case driver, path, format, host, port, export
             case readOnly = "read_only"
+            case isMultiattach = "multiattach"
         }
     }
 

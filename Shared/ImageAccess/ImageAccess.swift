@@ -33,20 +33,50 @@ package struct UsableImage: Sendable {
 /// that a request does not wait for another service.
 package struct ImageAccess: Sendable {
     private let policy: Policy
+    private let protections: PropertyProtections?
 
-    /// - Parameter policyOverrides: the rules of the operator's policy file for Image.
+    /// - Parameters:
+    ///   - policyOverrides: the rules of the operator's policy file for Image.
+    ///   - protections: who may give images which properties; nil: everyone.
     /// - Throws: 400 for a rule that cannot be parsed.
-    package init(policyOverrides: [String: String] = [:]) throws {
+    package init(policyOverrides: [String: String] = [:], protections: PropertyProtections? = nil) throws {
+        self.protections = protections
         policy = try Policy(defaults: ImageRules.defaults, overrides: policyOverrides)
     }
 
-    /// Image's setting that every service needs which decides about images.
+    /// Image's settings that every service needs which decides about images.
     package static let settings: SettingsSchema = .borrowing(
-        "image", [.string("policy_file", default: nil, "YAML file of policy rules (`action: rule`) that replace the defaults.")])
+        "image",
+        [
+            .string("policy_file", default: nil, "YAML file of policy rules (`action: rule`) that replace the defaults."),
+            PropertyProtections.key,
+        ])
 
     /// - Throws: `SettingsError` naming the policy file and the error in it, 400 for a rule that cannot be parsed.
     package init(_ settings: Settings) throws {
-        try self.init(policyOverrides: try settings.optionalString("image.policy_file").map { try SettingsFile.texts($0) } ?? [:])
+        try self.init(
+            policyOverrides: try settings.optionalString("image.policy_file").map { try SettingsFile.texts($0) } ?? [:],
+            protections: try PropertyProtections(settings))
+    }
+
+    /// Checks properties that an image of a server or volume will have, or that a volume keeps for its images. The service that carries
+    /// the request out later has none of the caller's roles.
+    ///
+    /// - Parameter before: properties that it has anyway.
+    /// - Throws: 403 naming the first property that the caller may not change.
+    package func checkProperties(_ after: JSONObject, before: JSONObject = [:], for caller: Caller) throws {
+        guard let protections else { return }
+        try protections.check(before, after) { caller.has(role: $0) }
+    }
+
+    /// Whether the caller may see a property.
+    package func isReadable(_ property: String, for caller: Caller) -> Bool {
+        protections?.allow(.read, property) { caller.has(role: $0) } ?? true
+    }
+
+    /// The properties of an image; nil if it was deleted.
+    package func properties(_ connection: Connection, of id: String) throws -> JSONObject? {
+        try connection.query("SELECT properties FROM published_images WHERE id = \(id)::uuid").first?.object("properties")
     }
 
     /// An image whose data the caller may read.

@@ -78,6 +78,26 @@ package enum Workflows {
         ).isEmpty
     }
 
+    /// Those of the subjects on which work is under way or requested.
+    package static func active(among subjects: [String], _ connection: Connection) throws -> Set<String> {
+        Set(
+            try connection.query(
+                """
+                SELECT subject_id FROM workflows WHERE subject_id = ANY(\(subjects)::uuid[]) AND finished_at IS NULL
+                UNION SELECT subject_id FROM intents WHERE subject_id = ANY(\(subjects)::uuid[])
+                """
+            ).map { try $0.string("subject_id") })
+    }
+
+    /// Whether a workflow of this kind is under way on the subject.
+    package static func isActive(_ connection: Connection, subject: String, kind: String) throws -> Bool {
+        try !connection.query(
+            """
+            SELECT 1 AS one FROM workflows WHERE subject_id = \(subject)::uuid AND finished_at IS NULL AND kind = \(kind) LIMIT 1
+            """
+        ).isEmpty
+    }
+
     /// The condition that no work is under way on the subject in a column of type uuid: `s.id`.
     package static func isIdle(_ column: String) -> SQL {
         "NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = \(raw: column) AND w.finished_at IS NULL)"

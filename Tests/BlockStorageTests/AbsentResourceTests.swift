@@ -105,30 +105,36 @@ import Testing
                 try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": .string(name), "extra_specs": specs]])
             }
             for (key, value) in [
-                ("multiattach", "<is> True"), ("capabilities:multiattach", "<is>  true"), ("replication_enabled", "<is> True"),
-                ("multiattach", "True"), ("capabilities:replication_enabled", "true"),
+                ("replication_enabled", "<is> True"), ("capabilities:replication_enabled", "<is>  true"),
+                ("replication_enabled", "True"), ("capabilities:replication_enabled", "true"),
             ] {
                 let answer = try await create("t", .object(JSONObject([(key, .string(value))])))
                 #expect(answer.status == 400)
                 #expect(answer.json.description.contains(key), "\(answer.json)")
             }
-            let made = try await create("plain", ["multiattach": "<is> False", "storage": "ssd", "thin_provisioning_support": "<is> True"])
+            let made = try await create(
+                "plain", ["replication_enabled": "<is> False", "storage": "ssd", "thin_provisioning_support": "<is> True"])
             #expect(made.status == 200, "\(made.json)")
             let type = try #require(made["volume_type"]?["id"]?.stringValue)
             #expect(
-                try await cloud.call("POST", "/v3/types/\(type)/extra_specs", token: "admin", ["extra_specs": ["multiattach": "<is> True"]])
-                    .status == 400)
+                try await cloud.call(
+                    "POST", "/v3/types/\(type)/extra_specs", token: "admin", ["extra_specs": ["replication_enabled": "<is> True"]]
+                )
+                .status == 400)
             #expect(
-                try await cloud.call("PUT", "/v3/types/\(type)/extra_specs/multiattach", token: "admin", ["multiattach": "<is> True"])
-                    .status == 400)
+                try await cloud.call(
+                    "PUT", "/v3/types/\(type)/extra_specs/replication_enabled", token: "admin", ["replication_enabled": "<is> True"]
+                )
+                .status == 400)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "plain"]]).status == 202)
             // A type that was created before, or that names another backend.
             try await cloud.database.write { connection in
-                try connection.execute("UPDATE volume_types SET extra_specs = '{\"multiattach\": \"<is> True\"}' WHERE id = \(type)::uuid")
+                try connection.execute(
+                    "UPDATE volume_types SET extra_specs = '{\"replication_enabled\": \"<is> True\"}' WHERE id = \(type)::uuid")
             }
             let refused = try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "plain"]])
             #expect(refused.status == 400)
-            #expect(refused.json.description.contains("multiattach"), "\(refused.json)")
+            #expect(refused.json.description.contains("replication_enabled"), "\(refused.json)")
             #expect(try await create("other", ["volume_backend_name": "lvm"]).status == 200)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "other"]]).status == 400)
             let volume = try await cloud.create()
@@ -144,16 +150,17 @@ import Testing
             let sources: [JSONValue] = [["source_volid": .string(old)], ["snapshot_id": snapshot["snapshot"]?["id"] ?? .null]]
             for source in sources {
                 let copy = try await cloud.call("POST", "/v3/volumes", ["volume": source])
-                #expect(copy.status == 400 && copy.json.description.contains("multiattach"), "\(copy.json)")
+                #expect(copy.status == 400 && copy.json.description.contains("replication_enabled"), "\(copy.json)")
             }
             let asked = try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "multiattach": "True"]])
             #expect(asked.status == 400 && asked.json.description.contains("multiattach"), "\(asked.json)")
             let all = try await cloud.call("GET", "/v3/volumes/detail")["volumes"]?.arrayValue ?? []
             #expect(!all.isEmpty && all.allSatisfy { $0["multiattach"] == false })
             // Users see, and can filter by, the specs that concern them.
-            let found = try await cloud.call("GET", "/v3/types?extra_specs=%7B%22multiattach%22:%22%3Cis%3E%20True%22%7D", version: "3.52")
+            let found = try await cloud.call(
+                "GET", "/v3/types?extra_specs=%7B%22replication_enabled%22:%22%3Cis%3E%20True%22%7D", version: "3.52")
             #expect(found["volume_types"]?.arrayValue?.map { $0["name"] } == ["plain"], "\(found.json)")
-            #expect(found["volume_types"]?.arrayValue?.first?["extra_specs"] == ["multiattach": "<is> True"])
+            #expect(found["volume_types"]?.arrayValue?.first?["extra_specs"] == ["replication_enabled": "<is> True"])
             let hidden = try await cloud.call("GET", "/v3/types?extra_specs=%7B%22volume_backend_name%22:%22lvm%22%7D", version: "3.52")
             #expect(hidden["volume_types"] == [])
         }

@@ -131,6 +131,40 @@ import Workflow
         }
     }
 
+    @Test func aCopyMayTakeDays() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            try write(cloud, id)
+            cloud.time.advance(by: .seconds(3 * 86_400))
+            try await begin(cloud)
+            #expect(try await status(cloud, id) == "creating")
+            #expect(try await report(cloud, id, "available").status == 202)
+            try await cloud.settle()
+            #expect(try await status(cloud, id) == "available")
+        }
+    }
+
+    @Test("S18: what a host has written for a snapshot that was given up is removed") func s18Leftovers() async throws {
+        try await VolumeFixture.with { cloud in
+            let task = LeftoverTask(database: cloud.database, driver: cloud.driver)
+            let volume = try await volumeInUse(cloud)
+            let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)
+            try await begin(cloud)
+            try write(cloud, id)
+            #expect(try await task.runOnce() == [])
+            #expect(try await cloud.call("DELETE", "/v3/p1/snapshots/\(id)", token: "service").status == 202)
+            try await cloud.settle()
+            // The host's QEMU does not know that yet.
+            try write(cloud, id)
+            try write(cloud, "not-a-snapshot")
+            #expect(try await report(cloud, id, "available").status == 404)
+            #expect(try await task.runOnce() == [UnfinishedDisk(.snapshot, id)])
+            #expect(cloud.files.filter { $0.hasPrefix("snapshot-") } == ["snapshot-not-a-snapshot.part"])
+        }
+    }
+
     @Test func severalServersAreNotOfOneMoment() async throws {
         try await VolumeFixture.with { cloud in
             let volume = try await volumeInUse(cloud)

@@ -78,7 +78,8 @@ struct VolumeFixture: Sendable {
     let directory: String
 
     static func with(
-        settings: BlockStorageSettings = BlockStorageSettings(), imagePolicy: [String: String] = [:],
+        settings: BlockStorageSettings = BlockStorageSettings(), imagePolicy: [String: String] = [:], policy: [String: String] = [:],
+        protections: PropertyProtections? = nil,
         _ body: (VolumeFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -98,8 +99,11 @@ struct VolumeFixture: Sendable {
                 "service": StaticAuthenticator.service,
             ])
             let module = try BlockStorageModule.make(
-                driver: driver, images: try ImageAccess(policyOverrides: imagePolicy), uploads: images, settings: settings,
-                .test(test.database, .blockStorage, ambient: ambient, authenticator: callers, publicURL: "http://volumes.example"))
+                driver: driver, images: try ImageAccess(policyOverrides: imagePolicy, protections: protections), uploads: images,
+                settings: settings,
+                .test(
+                    test.database, .blockStorage, ambient: ambient, authenticator: callers, policy: policy,
+                    publicURL: "http://volumes.example"))
             try await body(
                 VolumeFixture(
                     module: module, database: test.database, driver: driver, images: images, engine: module.engine(),

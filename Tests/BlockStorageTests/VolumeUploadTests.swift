@@ -2,12 +2,13 @@ import BlockStorageCore
 import BlockStorageService
 import Database
 import Foundation
+import ImageAccess
 import JSON
 import Kernel
 import ServiceKit
 import Synchronization
-import TestKit
 import Testing
+import TestKit
 import Workflow
 
 /// Images of volumes.
@@ -69,6 +70,28 @@ import Workflow
             let busy = try await cloud.call(
                 "POST", "/v3/volumes/\(id)/action", ["os-volume_upload_image": ["image_name": "copy", "force": true]])
             #expect(busy.status == 400 && busy.json.description.contains("available"))
+        }
+    }
+
+    @Test("S11: an image of a volume has the properties of the volume's image and those that its user may give it")
+    func s11ProtectedProperties() async throws {
+        let file =
+            "[^hw_disk]\ncreate = admin\nread = @\nupdate = admin\ndelete = admin\n[.*]\ncreate = @\nread = @\nupdate = @\ndelete = @"
+        try await VolumeFixture.with(protections: try PropertyProtections(file)) { cloud in
+            let source = try await cloud.addImage([UInt8](repeating: 3, count: 1 << 20))
+            let id = try await cloud.create(["size": 1, "imageRef": .string(source)])
+            let path = "/v3/volumes/\(id)/action"
+            let set: JSONValue = ["os-set_image_metadata": ["metadata": ["hw_disk_bus": "scsi"]]]
+            let refused = try await cloud.call("POST", path, set)
+            #expect(refused.status == 403 && refused.json.description.contains("hw_disk_bus"), "\(refused.json)")
+            #expect(try await cloud.call("POST", path, ["os-unset_image_metadata": ["key": "hw_disk_bus"]]).status == 403)
+            let other: JSONValue = ["os-set_image_metadata": ["metadata": ["os_type": "linux"]]]
+            #expect(try await cloud.call("POST", path, other).status == 200)
+            #expect(try await upload(cloud, id).status == 202)
+            try await cloud.settle()
+            #expect(try await cloud.call("POST", path, token: "admin", set).status == 200)
+            // An operator gave it to the volume, which does not give it to its user.
+            #expect(try await upload(cloud, id).status == 403)
         }
     }
 

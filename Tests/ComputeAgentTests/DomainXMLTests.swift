@@ -154,6 +154,23 @@ import Testing
         #expect(disks[0].child("boot")?["order"] == "1")
     }
 
+    @Test func sharedVolumesHaveNoCacheAndNoLock() throws {
+        guard case .object(var volume) = Fixture.volume, case .object(var connection)? = volume["connection"] else { return }
+        connection["multiattach"] = true
+        volume["connection"] = .object(connection)
+        let options = DomainOptions(virtType: .qemu)
+        var cached = options
+        cached.diskCache = "writeback"
+        let shared = try document(["volumes": [.object(volume)]], cached).child("devices")?.all("disk").last
+        #expect(shared?.child("shareable") != nil && shared?.child("driver")?["cache"] == "none")
+        let own = try document(["volumes": [Fixture.volume]], cached).child("devices")?.all("disk").last
+        #expect(own?.child("shareable") == nil && own?.child("driver")?["cache"] == "writeback")
+        connection["format"] = "qcow2"
+        volume["connection"] = .object(connection)
+        let error = #expect(throws: FormError.self) { try Fixture.server(["volumes": [.object(volume)]]) }
+        #expect("\(error.map { "\($0)" } ?? "")".contains("raw"))
+    }
+
     @Test func interfacesUseTheAgentsTap() throws {
         let off = try document([:], DomainOptions(virtType: .qemu)).child("devices")?.child("interface")
         #expect(off?["type"] == "ethernet")

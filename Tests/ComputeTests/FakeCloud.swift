@@ -362,7 +362,11 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
             try await database.write { connection in
                 let rows = try connection.query("DELETE FROM volume_attachments WHERE id = \(attachment) RETURNING volume_id")
                 if let volume = try rows.first?.string("volume_id") {
-                    try connection.execute("UPDATE volumes SET status = 'available' WHERE id = \(volume)")
+                    try connection.execute(
+                        """
+                        UPDATE volumes v SET status = 'available' WHERE id = \(volume)
+                            AND NOT EXISTS (SELECT 1 FROM volume_attachments a WHERE a.volume_id = v.id)
+                        """)
                 }
             }
         }

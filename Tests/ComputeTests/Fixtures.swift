@@ -28,7 +28,8 @@ struct TestCloud: Sendable {
 
     static func with<Value: Sendable>(
         probe: EffectProbe = EffectProbe(), seed: UInt64 = 1, settings: ComputeSettings = ComputeSettings(),
-        imagePolicy: [String: String] = [:], policy: [String: String] = [:], _ body: (TestCloud) async throws -> Value
+        imagePolicy: [String: String] = [:], policy: [String: String] = [:], protections: PropertyProtections? = nil,
+        _ body: (TestCloud) async throws -> Value
     ) async throws -> Value {
         try await TestDatabase.with { test in
             let time = ManualTime()
@@ -42,7 +43,8 @@ struct TestCloud: Sendable {
             let surroundings = ServiceSurroundings.test(
                 test.database, .compute, ambient: ambient, bus: bus, policy: policy, publicURL: "http://compute.example")
             let compute = Compute(
-                surroundings, clients: cloud.clients, images: try ImageAccess(policyOverrides: imagePolicy), settings: settings)
+                surroundings, clients: cloud.clients, images: try ImageAccess(policyOverrides: imagePolicy, protections: protections),
+                settings: settings)
             let consumer = AgentConsumer(compute)
             let module = try ComputeModule.make(compute, surroundings)
             try await Fixtures.fill(test.database, at: ambient.now)

@@ -169,6 +169,22 @@ import Workflow
         }
     }
 
+    @Test func theHostStopsWhenNobodyWaitsForItsCopy() async throws {
+        try await TestCloud.with { cloud in
+            _ = try await cloud.createServer(VolumeImageTests.onVolume)
+            _ = try await cloud.cloud.createSnapshot(
+                ["volume_id": .string(Fixtures.volume), "name": "s"], as: .accepted(project: "p1", user: "u1"), operation: "ask")
+            cloud.cloud.holdJobs(true)
+            #expect(try await VolumeCopyTask(cloud.compute).runOnce() == 1)
+            try? await cloud.engine().drain(roundsMax: 4)
+            #expect(try await jobs(cloud) == 1)
+            // An operator has deleted it.
+            _ = try await cloud.database.write { try $0.execute("DELETE FROM volume_snapshots") }
+            try await cloud.engine().drain()
+            #expect(try await jobs(cloud) == 0)
+        }
+    }
+
     /// Every step fails, runs twice, or its process dies.
     @Test(arguments: ["server.volume_image", "server.copy_volumes", "server.rebuild_volume"]) func underEveryDisturbance(kind: String)
         async throws
@@ -251,6 +267,61 @@ import Workflow
             #expect(try await rebuild(cloud, id).status == 202)
             try await cloud.engine().drain()
             #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+        }
+    }
+
+    @Test func aVolumeThatIsCopiedIsNotWritten() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer(VolumeImageTests.onVolume)
+            func ask() async throws {
+                _ = try await cloud.cloud.createSnapshot(
+                    ["volume_id": .string(Fixtures.volume), "name": "s"], as: .accepted(project: "p1", user: "u1"),
+                    operation: cloud.compute.ambient.newUUID().description)
+            }
+            try await ask()
+            let refused = try await rebuild(cloud, id)
+            #expect(refused.status == 409 && refused.message.contains("A snapshot of volume"), "\(refused.json)")
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+            _ = try await cloud.database.write { try $0.execute("DELETE FROM volume_snapshots") }
+            // No host copies for a snapshot that is asked for while the server is rebuilt.
+            #expect(try await rebuild(cloud, id).status == 202)
+            try await ask()
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+            #expect(try await snapshots(cloud).map(\.status) == ["error"])
+        }
+    }
+
+    @Test func otherServersKeepTheContentOfAVolume() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer(VolumeImageTests.onVolume)
+            _ = try await cloud.database.write {
+                try $0.execute(
+                    """
+                    INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)
+                    VALUES (gen_random_uuid(), \(Fixtures.volume), 'p1', gen_random_uuid(), 'attached', now(), now())
+                    """)
+            }
+            let refused = try await rebuild(cloud, id)
+            #expect(refused.status == 409 && refused.message.contains("other servers"), "\(refused.json)")
+        }
+    }
+
+    @Test func aRebuildIsNotResetWhileItsVolumeIsWritten() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer(VolumeImageTests.onVolume)
+            #expect(try await rebuild(cloud, id).status == 202)
+            let reset: JSONValue = ["os-resetState": ["state": "active"]]
+            let refused = try await cloud.call("POST", "/v2.1/servers/\(id)/action", reset, as: "admin")
+            #expect(refused.status == 409 && refused.message.contains("rebuild"), "\(refused.json)")
+            // Whatever else ends the task, the image is not written any more.
+            _ = try await cloud.database.write { try $0.execute("UPDATE servers SET task_state = NULL") }
+            try await cloud.engine().drain()
+            let source = try await cloud.database.read {
+                try $0.query("SELECT source_image_id FROM volumes WHERE id = \(Fixtures.volume)")[0].optionalString("source_image_id")
+            }
+            #expect(source == nil)
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", reset, as: "admin").status == 202)
         }
     }
 

@@ -1,3 +1,4 @@
+import ImageAccess
 import ImageCore
 import ImageService
 import JSON

@@ -107,9 +107,12 @@ struct SimulatedVolumeDriver: VolumeDriver {
         }
     }
 
+    func unfinished() async throws -> [UnfinishedDisk] { [] }
+    func discard(_ disk: UnfinishedDisk) async throws {}
+
     func file(of object: StoredObject) -> String { "\(storage.directory)/\(object.name)" }
 
-    func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject {
+    func connection(_ object: StoredObject, readOnly: Bool, isShared: Bool) -> JSONObject {
         [
             "driver": "file", "path": .string("\(storage.directory)/\(object.id)"), "format": .string(object.format.rawValue),
             "read_only": .bool(readOnly),

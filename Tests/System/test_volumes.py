@@ -1,5 +1,7 @@
 """Volumes: attached to a running server, kept over a detach, booted from."""
 
+import pytest
+
 from wolkecloud import wait
 
 
@@ -49,3 +51,53 @@ def test_a_server_boots_from_a_volume(tenant):
     assert tenant.ssh(address, "hostname").strip() == "from-volume"
     tenant.delete_servers()
     wait("the volume is free", lambda: storage.get_volume(volume.id).status == "available", 60)
+
+
+@pytest.fixture
+def shared_type(cloud):
+    """A volume type whose volumes several servers can have."""
+    storage = cloud.admin.block_storage
+    made = storage.create_type(name="shared-by-servers", extra_specs={"multiattach": "<is> True"})
+    yield made
+    storage.delete_type(made.id)
+
+
+def test_two_servers_share_a_volume(tenant, shared_type):
+    storage, compute = tenant.api.block_storage, tenant.api.compute
+    volume = storage.create_volume(size=1, name="shared", volume_type=shared_type.name)
+    status = lambda: storage.get_volume(volume.id).status  # noqa: E731
+    wait("the volume is available", lambda: status() == "available", 60)
+    assert storage.get_volume(volume.id).is_multiattach
+    disks = {}
+    for name in ("writer", "other"):
+        server = tenant.create_server(name)
+        address = tenant.floating_address(server)
+        tenant.reachable(address)
+        before = set(tenant.ssh(address, "ls /sys/block").split())
+        compute.create_volume_attachment(server.id, volume_id=volume.id)
+        found = wait("the guest sees the disk", lambda: set(tenant.ssh(address, "ls /sys/block").split()) - before, 60)
+        disks[name] = (server, address, found.pop())
+    wait("both have the volume", lambda: len(storage.get_volume(volume.id).attachments) == 2, 60)
+
+    def write(name, word):
+        _, address, disk = disks[name]
+        tenant.ssh(address, f"echo {word} | dd of=/dev/{disk} bs=4096 seek=7 conv=sync oflag=direct 2>/dev/null")
+
+    def read(name):
+        _, address, disk = disks[name]
+        command = f"dd if=/dev/{disk} bs=4096 skip=7 count=1 iflag=direct 2>/dev/null | head -c 8 | tr -d '\\000'"
+        return tenant.ssh(address, command).strip()
+
+    # Neither guest's cache is asked, so each sees at once what the other has written.
+    for writer, reader, word in (("writer", "other", "hello"), ("other", "writer", "answer")):
+        write(writer, word)
+        assert read(reader) == word
+    compute.delete_server(disks["writer"][0].id)
+    wait("one attachment is left", lambda: len(storage.get_volume(volume.id).attachments) == 1, 90)
+    assert status() == "in-use"
+    write("other", "alone")
+    assert read("other") == "alone"
+    compute.delete_volume_attachment(disks["other"][0].id, volume.id)
+    wait("the volume is free", lambda: status() == "available", 60)
+    storage.delete_volume(volume.id)
+    wait("the volume is gone", lambda: storage.find_volume(volume.id) is None, 60)

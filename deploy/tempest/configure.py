@@ -121,7 +121,7 @@ settings = {
         "resize": True, "rescue": True, "stable_rescue": True, "shelve": True, "snapshot": True,
         "live_migration": host_count > 1, "block_migration_for_live_migration": host_count > 1, "cold_migration": host_count > 1, "vnc_console": True, "serial_console": True,
         "spice_console": False, "personality": False, "swap_volume": False, "change_password": False,
-        "attach_encrypted_volume": False, "volume_multiattach": False,
+        "attach_encrypted_volume": False, "volume_multiattach": True,
         "volume_backed_live_migration": host_count > 1, "unified_limits": False,
     },
     "network": {"public_network_id": external["id"], "floating_network_name": external["name"], "project_networks_reachable": False},

@@ -17,12 +17,21 @@ package enum TypeRequirements {
     ///
     /// - Parameter capabilities: names of the capabilities that the storage has.
     package static func unmetCapability(_ specs: JSONObject, capabilities: Set<String>) -> String? {
-        for member in specs.members {
-            guard let name = capability(member.name), let value = member.value.stringValue else { continue }
-            guard requiresTruth(value) || visibleToUsers.contains(name) && isTrue(value.lowercased()) else { continue }
-            if !capabilities.contains(name) { return "\(member.name)='\(value)'" }
+        required(specs).first { !capabilities.contains($0.name) }.map { "\($0.key)='\($0.value)'" }
+    }
+
+    /// Whether volumes of a type with these specs can be attached to several servers.
+    package static func areMultiattach(_ specs: JSONObject) -> Bool { required(specs).contains { $0.name == multiattach } }
+
+    package static let multiattach = "multiattach"
+
+    /// The capabilities that `specs` require, with the items that do.
+    private static func required(_ specs: JSONObject) -> [(name: String, key: String, value: String)] {
+        specs.members.compactMap { member in
+            guard let name = capability(member.name), let value = member.value.stringValue else { return nil }
+            guard requiresTruth(value) || visibleToUsers.contains(name) && isTrue(value.lowercased()) else { return nil }
+            return (name, member.name, value)
         }
-        return nil
     }
 
     /// `volume_backend_name` in `specs`, if it names another backend.

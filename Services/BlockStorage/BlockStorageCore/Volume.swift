@@ -20,6 +20,8 @@ package struct Volume: Sendable, Hashable {
     package var size: Int
     package var isBootable: Bool
     package var isReadOnly: Bool
+    /// Whether several servers can have it.
+    package var isMultiattach: Bool
     package var typeID: String
     package var format: VolumeFormat
     package var source: VolumeSource
@@ -28,9 +30,10 @@ package struct Volume: Sendable, Hashable {
 
     package init(
         id: VolumeID, projectID: String, userID: String, name: String?, status: VolumeStatus, size: Int,
-        isBootable: Bool, isReadOnly: Bool = false, typeID: String, format: VolumeFormat, source: VolumeSource,
-        metadata: JSONObject = [:], imageMetadata: JSONObject? = nil
+        isBootable: Bool, isReadOnly: Bool = false, isMultiattach: Bool = false, typeID: String, format: VolumeFormat,
+        source: VolumeSource, metadata: JSONObject = [:], imageMetadata: JSONObject? = nil
     ) {
+        self.isMultiattach = isMultiattach
         self.id = id
         self.projectID = projectID
         self.userID = userID
@@ -48,6 +51,14 @@ package struct Volume: Sendable, Hashable {
 
     /// The driver's record of the volume.
     package var object: StoredObject { StoredObject(.volume, id.text, project: projectID, format: format, size: size) }
+
+    /// Checks that a further server can get the volume: one that is multiattach can be in use.
+    ///
+    /// - Parameter action: `attach` or `reserve`.
+    /// - Throws: 400 naming the states in which it can.
+    package func requireFree(for action: VolumeStatus.Action) throws {
+        try status.require(action, of: id, or: isMultiattach ? [.inUse] : [])
+    }
 }
 
 /// The source of a volume's initial content.
@@ -61,6 +72,9 @@ package enum VolumeSource: Sendable, Hashable {
 /// How a volume is stored.
 package enum VolumeFormat: String, Sendable, CaseIterable {
     case raw, qcow2
+
+    /// Whether several QEMUs can write such a disk at the same time: of a qcow2 file each has tables of its own in memory.
+    package var canBeShared: Bool { self == .raw }
 }
 
 /// A snapshot's record.
@@ -142,4 +156,6 @@ package enum BlockStorageLimits {
     package static let sizeMax = 1 << 20
     /// How long copying a disk may take.
     package static let copyTimeMax: Duration = .seconds(6 * 3600)
+    /// How long a snapshot may wait for the copy of a hypervisor host. Compute ends one that makes no progress.
+    package static let hostCopyTimeMax: Duration = .seconds(8 * 86_400)
 }

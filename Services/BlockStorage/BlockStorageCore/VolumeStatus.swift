@@ -33,10 +33,12 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         VolumeStatus.allowed.first { $0.action == action }?.from.contains(self) ?? false
     }
 
+    /// - Parameter further: states that allow it too.
     /// - Throws: 400 naming the states from which `action` is possible.
-    package func require(_ action: Action, of volume: VolumeID) throws {
-        guard !allows(action) else { return }
-        let states = (VolumeStatus.allowed.first { $0.action == action }?.from ?? []).map(\.rawValue).sorted()
+    package func require(_ action: Action, of volume: VolumeID, or further: Set<VolumeStatus> = []) throws {
+        guard !allows(action), !further.contains(self) else { return }
+        let from = VolumeStatus.allowed.first { $0.action == action }?.from ?? []
+        let states = from.union(further).map(\.rawValue).sorted()
         throw ResourceError.badRequest(
             """
             Invalid volume: Volume \(volume) status must be \(states.joined(separator: " or ")) to \

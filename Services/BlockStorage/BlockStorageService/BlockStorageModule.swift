@@ -34,6 +34,7 @@ package enum BlockStorageModule {
                 BlockStorageQuotas.all, service: VolumeWorkflows.service, database, at: ambient.now, surroundings.log)
             return true
         }
+        let leftovers = LeftoverTask(database: database, driver: driver)
         let api = try surroundings.api(
             .blockStorage,
             subjectActions: [
@@ -43,7 +44,15 @@ package enum BlockStorageModule {
             ], resources: handlers.resources, rules: BlockStorageHandlers.rules)
         return ServiceModule(
             .blockStorage, surroundings, api: api, workflows: workflows.definitions, intents: workflows.intents,
-            loops: [.init("state report") { try await report.run() }, .init("quota audit") { try await quotas.run() }]
+            loops: [
+                .init("state report") { try await report.run() }, .init("quota audit") { try await quotas.run() },
+
+                .init("leftovers") {
+                    try await PeriodicTask.repeating(
+                        every: .seconds(60), ambient, surroundings.log, failure: "unfinished disks are not removed"
+                    ) { try await leftovers.runOnce() }
+                },
+            ]
                 + (sandbox.map { watch in [.init("sandbox") { try await watch.run() }] } ?? []),
             inspections: BlockStorageInspections.all, quota: workflows.quota.quota)
     }

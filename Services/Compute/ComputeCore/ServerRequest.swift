@@ -40,6 +40,8 @@ package struct ServerRequest: Sendable {
     package var accessIPv6: String?
     package var adminPass: String?
     package var returnsReservation: Bool
+    /// Whether the request's version knows volumes that several servers can have (2.60).
+    package var knowsMultiattach: Bool
     /// The server group, by id, and other supported scheduler hints.
     package var groupID: String? { hints["group"]?.stringValue }
 
@@ -57,7 +59,8 @@ package struct ServerRequest: Sendable {
     ///   - body: the validated body.
     ///   - networksRequired: whether the version wants `networks` named.
     /// - Throws: 400 that names the field.
-    package init(_ body: JSONValue, networksRequired: Bool) throws {
+    package init(_ body: JSONValue, networksRequired: Bool, knowsMultiattach: Bool = true) throws {
+        self.knowsMultiattach = knowsMultiattach
         let server = body["server"] ?? [:]
         func text(_ name: String) -> String? { server[name]?.stringValue }
         name = text("name") ?? ""

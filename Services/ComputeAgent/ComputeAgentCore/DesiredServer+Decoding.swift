@@ -158,7 +158,19 @@ extension DesiredVolume {
         else { throw form.wrong("device", "must be a virtio disk name such as vdb") }
         self.init(
             volumeID: try form.uuid("volume_id", volume.id), attachmentID: volume.attachmentID, device: name,
-            bootIndex: volume.bootIndex, connection: try DesiredVolume.connection(volume, form))
+            bootIndex: volume.bootIndex, connection: try DesiredVolume.connection(volume, form),
+            isShared: try DesiredVolume.isShared(volume, form))
+    }
+
+    /// - Throws: `FormError` for a format that several guests cannot write.
+    private static func isShared(_ volume: ServerSpec.Volume, _ form: FormRules) throws(FormError) -> Bool {
+        let inner = form.inner("connection")
+        let connection = try FormError.wrap(inner.path) { try volume.connection.read() }
+        guard connection.isMultiattach ?? false else { return false }
+        guard connection.driver == "file", connection.format == "raw" else {
+            throw inner.wrong("multiattach", "is possible with raw files only")
+        }
+        return true
     }
 
     /// How a host reaches the volume.

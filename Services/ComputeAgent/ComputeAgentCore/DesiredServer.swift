@@ -73,6 +73,8 @@ package struct DesiredVolume: Sendable, Hashable {
     /// 0: the server boots from it.
     package let bootIndex: Int?
     package let connection: VolumeConnection
+    /// Whether other guests may have it at the same time.
+    package let isShared: Bool
 }
 
 /// An address of a port.

@@ -297,13 +297,20 @@ package struct DomainXML: Sendable {
         var disk = XMLTree(
             "disk", ["type": type, "device": "disk"],
             [
-                XMLTree("driver", ["name": "qemu", "type": format, "cache": options.diskCache, "discard": "unmap"]),
+                XMLTree(
+                    "driver",
+                    [
+                        "name": "qemu", "type": format, "cache": volume.isShared ? "none" : options.diskCache,
+                        "discard": "unmap",
+                    ]),
                 source,
                 XMLTree("backingStore"),
                 target(place),
             ])
         if let address = place.address(hardware) { disk.append(address) }
         if readOnly { disk.append(XMLTree("readonly")) }
+        // Without it, QEMU's lock on the file keeps other guests out. A cache would hide what they write.
+        if volume.isShared { disk.append(XMLTree("shareable")) }
         disk.append(XMLTree("serial", text: volume.volumeID))
         if let index = volume.bootIndex, index >= 0 {
             disk.append(XMLTree("boot", ["order": String(index + (server.hasLocalRoot ? 2 : 1) + bootsBefore)]))

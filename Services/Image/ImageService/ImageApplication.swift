@@ -2,6 +2,7 @@ import Client
 import Commands
 import Contracts
 import Foundation
+import ImageAccess
 import ImageCore
 import Kernel
 package import ServiceKit
@@ -26,9 +27,7 @@ package struct ImageApplication: Sendable {
             .list(
                 "import_methods", default: ["glance-direct", "web-download"],
                 "How images can be imported: glance-direct, web-download, copy-image."),
-            .string(
-                "property_protection_file", default: nil,
-                "File of the roles that may create, read, update and delete properties of images, in Glance's form."),
+            PropertyProtections.key,
             .choice(
                 "import_format", ["unchanged", "raw", "qcow2"], default: "unchanged",
                 "Format to which imports convert raw, qcow2, vmdk, vdi and vhd images."),
@@ -53,7 +52,7 @@ package struct ImageApplication: Sendable {
             download: try ImageApplication.download(settings),
             converter: DiskFormat(rawValue: settings.string("image.import_format")).flatMap {
                 ImageConverter(to: $0, in: Sandbox(user: settings.integer("image.sandbox_user")))
-            }, protections: try ImageApplication.protections(settings))
+            }, protections: try PropertyProtections(settings))
         let cacheFiles = try settings.optionalString("image.cache_directory").map { try FileStore(directory: $0) }
         let cacheBytes = settings.integer("image.cache_size_gb") << 30
         try await process.run { surroundings in
@@ -71,17 +70,6 @@ package struct ImageApplication: Sendable {
         do {
             return try ImageStores(base: base, declared, default: settings.string("image.default_store"))
         } catch let error as ResourceError { throw SettingsError(["image.stores: \(error.message)"]) }
-    }
-
-    /// - Throws: `SettingsError` naming the file and the error in it.
-    private static func protections(_ settings: Settings) throws -> PropertyProtections? {
-        guard let path = settings.optionalString("image.property_protection_file") else { return nil }
-        guard let bytes = FileManager.default.contents(atPath: path) else {
-            throw SettingsError(["image.property_protection_file: the file \(path) cannot be read"])
-        }
-        do { return try PropertyProtections(String(decoding: bytes, as: UTF8.self)) } catch {
-            throw SettingsError(["image.property_protection_file: \(path): \(error)"])
-        }
     }
 
     /// From where images can be downloaded.

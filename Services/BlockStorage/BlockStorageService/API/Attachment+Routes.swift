@@ -102,8 +102,9 @@ extension BlockStorageHandlers {
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
             try context.authorize(target: .project(volume.projectID)).value(for: "volume:attachment_create")
-            try volume.status.require(.attach, of: volume.id)
+            try volume.requireFree(for: .attach)
             try BlockStorageStore.requireIdle(connection, volume)
+            try authorizeFurther(context, volume)
             if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
             let now = context.ambient.now
             try BlockStorageStore.insertAttachment(connection, id, of: volume, server: server, mode: body["mode"]?.stringValue, at: now)
@@ -115,6 +116,15 @@ extension BlockStorageHandlers {
         }
     }
 
+    /// Gives a further server a volume that is in use only as far as the policy allows it.
+    ///
+    /// - Throws: 403 for one that guests boot from.
+    func authorizeFurther(_ context: RequestContext, _ volume: Volume) throws {
+        guard volume.isMultiattach, volume.isBootable, volume.status == .inUse else { return }
+        let action = BlockStorageHandlers.multiattachBootableAction
+        try context.authorize(target: .project(volume.projectID), action: action).value(for: action)
+    }
+
     /// Hands out the connection for a host.
     private func connect(
         _ connection: Connection, _ id: String, _ volume: Volume, _ connector: JSONObject, mode: String?, now: Timestamp
@@ -123,7 +133,7 @@ extension BlockStorageHandlers {
             throw ResourceError.badRequest("Invalid input received: The connector needs the name of a 'host'.")
         }
         let mode = volume.isReadOnly ? "ro" : mode ?? connector["mode"]?.stringValue ?? "rw"
-        let info = driver.connection(volume.object, readOnly: mode == "ro")
+        let info = driver.connection(volume.object, readOnly: mode == "ro", isShared: volume.isMultiattach)
         try BlockStorageStore.connect(
             connection, attachment: id, host: host, mode: mode, connector: connector, connection: info, at: now)
     }

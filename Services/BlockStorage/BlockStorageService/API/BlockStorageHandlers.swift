@@ -27,6 +27,10 @@ package struct BlockStorageHandlers: Sendable {
     static let write = "rule:project_member_or_admin"
     static let admin = "rule:admin_required"
 
+    /// Creating volumes that several servers can have, and giving a further server one that is bootable.
+    static let multiattachAction = "volume:multiattach"
+    static let multiattachBootableAction = "volume:multiattach_bootable_volume"
+
     static let rules = [
         "volume:get_all_tenants": admin,
         "volume:see_operator_fields": admin,
@@ -34,6 +38,8 @@ package struct BlockStorageHandlers: Sendable {
         "volume:detach_from_server": "rule:admin_or_service",
         "volume:report_host_copy": "rule:admin_or_service",
         uploadPublicAction: admin,
+        multiattachAction: write,
+        multiattachBootableAction: write,
         "volume_extension:types_extra_specs:read_sensitive": admin,
         "volume_extension:see_all_types": admin,
     ]

@@ -158,7 +158,11 @@ extension BlockStorageHandlers {
         }
         if body["multiattach"]?.boolValue == true {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute multiattach. The storage of this cloud attaches a volume to one server only.")
+                """
+                Invalid input for field/attribute multiattach. Value: true. Choose a volume type with the extra spec \
+                multiattach='<is> True' instead.
+                """
+            )
         }
         if let zone = body["availability_zone"]?.stringValue, !zone.isEmpty, zone != settings.availabilityZone {
             throw ResourceError.badRequest("Invalid input received: Availability zone '\(zone.prefix(64))' is invalid.")
@@ -202,7 +206,7 @@ extension BlockStorageHandlers {
     private func resolve(_ connection: Connection, _ context: RequestContext, _ body: JSONValue, _ result: inout NewVolume) throws {
         let project = result.project
         let type = body["volume_type"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
-        result.typeID = try typeID(connection, type ?? settings.defaultType, project: project)
+        setType(try self.type(connection, type ?? settings.defaultType, project: project), &result)
         let asked = body["size"]?.intValue
         switch result.source {
         case .blank: result.size = asked ?? 0
@@ -239,6 +243,15 @@ extension BlockStorageHandlers {
         guard result.size >= 1 else {
             throw ResourceError.badRequest("Invalid input received: Volume size 'None' must be an integer and greater than 0")
         }
+        if result.isMultiattach {
+            try context.authorize(target: .project(project), action: BlockStorageHandlers.multiattachAction)
+                .value(for: BlockStorageHandlers.multiattachAction)
+        }
+    }
+
+    private func setType(_ type: VolumeTypeRecord, _ result: inout NewVolume) {
+        result.typeID = type.id
+        result.isMultiattach = TypeRequirements.areMultiattach(type.specs)
     }
 
     private func require(_ size: Int, atLeast least: Int, of source: String) throws {
@@ -258,8 +271,7 @@ extension BlockStorageHandlers {
         result.imageMetadata = volume.imageMetadata
         guard type == nil else { return }
         // Types created before the check existed may require a capability that the backend lacks.
-        result.typeID = volume.typeID
-        try requireBackend(connection, type: volume.typeID)
+        if let type = try self.type(connection, of: volume) { setType(type, &result) }
     }
 
     // MARK: change and delete

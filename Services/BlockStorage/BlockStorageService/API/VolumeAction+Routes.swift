@@ -1,6 +1,7 @@
 import Authorization
 import BlockStorageCore
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import WebAPI
@@ -250,22 +251,53 @@ extension BlockStorageHandlers {
         let name = body["new_type"]?.stringValue ?? ""
         return try await changing(context, for: "volume:retype") { connection, volume in
             try volume.status.require(.retype, of: volume.id)
-            let type = try typeID(connection, name, project: volume.projectID)
-            guard type != volume.typeID else {
+            let type = try type(connection, name, project: volume.projectID)
+            guard type.id != volume.typeID else {
                 throw ResourceError.badRequest("Invalid input received: New volume_type same as original: \(name.prefix(255)).")
             }
+            let isMultiattach = TypeRequirements.areMultiattach(type.specs)
+            if isMultiattach != volume.isMultiattach { try requireSharing(context, volume, isMultiattach) }
             // All types use the same backend, so no data is migrated.
             try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) {
-                $0.set("volume_type_id", sql: BlockStorageStore.uuid(type))
+                $0.set("volume_type_id", sql: BlockStorageStore.uuid(type.id))
+                $0.set("multiattach", isMultiattach)
             }
-            return ["volume_type_id": .string(type)]
+            return ["volume_type_id": .string(type.id)]
+        }
+    }
+
+    /// Checks that a volume can get, or lose, the property that several servers can have it: hosts are told when they connect to it.
+    ///
+    /// - Throws: 400, 403.
+    private func requireSharing(_ context: RequestContext, _ volume: Volume, _ isMultiattach: Bool) throws {
+        guard volume.status == .available else {
+            throw ResourceError.badRequest(
+                """
+                Invalid input received: Invalid volume_type passed, retypes affecting multiattach are only allowed on available \
+                volumes, the specified volume however currently has a status of: \(volume.status.rawValue).
+                """
+            )
+        }
+        guard isMultiattach else { return }
+        let action = BlockStorageHandlers.multiattachAction
+        try context.authorize(target: .project(volume.projectID), action: action).value(for: action)
+        guard volume.format.canBeShared else {
+            throw ResourceError.badRequest(
+                """
+                Invalid volume: Volume \(volume.id) is stored as \(volume.format.rawValue), which several servers cannot share. Make a \
+                new volume of the type from it.
+                """
+            )
         }
     }
 
     private func move(_ context: RequestContext, for action: String, from: VolumeStatus, to: VolumeStatus) async throws -> Response {
         try await changing(context, for: "volume_extension:volume_actions:\(action)") { connection, volume in
-            if from == .available { try BlockStorageStore.requireIdle(connection, volume) }
-            guard volume.status == from else {
+            var to = to
+            if from == .available {
+                try BlockStorageStore.requireIdle(connection, volume)
+                try volume.requireFree(for: .reserve)
+            } else if volume.status != from {
                 throw ResourceError.badRequest(
                     """
                     Invalid volume: Volume \(volume.id) status must be \(from.rawValue), but the current status is \
@@ -273,9 +305,14 @@ extension BlockStorageHandlers {
                     """
                 )
             }
-            // The volume becomes available when the attachment is deleted.
-            if to == .available, try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty {
-                throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is reserved by an attachment.")
+            if to == .available {
+                let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
+                if volume.isMultiattach, attachments.contains(where: { $0.status == .attached }) {
+                    to = .inUse
+                } else if !attachments.isEmpty {
+                    // The volume becomes available when the attachment is deleted.
+                    throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is reserved by an attachment.")
+                }
             }
             try BlockStorageStore.set(connection, volume: volume.id, status: to, now: context.ambient.now)
             return ["status": .string(to.rawValue)]
@@ -286,7 +323,9 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await database.read { connection in
             let volume = try volume(connection, context, id, locked: false).value
-            return .json(200, ["connection_info": .object(driver.connection(volume.object, readOnly: volume.isReadOnly))])
+            return .json(
+                200,
+                ["connection_info": .object(driver.connection(volume.object, readOnly: volume.isReadOnly, isShared: volume.isMultiattach))])
         }
     }
 
@@ -296,19 +335,25 @@ extension BlockStorageHandlers {
             guard let server = wanted else {
                 throw ResourceError.badRequest("Invalid request to attach volume to an invalid target: instance_uuid is needed.")
             }
-            guard volume.status == .available || volume.status == .reserved || volume.status == .attaching,
-                try BlockStorageStore.attachments(connection, of: volume.id).isEmpty
+            let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
+            guard
+                [.available, .reserved, .attaching].contains(volume.status) && (attachments.isEmpty || volume.isMultiattach)
+                    || volume.isMultiattach && volume.status == .inUse
             else {
                 throw ResourceError.badRequest(
                     "Invalid volume: Volume status must be available, reserved or attaching, but it is \(volume.status.rawValue).")
             }
+            guard !attachments.contains(where: { $0.serverID == server }) else {
+                throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is already attached to server \(server).")
+            }
             try BlockStorageStore.requireIdle(connection, volume)
+            try authorizeFurther(context, volume)
             let now = context.ambient.now
             let mode = body["mode"]?.stringValue ?? (volume.isReadOnly ? "ro" : "rw")
             guard mode == "ro" || !volume.isReadOnly else {
                 throw ResourceError.badRequest("Invalid attaching mode '\(mode)' for volume \(volume.id): the volume is read-only.")
             }
-            let info = driver.connection(volume.object, readOnly: mode == "ro")
+            let info = driver.connection(volume.object, readOnly: mode == "ro", isShared: volume.isMultiattach)
             try BlockStorageStore.insertAttached(
                 connection, context.ambient.newUUID(), to: server, of: volume, mode: mode, device: body["mountpoint"]?.stringValue,
                 host: body["host_name"]?.stringValue, connection: info, at: now)
@@ -321,6 +366,10 @@ extension BlockStorageHandlers {
         let wanted = body["attachment_id"]?.stringValue.flatMap { UUID128($0) }?.description
         return try await changing(context, for: "volume_extension:volume_actions:detach") { connection, volume in
             let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
+            guard wanted != nil || attachments.count <= 1 else {
+                throw ResourceError.badRequest(
+                    "Invalid volume: Detach volume failed: More than one attachment, but no attachment_id provided.")
+            }
             guard let attachment = wanted.map({ id in attachments.first { $0.id.text == id } }) ?? attachments.first else {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) has no such attachment.")
             }
@@ -369,6 +418,12 @@ extension BlockStorageHandlers {
             let volume = try volume(connection, context, id).value(for: action)
             var metadata = volume.imageMetadata ?? [:]
             try body(&metadata)
+            func properties(_ metadata: JSONObject) -> JSONObject {
+                JSONObject(
+                    metadata.members.filter { !VolumeWorkflows.Upload.uninherited.contains($0.name) }.map { ($0.name, $0.value) })
+            }
+            try workflows.images.checkProperties(
+                properties(metadata), before: properties(volume.imageMetadata ?? [:]), for: try context.caller)
             guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
                 throw ResourceError(.tooLarge, "Image metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
             }

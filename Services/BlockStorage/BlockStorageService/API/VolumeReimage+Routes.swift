@@ -46,8 +46,12 @@ extension BlockStorageHandlers {
     ///
     /// - Throws: 400 for another state.
     private func requireReimageable(_ connection: Connection, _ context: RequestContext, _ volume: Volume, isReserved: Bool) throws {
-        let isAttached = try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty
-        if isAttached {
+        let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
+        if !attachments.isEmpty {
+            guard attachments.count == 1 else {
+                throw ResourceError.badRequest(
+                    "Invalid volume: Volume \(volume.id) has \(attachments.count) attachments: other servers use its content.")
+            }
             let isComputes = try context.caller.has(role: "service")
             guard isReserved, isComputes, [.inUse, .reserved, .error].contains(volume.status) else {
                 throw ResourceError.badRequest(

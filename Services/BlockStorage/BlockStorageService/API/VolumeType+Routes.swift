@@ -179,21 +179,24 @@ extension BlockStorageHandlers {
         )
     }
 
-    /// The id of a type that the project may use for a volume, by name or id.
+    /// A type that the project may use for a volume, by name or id.
     ///
     /// - Throws: 404; 400 where the type requires what the storage does not have.
-    func typeID(_ connection: Connection, _ name: String, project: String) throws -> String {
+    func type(_ connection: Connection, _ name: String, project: String) throws -> VolumeTypeRecord {
         guard let found = try BlockStorageStore.usableType(connection, name, project: project) else {
             throw ResourceError.notFound("Volume type with name \(name.prefix(255)) could not be found.")
         }
         try requireBackend(found.specs, type: name)
-        return found.id
+        return found
     }
 
+    /// The type that another volume has.
+    ///
     /// - Throws: 400 where the type requires what the storage does not have.
-    func requireBackend(_ connection: Connection, type id: String) throws {
-        guard let found = try BlockStorageStore.type(connection, id) else { return }
+    func type(_ connection: Connection, of volume: Volume) throws -> VolumeTypeRecord? {
+        guard let found = try BlockStorageStore.type(connection, volume.typeID) else { return nil }
         try requireBackend(found.specs, type: found.name)
+        return found
     }
 
     private func requireBackend(_ specs: JSONObject, type name: String) throws {
@@ -313,6 +316,10 @@ extension BlockStorageHandlers {
         let policy = "volume_extension:types_extra_specs:\(action)"
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
+            // Volumes have what their type said when they were created.
+            guard try !BlockStorageStore.isUsed(connection, type: found.id) else {
+                throw ResourceError.badRequest("Volume Type is currently in use.")
+            }
             var specs = found.specs
             try body(&specs)
             try requireCapabilities(specs)

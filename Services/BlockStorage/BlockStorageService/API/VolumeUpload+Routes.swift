@@ -1,6 +1,7 @@
 import Authorization
 import BlockStorageCore
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import WebAPI
@@ -44,6 +45,7 @@ extension BlockStorageHandlers {
                 try BlockStorageStore.set(connection, volume: volume.id, status: .uploading, now: now)
                 let image = context.ambient.newUUID().description
                 let frame = try VolumeWorkflows.Upload(request, image: image, of: volume, caller: context.caller)
+                try checkProperties(connection, context, frame, of: volume)
                 let workflow = try Workflows.start(
                     connection, workflows.upload, subject: id, frame: frame, requestID: context.requestID, ambient: context.ambient)
                 let answer = try answer(connection, volume, request, image: image, now: now)
@@ -53,6 +55,20 @@ extension BlockStorageHandlers {
                 try await workflows.await(workflow: WorkflowID(work["workflow"]?.stringValue ?? ""), past: "image")
                 return .json(202, ["os-volume_upload_image": work["answer"] ?? [:]])
             })
+    }
+
+    /// The image may have what the volume's own image has, and what its user may give it.
+    ///
+    /// - Throws: 403 naming the property.
+    private func checkProperties(
+        _ connection: Connection, _ context: RequestContext, _ frame: VolumeWorkflows.Upload, of volume: Volume
+    ) throws {
+        var inherited: JSONObject = [:]
+        if let id = volume.imageMetadata?["image_id"]?.stringValue, UUID128(id) != nil {
+            let known = try workflows.images.properties(connection, of: id) ?? [:]
+            for member in known.members where frame.properties[member.name] == member.value { inherited[member.name] = member.value }
+        }
+        try workflows.images.checkProperties(frame.properties, before: inherited, for: try context.caller)
     }
 
     private func answer(

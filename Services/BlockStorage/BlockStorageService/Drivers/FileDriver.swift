@@ -17,12 +17,12 @@ import Synchronization
 /// tools, hold a lock on `NAME.lock`, which the kernel releases when the last of them has ended.
 package final class FileDriver: VolumeDriver {
     package let name = "file"
-    /// Files are sparse. Multi-attach is not supported, because neither the agents nor qcow2 share the file's lock.
-    package let capabilities: Set<String> = ["thin_provisioning_support"]
+    /// Files are sparse. Raw files can be shared, because all guests open the same file without a cache.
+    package let capabilities: Set<String> = ["thin_provisioning_support", TypeRequirements.multiattach]
     let directory: String
     private let images: any ImageSource
     private let sandbox: Sandbox
-    private let threads = WorkerThreads(name: "volumes", count: FileDriver.copiesMax + 4)
+    let threads = WorkerThreads(name: "volumes", count: FileDriver.copiesMax + 4)
     /// Told when a copy has ended, well or badly.
     private let ended: @Sendable (String) async -> Void
     private let jobs = Mutex<[String: Job]>([:])
@@ -66,9 +66,9 @@ package final class FileDriver: VolumeDriver {
     deinit { threads.close() }
 
     func path(_ object: StoredObject) -> String { "\(directory)/\(object.name)" }
-    private func partPath(_ object: StoredObject) -> String { path(object) + ".part" }
-    private func imagePath(_ object: StoredObject) -> String { path(object) + ".image" }
-    private func lockPath(_ object: StoredObject) -> String { path(object) + ".lock" }
+    func partPath(_ object: StoredObject) -> String { path(object) + ".part" }
+    func imagePath(_ object: StoredObject) -> String { path(object) + ".image" }
+    func lockPath(_ object: StoredObject) -> String { path(object) + ".lock" }
 
     // MARK: VolumeDriver
 
@@ -180,11 +180,13 @@ package final class FileDriver: VolumeDriver {
 
     package func file(of object: StoredObject) -> String { path(object) }
 
-    package func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject {
-        [
+    package func connection(_ object: StoredObject, readOnly: Bool, isShared: Bool) -> JSONObject {
+        var connection: JSONObject = [
             "driver": "file", "path": .string(path(object)), "format": .string(object.format.rawValue),
             "read_only": .bool(readOnly),
         ]
+        if isShared { connection["multiattach"] = true }
+        return connection
     }
 
     // MARK: copies
@@ -288,7 +290,7 @@ package final class FileDriver: VolumeDriver {
     }
 
     /// The lock of a disk being created; nil while another process holds it.
-    private func lock(_ object: StoredObject) throws -> Int32? {
+    func lock(_ object: StoredObject) throws -> Int32? {
         let path = lockPath(object)
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw FileError.last("create", path) }
@@ -320,7 +322,7 @@ package final class FileDriver: VolumeDriver {
         guard fsync(parent) == 0 else { throw FileError.last("flush", directory) }
     }
 
-    private static func remove(_ path: String) throws {
+    static func remove(_ path: String) throws {
         if unlink(path) != 0, errno != ENOENT { throw FileError.last("remove", path) }
     }
 

@@ -42,11 +42,30 @@ package protocol VolumeDriver: Sendable {
     /// - Throws: 503 while it is still being written; call again.
     func delete(_ object: StoredObject) async throws
 
+    /// Disks that are not complete: copies under way, and what copies have left.
+    func unfinished() async throws -> [UnfinishedDisk]
+
+    /// Deletes what there is of a disk that will not be completed; does nothing while another process writes it.
+    func discard(_ disk: UnfinishedDisk) async throws
+
     /// The file with a disk that nothing writes, to read it from.
     func file(of object: StoredObject) -> String
 
     /// How a host connects to the disk, in the format of the agent's messages.
-    func connection(_ object: StoredObject, readOnly: Bool) -> JSONObject
+    ///
+    /// - Parameter isShared: whether other hosts may have it at the same time.
+    func connection(_ object: StoredObject, readOnly: Bool, isShared: Bool) -> JSONObject
+}
+
+/// A disk of which only a part is there.
+package struct UnfinishedDisk: Sendable, Hashable {
+    package let kind: StoredObject.Kind
+    package let id: String
+
+    package init(_ kind: StoredObject.Kind, _ id: String) {
+        self.kind = kind
+        self.id = id
+    }
 }
 
 /// Room for disks, in GiB.

@@ -14,6 +14,7 @@ struct NewVolume: Sendable {
     var size = 0
     var isBootable = false
     var typeID: String
+    var isMultiattach = false
     var metadata: JSONObject = [:]
     var imageMetadata: JSONObject?
     var source = VolumeSource.blank
@@ -23,7 +24,7 @@ struct NewVolume: Sendable {
 extension BlockStorageStore {
     private static let volumeColumns = """
         v.id, v.project_id, v.user_id, v.name, v.status, v.size, v.bootable,
-        coalesce(v.read_only, false) AS read_only, v.volume_type_id, v.format,
+        coalesce(v.read_only, false) AS read_only, v.multiattach, v.volume_type_id, v.format,
         v.metadata, v.image_metadata, v.source_image_id, v.source_snapshot_id, v.source_volume_id
         """
 
@@ -48,7 +49,8 @@ extension BlockStorageStore {
             id: try row.id("id"), projectID: try row.string("project_id"), userID: try row.string("user_id"),
             name: try row.optionalString("name"), status: try word(row, "status"), size: try row.int("size"),
             isBootable: try row.bool("bootable"), isReadOnly: try row.bool("read_only"),
-            typeID: try row.string("volume_type_id"), format: try word(row, "format"), source: source,
+            isMultiattach: try row.bool("multiattach"), typeID: try row.string("volume_type_id"), format: try word(row, "format"),
+            source: source,
             metadata: try row.object("metadata"), imageMetadata: try row.optionalJSON("image_metadata")?.objectValue)
     }
 
@@ -120,6 +122,7 @@ extension BlockStorageStore {
         row.set("status", VolumeStatus.creating.rawValue)
         row.set("size", volume.size)
         row.set("bootable", volume.isBootable)
+        row.set("multiattach", volume.isMultiattach)
         row.set("volume_type_id", sql: uuid(volume.typeID))
         row.set("availability_zone", settings.availabilityZone)
         row.set(json: "metadata", .object(volume.metadata))
@@ -131,7 +134,8 @@ extension BlockStorageStore {
         case .volume(let id): row.set("source_volume_id", sql: uuid(id))
         }
         row.set("service_host", settings.serviceHost)
-        row.set("format", settings.format.rawValue)
+        let format = volume.isMultiattach && !settings.format.canBeShared ? VolumeFormat.raw : settings.format
+        row.set("format", format.rawValue)
         try connection.execute(row.insertion("volumes", at: now))
     }
 

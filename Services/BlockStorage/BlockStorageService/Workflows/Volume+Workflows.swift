@@ -233,7 +233,7 @@ package struct VolumeWorkflows: Sendable {
             // Version 2 waits for copies that hosts make, which version 1 would not do.
             service: VolumeWorkflows.service, kind: "snapshot_create", version: 2, alsoRuns: [1],
             steps: [
-                .init("data", deadline: BlockStorageLimits.copyTimeMax) { context in
+                .init("data", deadline: BlockStorageLimits.hostCopyTimeMax) { context in
                     guard let snapshot = try await snapshot(context) else { return .done }
                     guard let volume = try await database.read({ try BlockStorageStore.volume($0, snapshot.volumeID.text) })
                     else { throw StepFailure("Volume \(snapshot.volumeID) no longer exists.") }

@@ -26,7 +26,7 @@ extension VolumeWorkflows {
         }
 
         /// Members of a volume's image metadata that describe the data of the image that it was made from.
-        private static let uninherited: Set<String> = [
+        static let uninherited: Set<String> = [
             "image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size", "signature_verified",
             "block_device_mapping", "bdm_v2", "root_device_name",
         ]
@@ -50,6 +50,15 @@ extension VolumeWorkflows {
             for (name, value) in inherited.members where body[name] == nil && !Upload.uninherited.contains(name) { body[name] = value }
             self.body = body
         }
+
+        /// What the image has beside the attributes of every image.
+        var properties: JSONObject {
+            JSONObject(body.members.filter { !Upload.attributes.contains($0.name) }.map { ($0.name, $0.value) })
+        }
+
+        private static let attributes: Set<String> = [
+            "id", "name", "disk_format", "container_format", "visibility", "protected", "min_disk", "min_ram",
+        ]
 
         var subject: ActingSubject { ActingSubject(project: project, user: user, grounds: asUser ? .user : .accepted) }
     }

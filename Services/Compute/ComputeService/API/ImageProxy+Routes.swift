@@ -1,6 +1,7 @@
 import Authorization
 import ComputeCore
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import WebAPI
@@ -72,8 +73,14 @@ struct ImageProxyRoutes: Sendable {
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
         let subject = try subject(context).value
         let proxy = try await proxy(context)
-        let page = try await compute.clients.images.images(try ImageProxy.query(context.query.pagingItems), as: subject)
-        let shown = page.images.map { isDetailed ? proxy.details($0) : proxy.summary($0) }
+        let query = try ImageProxy.query(context.query.pagingItems)
+        let caller = try context.caller
+        // A filter by a property that the caller may not read would tell its value.
+        for (name, _) in query where !ImageProxy.isAttribute(name) && !compute.images.isReadable(name, for: caller) {
+            throw ResourceError.forbidden("Property '\(name.prefix(64))' is protected")
+        }
+        let page = try await compute.clients.images.images(query, as: subject)
+        let shown = page.images.map { isDetailed ? proxy.details(readable($0, caller)) : proxy.summary($0) }
         var answer: JSONObject = ["images": .array(shown.map(JSONValue.object))]
         if page.hasMore, let last = page.images.last?["id"]?.stringValue {
             answer["images_links"] = [["rel": "next", "href": .string(context.nextLink(marker: last))]]
@@ -86,9 +93,16 @@ struct ImageProxyRoutes: Sendable {
         return try await compute.clients.images.image(id.description, as: subject)
     }
 
+    /// Without the properties that the caller may not read: for Image the caller is this service.
+    private func readable(_ image: JSONObject, _ caller: Caller) -> JSONObject {
+        JSONObject(
+            image.members.filter { ImageProxy.isAttribute($0.name) || compute.images.isReadable($0.name, for: caller) }
+                .map { ($0.name, $0.value) })
+    }
+
     private func show(_ context: RequestContext) async throws -> Response {
-        let subject = try subject(context).value
-        return .json(200, ["image": .object(try await proxy(context).details(try await image(context, subject)))])
+        let image = readable(try await image(context, try subject(context).value), try context.caller)
+        return .json(200, ["image": .object(try await proxy(context).details(image))])
     }
 
     private func delete(_ context: RequestContext) async throws -> Response {
@@ -110,7 +124,7 @@ struct ImageProxyRoutes: Sendable {
     // MARK: metadata
 
     @Sendable private func readMetadata(_ context: RequestContext) async throws -> JSONObject {
-        ImageProxy.metadata(try await image(context, try subject(context).value))
+        ImageProxy.metadata(readable(try await image(context, try subject(context).value), try context.caller))
     }
 
     @Sendable private func changeMetadata(
@@ -118,9 +132,12 @@ struct ImageProxyRoutes: Sendable {
     ) async throws -> Response {
         let subject = try subject(context).value(for: action)
         let image = try await image(context, subject)
-        let before = ImageProxy.metadata(image)
+        let caller = try context.caller
+        let before = ImageProxy.metadata(readable(image, caller))
         var after = before
         let answer = try mutation(&after)
+        let known = ImageProxy.metadata(image).members.filter { before[$0.name] != nil || after[$0.name] != nil }
+        try compute.images.checkProperties(after, before: JSONObject(known.map { ($0.name, $0.value) }), for: caller)
         let patch = ImageProxy.patch(from: before, to: after)
         let id = image["id"]?.stringValue ?? ""
         return try await change(context, id) {
@@ -143,6 +160,11 @@ struct ImageProxy: Sendable {
         "owner", "protected", "checksum", "os_hash_algo", "os_hash_value", "os_hidden", "created_at", "updated_at", "self", "file",
         "schema", "direct_url", "locations", "stores",
     ]
+
+    /// Whether a member, or a parameter of a list, is no property.
+    static func isAttribute(_ name: String) -> Bool {
+        core.contains(name) || ["limit", "marker"].contains(name) || name.hasPrefix(PropertyProtections.reservedPrefix)
+    }
 
     static let links = BodySchema.many(
         .object([.required("rel", .anyText), .required("href", .anyText), .init("type", .anyText)]))

@@ -161,7 +161,8 @@ struct ServerRoutes: Sendable {
     private func create(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
         let decision = try context.authorize(project, target: .project(project))
-        let request = try ServerRequest(context.body, networksRequired: context.version(atLeast: 2, 37))
+        let request = try ServerRequest(
+            context.body, networksRequired: context.version(atLeast: 2, 37), knowsMultiattach: context.version(atLeast: 2, 60))
         if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
             throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
         }

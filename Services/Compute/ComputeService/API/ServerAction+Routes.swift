@@ -7,6 +7,7 @@ import Kernel
 import Messaging
 import Telemetry
 import WebAPI
+import Workflow
 
 /// `POST /servers/{id}/action`: power, locks, console, security groups; 501 for actions that are not available.
 struct ServerActionRoutes: Sendable {
@@ -145,6 +146,10 @@ struct ServerActionRoutes: Sendable {
             // On no host, or with a disk that is about to leave it, a server cannot be active.
             guard ![VMState.shelved, .shelvedOffloaded].map(\.rawValue).contains(current.vmState) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is in vm_state \(current.vmState)")
+            }
+            // Its owner could start it on the volume, which is about to be exchanged for one with the image.
+            guard try !Workflows.isActive(connection, subject: server.id, kind: VolumeRebuild.kind) else {
+                throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while its volume is written by a rebuild")
             }
             try ServerLocks.reset(connection, decision, to: state, at: now)
             return Change(.empty(202), "server", server.id, content: ["state": .string(state.rawValue)])

@@ -2,6 +2,7 @@ import Authorization
 import ComputeCore
 import Contracts
 import Database
+import ImageAccess
 import JSON
 import Kernel
 import WebAPI
@@ -52,6 +53,8 @@ struct ServerImageRoutes: Sendable {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: action)
         let request = try ImageRequest(context, key: key, id: compute.ambient.newUUID().description, server: server)
+        let properties = (context.body[key]?["metadata"]?.objectValue ?? [:]).members.filter { !ImageProxy.isAttribute($0.name) }
+        try compute.images.checkProperties(JSONObject(properties.map { ($0.name, $0.value) }), for: try context.caller)
         let compute = compute
         return try await context.write(
             compute.database,

@@ -116,7 +116,8 @@ struct VolumeAttachmentRoutes: Sendable {
         let definition = VolumeAttachmentWorkflows(compute).attach
         let draft = VolumeAttachmentStore.Draft(
             id: ambient.newUUID().description, volume: volume,
-            deletesOnTermination: body["delete_on_termination"]?.boolValue ?? false, tag: body["tag"]?.stringValue)
+            deletesOnTermination: body["delete_on_termination"]?.boolValue ?? false, tag: body["tag"]?.stringValue,
+            knowsMultiattach: context.version(atLeast: 2, 60))
         return try await context.write(
             compute.database,
             begin: { connection in

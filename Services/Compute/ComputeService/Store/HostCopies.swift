@@ -42,12 +42,15 @@ enum HostCopies {
     }
 
     /// The waiting snapshots of a server's volumes.
-    static func pending(_ connection: Connection, server: String) throws -> [Pending] {
+    ///
+    /// - Parameter volume: the only volume that is looked at; nil for all.
+    static func pending(_ connection: Connection, server: String, volume: String? = nil) throws -> [Pending] {
         try connection.query(
             """
             SELECT p.id, s.project_id, s.user_id FROM published_volume_snapshots p JOIN server_volumes v ON v.volume_id = p.volume_id
                 JOIN servers s ON s.id = v.server_id
-            WHERE \(waiting) AND s.id = \(server) AND v.state = 'attached' ORDER BY p.id
+            WHERE \(waiting) AND s.id = \(server) AND v.state = 'attached' AND v.volume_id = coalesce(\(volume)::uuid, v.volume_id)
+            ORDER BY p.id
             """
         ).map { Pending(snapshot: try $0.string("id"), server: server, subject: try ServerSteps.subject($0)) }
     }

@@ -172,6 +172,18 @@ enum ServerVolumes {
         }
     }
 
+    /// Whether a snapshot of the volume is being made, so that its content must stay.
+    static func isBeingCopied(_ connection: Connection, _ volume: String) throws -> Bool {
+        try !connection.query(
+            "SELECT 1 AS one FROM published_volume_snapshots WHERE volume_id = \(volume)::uuid AND status = 'creating' LIMIT 1"
+        ).isEmpty
+    }
+
+    static func attachments(_ connection: Connection, of volume: String) throws -> Int {
+        try connection.query(
+            "SELECT count(*) AS n FROM published_volume_attachments WHERE volume_id = \(volume)::uuid")[0].int("n")
+    }
+
     /// A volume type, by id or name, that the project may use.
     static func checkType(_ connection: Connection, _ type: String, project: String) throws {
         let rows = try connection.query(
@@ -183,7 +195,22 @@ enum ServerVolumes {
         throw ResourceError.badRequest("Block Device Mapping is Invalid: Volume type with name \(type.prefix(255)) could not be found.")
     }
 
-    static func checkAttachable(_ connection: Connection, volume: String, project: String, boots: Bool) throws {
+    /// - Parameter row: with the volume's `status` and `multiattach`.
+    /// - Throws: 400 for a volume that no further server can have, or of which the request's version does not know that one can.
+    static func requireFree(_ row: Row, volume: String, knowsMultiattach: Bool) throws {
+        let (status, isMultiattach) = (try row.string("status"), try row.bool("multiattach"))
+        guard status == "available" || status == "in-use" && isMultiattach else {
+            throw ResourceError.badRequest(
+                "Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
+        }
+        guard !isMultiattach || knowsMultiattach else {
+            throw ResourceError.badRequest("Multiattach volumes are only supported starting with compute API version 2.60.")
+        }
+    }
+
+    static func checkAttachable(
+        _ connection: Connection, volume: String, project: String, boots: Bool, knowsMultiattach: Bool
+    ) throws {
         let rows = try connection.query(
             """
             SELECT v.status, v.bootable, v.multiattach FROM published_volumes v
@@ -192,12 +219,7 @@ enum ServerVolumes {
         guard let row = rows.first else {
             throw ResourceError.badRequest("Block Device Mapping is Invalid: failed to get volume \(volume).")
         }
-        let status = try row.string("status")
-        let free = try status == "available" || (status == "in-use" && row.bool("multiattach"))
-        guard free else {
-            throw ResourceError.badRequest(
-                "Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
-        }
+        try requireFree(row, volume: volume, knowsMultiattach: knowsMultiattach)
         if boots, try !row.bool("bootable") {
             throw ResourceError.badRequest("Block Device \(volume) is not bootable.")
         }

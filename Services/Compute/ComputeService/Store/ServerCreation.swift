@@ -406,7 +406,8 @@ struct ServerCreation {
         }
         for device in request.devices where device.source == .volume {
             try ServerVolumes.checkAttachable(
-                connection, volume: device.uuid ?? "", project: owner.project, boots: device.bootIndex == 0)
+                connection, volume: device.uuid ?? "", project: owner.project, boots: device.bootIndex == 0,
+                knowsMultiattach: request.knowsMultiattach)
         }
         for device in request.devices {
             if device.source == .snapshot {

@@ -80,6 +80,12 @@ struct ServerRebuild {
         guard ["in-use", "error"].contains(status) else {
             throw ResourceError.conflict("Volume \(volume) is \(status): its server cannot be rebuilt now.")
         }
+        guard try !ServerVolumes.isBeingCopied(connection, volume) else {
+            throw ResourceError.conflict("A snapshot of volume \(volume) is being made: its server can be rebuilt when that has ended.")
+        }
+        guard try ServerVolumes.attachments(connection, of: volume) <= 1 else {
+            throw ResourceError.conflict("Volume \(volume) is attached to other servers too: an image cannot be written to it.")
+        }
         guard image.size != 0 else { throw ResourceError.badRequest("Image \(id) has no data to write to a volume.") }
         guard image.minRAM <= flavor.memoryMiB, max(image.size ?? 0, image.virtualSize ?? 0) <= size << 30, image.minDisk <= size else {
             throw ResourceError.badRequest(

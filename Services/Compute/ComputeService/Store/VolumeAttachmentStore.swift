@@ -20,6 +20,8 @@ enum VolumeAttachmentStore {
         let volume: String
         let deletesOnTermination: Bool
         let tag: String?
+        /// Whether the request's version knows volumes that several servers can have.
+        let knowsMultiattach: Bool
     }
 
     /// The row of an attachment.
@@ -83,11 +85,10 @@ enum VolumeAttachmentStore {
             throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
         }
         try hardware.check(disks: try disks(connection, server.id, hardware) + 1)
-        let status = try row.string("status")
-        guard try status == "available" || (status == "in-use" && row.bool("multiattach")) else {
-            throw ResourceError.badRequest(
-                "Invalid volume: volume '\(volume)' status must be 'available'. Currently in '\(status)' status.")
+        if try row.bool("multiattach"), server.vmState == VMState.shelvedOffloaded.rawValue {
+            throw ResourceError.badRequest("Attaching multiattach volumes is not supported for shelved-offloaded instances.")
         }
+        try ServerVolumes.requireFree(row, volume: volume, knowsMultiattach: draft.knowsMultiattach)
         guard taken.count < volumesMax, let device = DeviceNames.free(taken: Set(taken.values).union(["/dev/vda"])) else {
             throw ResourceError.forbidden("The maximum allowed number of disk devices is reached.")
         }

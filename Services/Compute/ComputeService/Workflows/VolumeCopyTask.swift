@@ -83,6 +83,9 @@ struct VolumeCopy: Sendable {
                     "copy", deadline: .seconds(60), run: { try await order(&$0, $1) },
                     undo: { try await copies.endJob($1.job, server: $0.subjectID) }),
                 .init("await", deadline: DiskCopySteps.deadline) { context, frame in
+                    // Once nobody waits for the copies any more, the end of the job has the host stop and remove them.
+                    let snapshots = frame.snapshots
+                    if try await steps.database.read({ try HostCopies.stillPending($0, snapshots) }).isEmpty { return .next }
                     let isDone = try await copies.isDone(
                         context, job: frame.job, words: VolumeCopy.words, copying: .imageSnapshot, uploading: .imageSnapshot, from: [])
                     return isDone ? .next : .wait(.seconds(2))
@@ -103,7 +106,9 @@ struct VolumeCopy: Sendable {
     /// The snapshots that the job has copied.
     private func copied(_ frame: Copy) async throws -> [String] {
         try await steps.database.read { connection in
-            guard let job = try HostJobs.job(connection, frame.job) else { return [] }
+            guard try HostJobs.state(connection, frame.job)?.isDone == true, let job = try HostJobs.job(connection, frame.job) else {
+                return []
+            }
             let names = Set((job.copies?.volumes ?? []).map(\.path).compactMap { $0.split(separator: "/").last.map(String.init) })
             return frame.snapshots.filter { names.contains(ServerJob.VolumeCopies.fileName(ofSnapshot: $0)) }
         }

@@ -38,7 +38,7 @@ struct VolumeRebuild: Sendable {
                 .init("stopped", deadline: .seconds(600)) { context, frame in
                     try await isApplied(context, frame, power: .shutoff) ? .next : .wait(.seconds(1))
                 },
-                .init("write", deadline: .seconds(120), run: { try await write($0, $1) }),
+                .init("write", deadline: DiskCopySteps.deadline, run: { try await writeImage($0, $1) }),
                 .init("written", deadline: DiskCopySteps.deadline, run: { try await awaitVolume($0, $1) }),
                 .init("start", deadline: .seconds(60)) { context, frame in
                     let (power, operation) = (frame.power, frame.operation)
@@ -81,30 +81,43 @@ struct VolumeRebuild: Sendable {
         return server.observedGeneration >= generation && server.observedState == "applied" && server.observedPower == ReportedPower(power)
     }
 
-    private func write(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
+    private func writeImage(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
+        guard server.task == TaskState.rebuilding.rawValue else { throw StepFailure("The server is no longer being rebuilt.") }
+        // The host copies nothing while its server is rebuilt, so a snapshot that was asked for in between cannot be made.
+        for copy in try await database.read({ try HostCopies.pending($0, server: server.id, volume: frame.volume) }) {
+            try await compute.clients.volumes.reportCopy(ofSnapshot: copy.snapshot, isComplete: false, as: copy.subject)
+        }
+        if try await isBeingCopied(frame) { return try await goOn(server.id) }
         do {
             try await compute.clients.volumes.reimage(
                 frame.volume, image: frame.image, as: server.subject, operation: context.operationID())
         } catch let error as ResourceError where !error.isRetryable {
+            if try await isBeingCopied(frame) { return try await goOn(server.id) }
             throw StepFailure(error.message, details: error.context)
         }
         return .next
     }
 
+    private func isBeingCopied(_ frame: Rebuild) async throws -> Bool {
+        try await database.read { try ServerVolumes.isBeingCopied($0, frame.volume) }
+    }
+
+    /// Waits; the task does not time out as long as Block Storage works.
+    private func goOn(_ id: String) async throws -> StepResult {
+        let ambient = ambient
+        try await database.write {
+            _ = try $0.execute("UPDATE servers SET updated_at = \(ambient.databaseNow) WHERE id = \(id) AND task_state = 'rebuilding'")
+        }
+        return .wait(.seconds(2))
+    }
+
     private func awaitVolume(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
-        let (id, ambient) = (context.subjectID, ambient)
         let status = try await database.read { connection in
             try connection.query("SELECT status FROM published_volumes WHERE id = \(frame.volume)").first?.string("status")
         }
         switch status {
-        case "downloading":
-            // The task does not time out as long as the volume is written.
-            try await database.write {
-                _ = try $0.execute(
-                    "UPDATE servers SET updated_at = \(ambient.databaseNow) WHERE id = \(id) AND task_state = 'rebuilding'")
-            }
-            return .wait(.seconds(2))
+        case "downloading": return try await goOn(context.subjectID)
         case "error", nil: throw StepFailure("The image could not be written to volume \(frame.volume).")
         default: return .next
         }

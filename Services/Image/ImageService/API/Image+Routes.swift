@@ -1,7 +1,7 @@
 import Authorization
 package import Client
 package import Database
-import ImageAccess
+package import ImageAccess
 package import ImageCore
 import JSON
 import Kernel

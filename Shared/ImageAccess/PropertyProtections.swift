@@ -1,4 +1,7 @@
+import Foundation
+package import JSON
 package import Kernel
+package import Settings
 
 /// Which roles may create, read, change and remove the properties of images, as in Glance's property protection file.
 ///
@@ -16,6 +19,9 @@ package struct PropertyProtections: Sendable {
     package enum Operation: String, Sendable, CaseIterable {
         case create, read, update, delete
     }
+
+    /// Names with which Image's own properties begin.
+    package static let reservedPrefix = "os_glance"
 
     /// An error in the file.
     package struct Malformed: Error, CustomStringConvertible {
@@ -62,10 +68,27 @@ package struct PropertyProtections: Sendable {
         self.sections = sections
     }
 
+    /// The setting with the file.
+    package static let key = SettingsKey.string(
+        "property_protection_file", default: nil,
+        "File of the roles that may create, read, update and delete properties of images, in Glance's form.")
+
+    /// - Returns: nil if the operator has not set a file.
+    /// - Throws: `SettingsError` naming the file and the error in it.
+    package init?(_ settings: Settings) throws {
+        guard let path = settings.optionalString("image.property_protection_file") else { return nil }
+        guard let bytes = FileManager.default.contents(atPath: path) else {
+            throw SettingsError(["image.property_protection_file: the file \(path) cannot be read"])
+        }
+        do { try self.init(String(decoding: bytes, as: UTF8.self)) } catch {
+            throw SettingsError(["image.property_protection_file: \(path): \(error)"])
+        }
+    }
+
     /// - Parameter hasRole: whether the caller has a role.
     package func allow(_ operation: Operation, _ property: String, hasRole: (String) -> Bool) -> Bool {
         // The service's own properties cannot be protected by operators.
-        if property.hasPrefix(ImageAttribute.reservedPrefix) { return true }
+        if property.hasPrefix(PropertyProtections.reservedPrefix) { return true }
         // Compiled each time, because threads cannot share a compiled one. It was compiled once when the file was read.
         do {
             for section in sections where property.firstMatch(of: try Regex(section.expression)) != nil {
@@ -79,7 +102,11 @@ package struct PropertyProtections: Sendable {
     /// Checks a change of properties.
     ///
     /// - Throws: 403 naming the first property that the caller may not change.
-    package func check(_ before: [String: String], _ after: [String: String], hasRole: (String) -> Bool) throws(ResourceError) {
+    package func check(_ before: JSONObject, _ after: JSONObject, hasRole: (String) -> Bool) throws(ResourceError) {
+        func texts(_ properties: JSONObject) -> [String: String] {
+            Dictionary(properties.members.map { ($0.name, $0.value.stringValue ?? $0.value.description) }) { $1 }
+        }
+        let (before, after) = (texts(before), texts(after))
         for name in Set(before.keys).union(after.keys).sorted() where before[name] != after[name] {
             let operation: Operation = before[name] == nil ? .create : after[name] == nil ? .delete : .update
             guard allow(operation, name, hasRole: hasRole) else {
