@@ -5,6 +5,7 @@ import JSON
 import Kernel
 import ServiceCatalog
 import ServiceKit
+import Synchronization
 import TestKit
 import Testing
 import Workflow
@@ -127,6 +128,43 @@ import Workflow
 
     @Test("S21: deleting a server leaves nothing behind, under every disturbance") func s21DeleteUnderEveryDisturbance() async throws {
         try await check("server.delete", changes: ServerWorkflowTests.withVolumes)
+    }
+
+    /// Clients that wait for a deletion give up when the server is in ERROR.
+    @Test func aServerThatIsDeletedWhileItIsBuiltIsNeverInError() async throws {
+        try await TestCloud.with { cloud in
+            let create = try #require(cloud.module.workflows.first { $0.kind == "server.create" })
+            let delete = try #require(cloud.module.workflows.first { $0.kind == "server.delete" })
+            for step in create.steps.map(\.name) {
+                let statuses = Mutex<[String]>([])
+                let interrupted = create.mapping { own in
+                    guard own.name == step else { return own }
+                    return WorkflowStep(
+                        own.name, deadline: own.deadline,
+                        run: { context in
+                            let result = try await own.run(&context)
+                            try await cloud.call("DELETE", "/v2.1/servers/\(context.subjectID)")
+                            return result
+                        }, undo: own.undo)
+                }
+                let watched = delete.mapping { own in
+                    WorkflowStep(
+                        own.name, deadline: own.deadline,
+                        run: { context in
+                            let status = try await cloud.server(context.subjectID)["status"]?.stringValue
+                            statuses.withLock { $0.append(status ?? "none") }
+                            return try await own.run(&context)
+                        }, undo: own.undo)
+                }
+                let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+                let id = try #require(answer.json["server"]?["id"]?.stringValue, "\(answer.json)")
+                try await cloud.engine([interrupted, watched]).drain()
+                let seen = statuses.withLock { $0 }
+                #expect(!seen.isEmpty && Set(seen).isSubset(of: ["BUILD", "ACTIVE"]), "\(step): \(seen)")
+                #expect(try await cloud.call("GET", "/v2.1/servers/\(id)").status == 404, "\(step)")
+                #expect(try await cloud.leftovers() == [], "\(step)")
+            }
+        }
     }
 
     @Test func killedAroundEveryEffect() async throws {

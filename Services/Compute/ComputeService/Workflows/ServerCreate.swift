@@ -216,11 +216,12 @@ struct ServerCreate: Sendable {
             // Releases what was only reserved, because the build failed before it used it.
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
             try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")
+            // A build that a deletion has ended is no error of the server: clients that wait for the deletion would give up.
             try connection.execute(
                 """
                 UPDATE servers SET vm_state = 'error', fault = \(fault)::jsonb, updated_at = \(now), progress = 0,
-                    power_state = 0, task_state = CASE WHEN task_state = 'deleting' THEN task_state END
-                WHERE id = \(id) AND vm_state = 'building'
+                    power_state = 0, task_state = NULL
+                WHERE id = \(id) AND vm_state = 'building' AND task_state IS DISTINCT FROM 'deleting'
                 """)
             try ServerActions.finish(
                 connection, server: id, action: "create", error: failure.message, details: failure.description, now: now)
