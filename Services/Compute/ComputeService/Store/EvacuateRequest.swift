@@ -24,29 +24,15 @@ struct EvacuateRequest {
         let source = server.host ?? ""
         try MoveChecks.requireUpgraded(connection, compute.ambient)
         try MoveChecks.require(connection, id, without: [.tpm])
-        let row = try connection.query(
-            """
-            SELECT s.flavor, s.flavor_id, s.root_image, s.root_is_copy, \(MoveChecks.hasLocalDisks) AS has_local_disks,
-                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up
-            FROM servers s WHERE s.id = \(id)
-            """)[0]
-        guard try !row.bool("is_up") else {
+        guard try !Hosts.isUp(source, connection, compute) else {
             throw ResourceError.badRequest("Compute service of \(source) is still in use.")
         }
-        if try onSharedStorage == true && row.bool("has_local_disks") {
+        if try onSharedStorage == true && MoveChecks.hasLocalDisks(connection, id) {
             throw ResourceError.badRequest("Invalid state of instance files on shared storage: instance \(id) has local disks.")
         }
         if let host { try requireTarget(host, id, source) }
-        let migration = compute.ambient.newUUID().description
-        let (flavor, now) = (try row.json("flavor"), compute.ambient.now)
-        try MigrationStore.add(
-            connection, migration, of: server, type: "evacuation", status: "accepted", target: nil, old: flavor, new: flavor,
-            user: owner.user, project: owner.caller.projectID, now: now)
-        try connection.execute(
-            "UPDATE servers SET fault = NULL, task_state = \(TaskState.rebuilding.rawValue), updated_at = \(now) WHERE id = \(id)")
-        try ServerActions.begin(
-            connection, server: id, action: ServerChange.evacuate.name, event: ServerChange.evacuate.event, requestID: owner.requestID,
-            user: owner.user, project: owner.caller.projectID, now: now)
+        let migration = try MigrationStore.begin(connection, .evacuation, of: server, for: owner, ambient: compute.ambient)
+        let row = try connection.query("SELECT root_image, root_is_copy FROM servers WHERE id = \(id)")[0]
         let isOff = staysOff || server.vmState == VMState.stopped.rawValue
         try Workflows.start(
             connection, ServerEvacuation(compute).workflow, subject: id,

@@ -24,34 +24,18 @@ struct LiveMigrateRequest {
         let source = server.host ?? ""
         try MoveChecks.requireUpgraded(connection, compute.ambient)
         try MoveChecks.require(connection, id, without: [.firmware, .tpm, .dedicatedProcessors])
-        let row = try connection.query(
-            """
-            SELECT s.flavor, s.flavor_id, \(MoveChecks.hasLocalDisks) AS has_local_disks,
-                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up
-            FROM servers s WHERE s.id = \(id)
-            """)[0]
-        if try copiesDisks == false && row.bool("has_local_disks") {
+        if try copiesDisks == false && MoveChecks.hasLocalDisks(connection, id) {
             throw ResourceError.badRequest(
                 """
                 Migration pre-check error: instance \(id) is not on shared storage: shared storage live-migration requires volumes only, \
                 without local disks. Use block_migration 'auto'.
                 """)
         }
-        guard try row.bool("is_up") else {
+        guard try Hosts.isUp(source, connection, compute) else {
             throw ResourceError.badRequest("Compute service of \(source) is unavailable at this time.")
         }
         if let host { try MoveChecks(connection, compute).require(host, for: id, from: source) }
-        let migration = compute.ambient.newUUID().description
-        let flavor = try row.json("flavor")
-        let now = compute.ambient.now
-        try MigrationStore.add(
-            connection, migration, of: server, type: "live-migration", status: "queued", target: nil, old: flavor, new: flavor,
-            user: owner.user, project: owner.caller.projectID, now: now)
-        try connection.execute(
-            "UPDATE servers SET fault = NULL, task_state = \(TaskState.migrating.rawValue), updated_at = \(now) WHERE id = \(id)")
-        try ServerActions.begin(
-            connection, server: id, action: ServerLiveMigration.actionName, event: ServerChange.liveMigrate.event,
-            requestID: owner.requestID, user: owner.user, project: owner.caller.projectID, now: now)
+        let migration = try MigrationStore.begin(connection, .live, of: server, for: owner, ambient: compute.ambient)
         try Workflows.start(
             connection, ServerLiveMigration(compute).workflow, subject: id,
             frame: ServerLiveMigration.Frame(migration: migration, source: source, requested: host), requestID: owner.requestID,
@@ -69,11 +53,15 @@ struct MoveChecks {
         self.compute = compute
     }
 
-    /// Whether the server of a row `s` has disks that only its host has. The config drive does not count: it is made anew.
-    static let hasLocalDisks: SQL = """
-        (NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
-            OR coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0 OR coalesce((s.flavor->>'swap')::bigint, 0) > 0)
-        """
+    /// Whether a server has disks that only its host has. The config drive does not count: it is made anew.
+    static func hasLocalDisks(_ connection: Connection, _ id: String) throws -> Bool {
+        try connection.query(
+            """
+            SELECT NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
+                OR coalesce((s.flavor->>'ephemeral')::bigint, 0) > 0 OR coalesce((s.flavor->>'swap')::bigint, 0) > 0 AS it_has
+            FROM servers s WHERE s.id = \(id)
+            """)[0].bool("it_has")
+    }
 
     /// The migration with which moves came.
     private static let moves = 45

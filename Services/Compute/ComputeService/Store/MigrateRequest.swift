@@ -23,9 +23,7 @@ struct MigrateRequest {
         try MoveChecks.require(connection, id, without: [.firmware, .tpm])
         let row = try connection.query(
             """
-            SELECT s.flavor, s.flavor_id, s.power,
-                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(source) AND \(Hosts.isUp("t", compute))) AS is_up,
-                EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(host)) AS is_known
+            SELECT s.power, EXISTS (SELECT 1 FROM compute_services t WHERE t.host = \(host)) AS is_known
             FROM servers s WHERE s.id = \(id)
             """)[0]
         guard try host == nil || row.bool("is_known") else {
@@ -34,7 +32,7 @@ struct MigrateRequest {
         guard host != source else {
             throw ResourceError.badRequest("Unable to migrate instance (\(id)) to current host (\(source)).")
         }
-        guard try row.bool("is_up") else {
+        guard try Hosts.isUp(source, connection, compute) else {
             throw ResourceError.conflict("Migration pre-check error: the host of instance \(id) is down.")
         }
         let checks = MoveChecks(connection, compute)
@@ -43,20 +41,9 @@ struct MigrateRequest {
             throw ResourceError.conflict(
                 "Compute host \(host) has not yet removed what it had of instance \(id), or its agent is of an older release.")
         }
-        let migration = compute.ambient.newUUID().description
-        let flavor = try row.json("flavor")
-        let now = compute.ambient.now
-        try MigrationStore.add(
-            connection, migration, of: server, type: "migration", target: nil, old: flavor, new: flavor, user: owner.user,
-            project: owner.caller.projectID, now: now)
-        try connection.execute(
-            """
-            UPDATE servers SET other_flavor = flavor, other_flavor_id = flavor_id, fault = NULL,
-                task_state = \(TaskState.resizePrep.rawValue), updated_at = \(now) WHERE id = \(id)
-            """)
-        try ServerActions.begin(
-            connection, server: id, action: ServerChange.migrate.name, event: ServerChange.migrate.event, requestID: owner.requestID,
-            user: owner.user, project: owner.caller.projectID, now: now)
+        let migration = try MigrationStore.begin(
+            connection, .migration, of: server, for: owner,
+            setting: ["other_flavor = flavor", "other_flavor_id = flavor_id"], ambient: compute.ambient)
         try Workflows.start(
             connection, ServerMigration(compute).workflow, subject: id,
             frame: ServerMigration.Frame(

@@ -26,6 +26,33 @@ struct ServerMove: Sendable {
     var rest: VMState { power == .shutoff ? .stopped : .active }
 }
 
+/// The kinds of migrations, as Compute's API names them.
+enum MigrationType: String {
+    case resize, migration, evacuation
+    case live = "live-migration"
+
+    var change: ServerChange {
+        switch self {
+        case .resize: .resize
+        case .migration: .migrate
+        case .evacuation: .evacuate
+        case .live: .liveMigrate
+        }
+    }
+
+    /// The status of a migration that has just been accepted.
+    var firstStatus: String {
+        switch self {
+        case .resize, .migration: "migrating"
+        case .evacuation: "accepted"
+        case .live: "queued"
+        }
+    }
+
+    /// In the instance actions.
+    var action: String { self == .live ? rawValue : change.name }
+}
+
 /// Statements for `server_migrations`, and for the flavors of servers that are resized.
 enum MigrationStore {
     /// Statuses of migrations that hold allocations.
@@ -40,17 +67,33 @@ enum MigrationStore {
             AND m.status = ANY(\(evacuating)::text[]))
         """
 
-    static func add(
-        _ connection: Connection, _ id: String, of server: ServerRecord, type: String, status: String = "migrating", target: String?,
-        old: JSONValue, new: JSONValue, user: String, project: String?, now: Timestamp
-    ) throws {
+    /// Records an accepted move: the migration, the server's task, and the instance action.
+    ///
+    /// - Parameters:
+    ///   - target: nil while the scheduler has not decided.
+    ///   - flavor: the server's after the move; nil if it keeps its flavor.
+    ///   - assignments: further ones for the server's row.
+    /// - Returns: the migration's id. It is also the consumer of the allocations that the server had before.
+    static func begin(
+        _ connection: Connection, _ type: MigrationType, of server: ServerRecord, for owner: ServerOwner, target: String? = nil,
+        flavor: JSONValue? = nil, setting assignments: [SQL] = [], ambient: Ambient
+    ) throws -> String {
+        let id = ambient.newUUID().description
+        let (change, now, project) = (type.change, ambient.now, owner.caller.projectID)
         try connection.execute(
             """
             INSERT INTO server_migrations (uuid, server_id, type, status, source_host, dest_host, old_flavor, new_flavor, user_id,
                 project_id, created_at, updated_at)
-            VALUES (\(id), \(server.id), \(type), \(status), \(server.host), \(target), \(old)::jsonb, \(new)::jsonb,
-                \(user), \(project), \(now), \(now))
+            SELECT \(id), s.id, \(type.rawValue), \(type.firstStatus), s.host, \(target), s.flavor,
+                coalesce(\(flavor)::jsonb, s.flavor), \(owner.user), \(project), \(now), \(now)
+            FROM servers s WHERE s.id = \(server.id)
             """)
+        let all = assignments + ["fault = NULL", "task_state = \(change.task?.rawValue)", "updated_at = \(now)"]
+        try connection.execute("UPDATE servers SET \(SQL.joined(all, separator: ", ")) WHERE id = \(server.id)")
+        try ServerActions.begin(
+            connection, server: server.id, action: type.action, event: change.event, requestID: owner.requestID, user: owner.user,
+            project: project, now: now)
+        return id
     }
 
     static func set(_ connection: Connection, _ migration: String, status: String, now: Timestamp) throws {

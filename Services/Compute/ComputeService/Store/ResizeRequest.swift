@@ -45,21 +45,13 @@ struct ResizeRequest {
         let hardware = GuestHardware(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
         try hardware.check(disks: VolumeAttachmentStore.disks(connection, id, hardware, flavor: new))
         _ = try ServerNeeds(new, image, properties: properties)
-        let migration = compute.ambient.newUUID().description
-        let target = compute.settings.resizesOnSameHost ? server.host : nil
-        try MigrationStore.add(
-            connection, migration, of: server, type: "resize", target: target, old: try row.json("flavor"), new: chosen.document,
-            user: owner.user,
-            project: owner.caller.projectID, now: compute.ambient.now)
-        try connection.execute(
-            """
-            UPDATE servers SET other_flavor = \(chosen.document)::jsonb, other_flavor_id = \(chosen.id), fault = NULL,
-                disk_config = coalesce(\(diskConfig), disk_config),
-                task_state = \(TaskState.resizePrep.rawValue), updated_at = \(compute.ambient.now) WHERE id = \(id)
-            """)
-        try ServerActions.begin(
-            connection, server: id, action: "resize", event: ServerChange.resize.event, requestID: owner.requestID, user: owner.user,
-            project: owner.caller.projectID, now: compute.ambient.now)
+        let migration = try MigrationStore.begin(
+            connection, .resize, of: server, for: owner, target: compute.settings.resizesOnSameHost ? server.host : nil,
+            flavor: chosen.document,
+            setting: [
+                "other_flavor = \(chosen.document)::jsonb", "other_flavor_id = \(chosen.id)",
+                "disk_config = coalesce(\(diskConfig), disk_config)",
+            ], ambient: compute.ambient)
         try start(server, migration, newFlavor: chosen.id)
         // Last, because the quota's usage row serializes the requests of the project.
         let more = MigrationStore.excess(new, over: old)

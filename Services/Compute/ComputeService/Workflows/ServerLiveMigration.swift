@@ -21,8 +21,6 @@ struct ServerLiveMigration: Sendable {
         resize = ServerResize(compute)
     }
 
-    /// In the instance actions.
-    static let actionName = "live-migration"
     private static let interval = Duration.seconds(2)
     private static let patience = Duration.seconds(30)
 
@@ -356,7 +354,7 @@ struct ServerLiveMigration: Sendable {
             "UPDATE servers SET task_state = NULL, updated_at = \(now) WHERE id = \(id) AND task_state = 'migrating' AND NOT deleted")
         try MigrationStore.set(connection, migration, status: status, now: now)
         try ServerActions.finish(
-            connection, server: id, action: actionName, error: failure?.message, details: failure?.description, now: now)
+            connection, server: id, action: MigrationType.live.action, error: failure?.message, details: failure?.description, now: now)
         try ServerSteps.noteStop(connection, id, ambient: ambient)
     }
 
