@@ -201,6 +201,27 @@ enum MigrationStore {
         try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
     }
 
+    /// Writes how the host of a server connects to its volumes.
+    ///
+    /// - Parameter connections: by the ids of the volumes.
+    static func set(_ connection: Connection, server id: String, connections: [String: JSONValue]) throws {
+        for (volume, info) in connections {
+            try connection.execute(
+                "UPDATE server_volumes SET connection = \(info)::jsonb WHERE server_id = \(id) AND volume_id = \(volume)")
+        }
+    }
+
+    /// Ends a migration and its instance action.
+    ///
+    /// - Parameter failure: nil if the migration succeeded.
+    static func end(
+        _ connection: Connection, _ migration: String, server id: String, status: String, action: String, failure: StepFailure? = nil,
+        now: Timestamp
+    ) throws {
+        try set(connection, migration, status: status, now: now)
+        try ServerActions.finish(connection, server: id, action: action, failure: failure, now: now)
+    }
+
     /// Whether a host keeps the disks of a server that has left it, because the move can still be reverted.
     static func canReturn(_ connection: Connection, server id: String, to host: String) throws -> Bool {
         try !connection.query(

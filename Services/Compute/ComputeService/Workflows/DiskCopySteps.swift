@@ -4,7 +4,6 @@ import Database
 import ImageAccess
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// An image that is made of a server's root disk: part of the frames of `server.snapshot` and `server.shelve`.
@@ -109,16 +108,20 @@ struct DiskCopySteps: Sendable {
         throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status ?? "deleted").")
     }
 
-    /// Ends the action with which an image of a server was asked for.
+    /// Ends the action with which an image of a server was asked for, and removes the host's job.
+    func imageMade(_ connection: Connection, _ copy: DiskCopy, of server: String, action: String) throws {
+        try HostJobs.end(connection, copy.job, server: server, ambient: ambient)
+        try DiskCopySteps.settle(connection, server, from: TaskState.snapshot, ambient: ambient)
+        try ServerActions.finish(connection, server: server, action: action, now: ambient.now)
+    }
+
+    /// Ends the action with which an image of a server was asked for, and which has failed.
     func imageFailed(of server: String, action: String, _ failure: StepFailure) async throws {
         let ambient = ambient
-        compute.log.warning(
-            "an image of a server failed",
-            metadata: ["server": "\(server)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        compute.log(failure, of: server, "an image of a server failed")
         try await database.write { connection in
             try DiskCopySteps.settle(connection, server, from: TaskState.snapshot, ambient: ambient)
-            try ServerActions.finish(
-                connection, server: server, action: action, error: failure.message, details: failure.description, now: ambient.now)
+            try ServerActions.finish(connection, server: server, action: action, failure: failure, now: ambient.now)
         }
     }
 

@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// Builds a server: host, ports, volumes, guest. If a step fails, all of it is reverted.
@@ -205,13 +204,9 @@ struct ServerCreate: Sendable {
     private func failed(_ context: StepContext, _ frame: Build, _ plain: StepFailure) async throws {
         let failure = ServerCreate.explained(plain, frame)
         let id = context.subjectID
-        compute.log.warning(
-            "a build failed", metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        compute.log(failure, of: id, "a build failed")
         let now = ambient.now
-        let fault: JSONValue = [
-            "code": 500, "created": .string(now.iso8601), "message": .string(failure.message),
-            "details": JSONValue(failure.details),
-        ]
+        let fault = failure.fault(at: now)
         try await database.write { connection in
             // Releases what was only reserved, because the build failed before it used it.
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
@@ -223,8 +218,7 @@ struct ServerCreate: Sendable {
                     power_state = 0, task_state = NULL
                 WHERE id = \(id) AND vm_state = 'building' AND task_state IS DISTINCT FROM 'deleting'
                 """)
-            try ServerActions.finish(
-                connection, server: id, action: "create", error: failure.message, details: failure.description, now: now)
+            try ServerActions.finish(connection, server: id, action: "create", failure: failure, now: now)
         }
     }
 }

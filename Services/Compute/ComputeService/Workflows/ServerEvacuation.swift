@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// Starts a server on another host because its own is down.
@@ -11,25 +10,15 @@ import Workflow
 /// The operator says, by the request, that the guest does not run there any more. Volumes move with the server; local disks are made
 /// anew from the image. When the host returns, its agent removes the server before it starts any guest.
 struct ServerEvacuation: Sendable {
-    let steps: ServerSteps
-    private let resize: ServerResize
-    private let migration: ServerMigration
+    private let moves: MoveSteps
 
-    init(_ compute: Compute) {
-        steps = ServerSteps(compute: compute)
-        resize = ServerResize(compute)
-        migration = ServerMigration(compute)
-    }
+    init(_ compute: Compute) { moves = MoveSteps(compute) }
 
-    private var compute: Compute { steps.compute }
-    private var database: Database { steps.database }
-    private var ambient: Ambient { steps.ambient }
+    private var compute: Compute { moves.steps.compute }
 
-    struct Frame: Codable, Sendable {
-        /// The consumer of the allocations on the host that is down.
+    struct Frame: MoveFrame {
         var migration: String
         var source: String
-        /// The host that the request named.
         var requested: String?
         /// The power that the server has at the end.
         var power: DesiredPower
@@ -39,7 +28,6 @@ struct ServerEvacuation: Sendable {
         var rootImage: JSONValue?
         /// Whether it has no image below it there.
         var rootIsCopy: Bool?
-        /// The scheduler's choice.
         var target: String?
 
         enum CodingKeys: String, CodingKey {
@@ -54,20 +42,18 @@ struct ServerEvacuation: Sendable {
         Workflow(
             service: Compute.service, kind: "server.evacuate",
             steps: [
-                .init(
-                    "hold", run: { try await resize.hold($0.subjectID, $1.migration) },
-                    undo: { try await resize.giveBack($0.subjectID, $1.migration) }),
-                .init("schedule", deadline: .seconds(300), run: { try await schedule(&$0, &$1) }) { context, _ in
-                    try await compute.clients.scheduler.release(consumer: context.subjectID)
-                },
+                moves.hold(for: \.migration),
+                moves.schedule { try await schedule(&$0, &$1) },
                 .init(
                     "connect", deadline: .seconds(300),
                     run: { context, frame in
-                        try await migration.connect(context.subjectID, to: try frame.target.recorded("target"))
+                        try await moves.connect(context.subjectID, to: try frame.target.recorded("target"))
                         return .next
-                    }, undo: { context, frame in try await migration.connect(context.subjectID, to: frame.source) }),
+                    }, undo: { context, frame in try await moves.connect(context.subjectID, to: frame.source) }),
                 .init("exchange", deadline: .seconds(60), run: { try exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }),
-                .init("await", deadline: ServerResize.hostDeadline) { context, _ in try await awaitHost(context.subjectID) },
+                .init("await", deadline: ServerResize.hostDeadline) { context, _ in
+                    try await moves.awaitHost(context.subjectID, "The host could not start the server")
+                },
                 .init("release", deadline: .seconds(300)) { context, frame in
                     try await compute.clients.scheduler.release(consumer: frame.migration)
                     return .next
@@ -79,19 +65,11 @@ struct ServerEvacuation: Sendable {
     }
 
     private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
-        let id = context.subjectID
-        let host = try await steps.schedule(context) { [frame] connection, question in
-            question.host = frame.requested
-            question.excludedHosts = [frame.source]
-            question.excludedHosts += try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
-        }
-        frame.target = host
-        let (migration, now) = (frame.migration, context.now)
-        context.commit { connection in
-            try MigrationStore.set(connection, migration, target: host, now: now)
-            try MigrationStore.set(connection, migration, status: "pre-migrating", now: now)
-        }
-        return .next
+        let (id, migration, now) = (context.subjectID, frame.migration, context.now)
+        return try await moves.schedule(
+            &context, &frame,
+            excluding: { try $0.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") } },
+            record: { try MigrationStore.set($0, migration, status: "pre-migrating", now: now) })
     }
 
     private func exchange(_ context: inout StepContext, _ frame: Frame) throws -> StepResult {
@@ -107,34 +85,21 @@ struct ServerEvacuation: Sendable {
         return .nextAfter(.seconds(2))
     }
 
-    /// The server is a server of the host that is down again.
+    /// The server is a server of the host that is down again, with the power and the disk that it had.
     private func takeBack(_ id: String, _ frame: Frame) async throws {
         guard let target = frame.target else { return }
-        let compute = compute
-        let isRemoved = try await database.write { connection in
-            // Off, until the target has nothing of it any more: the source may be back.
-            try MigrationStore.move(connection, server: id, from: target, to: frame.source, power: .shutoff, compute)
+        try await moves.takeBack(id, frame) { connection in
             try connection.execute(
                 """
                 UPDATE servers SET root_image = \(frame.rootImage)::jsonb, root_is_copy = \(frame.rootIsCopy ?? false)
-                WHERE id = \(id) AND host = \(frame.source)
+                WHERE id = \(id) AND host = \(target)
                 """)
-            return try MigrationStore.isRemoved(connection, server: id, from: target)
         }
-        if !isRemoved, try await !steps.isFencedOff(host: target) { throw UndoWait(.seconds(2)) }
-        try await migration.setPower(id, frame.formerPower ?? frame.power, on: frame.source)
-    }
-
-    private func awaitHost(_ id: String) async throws -> StepResult {
-        let server = try await steps.server(id)
-        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
-            throw failure.failure("The host could not start the server")
-        }
-        return server.isApplied ? .next : .wait(.seconds(5))
+        try await moves.setPower(id, frame.formerPower ?? frame.power, on: frame.source)
     }
 
     private func finish(_ context: inout StepContext, _ frame: Frame) -> StepResult {
-        let (id, now, ambient) = (context.subjectID, context.now, ambient)
+        let (id, now, ambient) = (context.subjectID, context.now, compute.ambient)
         let state: VMState = frame.power == .shutoff ? .stopped : .active
         context.commit { connection in
             try connection.execute(
@@ -142,30 +107,25 @@ struct ServerEvacuation: Sendable {
                 UPDATE servers SET vm_state = \(state.rawValue), task_state = NULL, launched_at = \(now), updated_at = \(now)
                 WHERE id = \(id) AND NOT deleted AND task_state IS NOT DISTINCT FROM 'rebuilding'
                 """)
-            try MigrationStore.set(connection, frame.migration, status: "done", now: now)
-            try ServerActions.finish(connection, server: id, action: ServerChange.evacuate.name, now: now)
+            try MigrationStore.end(
+                connection, frame.migration, server: id, status: "done", action: MigrationType.evacuation.action, now: now)
             try ServerSteps.noteStop(connection, id, ambient: ambient)
         }
         return .next
     }
 
     private func failed(_ context: StepContext, _ frame: Frame, _ failure: StepFailure) async throws {
-        let (id, now) = (context.subjectID, ambient.now)
-        compute.log.warning(
-            "an evacuation failed",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
-        let fault: JSONValue = [
-            "code": 500, "created": .string(now.iso8601), "message": .string(failure.message), "details": JSONValue(failure.details),
-        ]
-        try await database.write { connection in
+        let (id, now) = (context.subjectID, compute.ambient.now)
+        compute.log(failure, of: id, "an evacuation failed")
+        try await compute.database.write { connection in
             try connection.execute(
                 """
-                UPDATE servers SET task_state = NULL, fault = \(fault)::jsonb, updated_at = \(now)
+                UPDATE servers SET task_state = NULL, fault = \(failure.fault(at: now))::jsonb, updated_at = \(now)
                 WHERE id = \(id) AND NOT deleted AND task_state IS NOT DISTINCT FROM 'rebuilding'
                 """)
-            try MigrationStore.set(connection, frame.migration, status: "failed", now: now)
-            try ServerActions.finish(
-                connection, server: id, action: ServerChange.evacuate.name, error: failure.message, details: failure.description, now: now)
+            try MigrationStore.end(
+                connection, frame.migration, server: id, status: "failed", action: MigrationType.evacuation.action, failure: failure,
+                now: now)
         }
     }
 }

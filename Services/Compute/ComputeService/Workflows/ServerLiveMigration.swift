@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// Moves a server to another host while it runs.
@@ -13,28 +12,23 @@ import Workflow
 /// server stays with the source. How a move that was interrupted has ended is asked of the hosts: every undo first finds out where
 /// the guest is, and then cleans up at the other place.
 struct ServerLiveMigration: Sendable {
-    let steps: ServerSteps
-    private let resize: ServerResize
+    private let moves: MoveSteps
 
-    init(_ compute: Compute) {
-        steps = ServerSteps(compute: compute)
-        resize = ServerResize(compute)
-    }
+    init(_ compute: Compute) { moves = MoveSteps(compute) }
 
     private static let interval = Duration.seconds(2)
     private static let patience = Duration.seconds(30)
 
+    private var steps: ServerSteps { moves.steps }
     private var compute: Compute { steps.compute }
     private var database: Database { steps.database }
     private var ambient: Ambient { steps.ambient }
 
-    struct Frame: Codable, Sendable {
-        /// The consumer of the allocations on the source, and the id of the source's job.
+    struct Frame: MoveFrame {
+        /// Also the id of the source's job.
         var migration: String
         var source: String
-        /// The host that the request named.
         var requested: String?
-        /// The scheduler's choice.
         var target: String?
         /// How the target connects to the volumes, by the id of the volume.
         var connections: [String: JSONValue]?
@@ -45,7 +39,7 @@ struct ServerLiveMigration: Sendable {
             service: Compute.service, kind: "server.live_migrate",
             steps: [
                 .init(
-                    "hold", run: { try await resize.hold($0.subjectID, $1.migration) },
+                    "hold", run: { try await moves.hold($0.subjectID, $1.migration) },
                     undo: { try await returnAllocation($0.subjectID, $1) }),
                 .init(
                     "schedule", deadline: .seconds(300), run: { try await schedule(&$0, &$1) },
@@ -107,83 +101,44 @@ struct ServerLiveMigration: Sendable {
         if try await hasMoved(id, frame) {
             try await compute.clients.scheduler.release(consumer: frame.migration)
         } else {
-            try await resize.giveBack(id, frame.migration)
+            try await moves.giveBack(id, frame.migration)
         }
     }
 
     private func schedule(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
-        let id = context.subjectID
         try await requireWanted(frame)
-        let compute = compute
-        let host = try await steps.schedule(context) { [frame] connection, question in
-            question.host = frame.requested
-            question.excludedHosts = [frame.source] + (try MoveChecks(connection, compute).unsuitable(for: id, on: frame.source))
-        }
-        frame.target = host
-        let (migration, now) = (frame.migration, context.now)
-        context.commit { connection in
-            try MigrationStore.set(connection, migration, target: host, now: now)
-            try MigrationStore.set(connection, migration, status: "preparing", now: now)
-        }
-        return .next
+        let (id, source, migration, now, compute) = (context.subjectID, frame.source, frame.migration, context.now, compute)
+        return try await moves.schedule(
+            &context, &frame,
+            excluding: { try MoveChecks($0, compute).unsuitable(for: id, on: source) },
+            record: { try MigrationStore.set($0, migration, status: "preparing", now: now) })
     }
 
     // MARK: ports and volumes
 
-    private func ports(_ id: String) async throws -> [(id: String, owner: ActingSubject)] {
-        let rows = try await database.read { connection in
-            try connection.query("SELECT port_id, created FROM server_interfaces WHERE server_id = \(id) ORDER BY position")
-                .map { (id: try $0.string("port_id"), created: try $0.bool("created")) }
-        }
-        var ports: [(id: String, owner: ActingSubject)] = []
-        for row in rows {
-            guard let owner = try await steps.owner(of: row.id, server: id, created: row.created) else { continue }
-            ports.append((row.id, owner))
-        }
-        return ports
-    }
-
     private func bind(_ context: inout StepContext, _ frame: inout Frame) async throws -> StepResult {
         let target = try frame.target.recorded("target")
-        for port in try await ports(context.subjectID) {
-            try await compute.clients.network.bind(port: port.id, host: target, as: port.owner)
+        for port in try await steps.ports(of: context.subjectID) {
+            try await compute.clients.network.bind(port: port.id, host: target, as: port.subject)
         }
-        frame.connections = try await connectVolumes(context.subjectID, to: target)
+        frame.connections = try await moves.connectVolumes(of: context.subjectID, to: target)
         return .next
-    }
-
-    /// - Returns: how the host connects to the volumes, by the id of the volume.
-    private func connectVolumes(_ id: String, to host: String) async throws -> [String: JSONValue] {
-        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return [:] }
-        let volumes = try await database.read { connection in
-            try connection.query(
-                """
-                SELECT volume_id, attachment_id, device FROM server_volumes WHERE server_id = \(id) AND attachment_id IS NOT NULL
-                ORDER BY device
-                """
-            ).map { (id: try $0.string("volume_id"), attachment: try $0.string("attachment_id"), device: try $0.string("device")) }
-        }
-        var connections: [String: JSONValue] = [:]
-        for volume in volumes {
-            connections[volume.id] = try await compute.clients.volumes.connect(
-                attachment: volume.attachment, host: host, device: volume.device, as: server.subject)
-            try await compute.clients.volumes.complete(attachment: volume.attachment, as: server.subject)
-        }
-        return connections
     }
 
     private func activate(_ id: String, _ frame: Frame) async throws {
         let target = try frame.target.recorded("target")
-        for port in try await ports(id) { try await compute.clients.network.activateBinding(port: port.id, host: target, as: port.owner) }
+        for port in try await steps.ports(of: id) {
+            try await compute.clients.network.activateBinding(port: port.id, host: target, as: port.subject)
+        }
     }
 
     /// Removes the bindings and connections of the host that the server is not on.
     private func unbind(_ id: String, _ frame: Frame) async throws {
         guard let target = frame.target else { return }
         let isMoved = try await hasMoved(id, frame)
-        if isMoved { try await activate(id, frame) } else { _ = try await connectVolumes(id, to: frame.source) }
-        for port in try await ports(id) {
-            try await compute.clients.network.unbind(port: port.id, host: isMoved ? frame.source : target, as: port.owner)
+        if isMoved { try await activate(id, frame) } else { _ = try await moves.connectVolumes(of: id, to: frame.source) }
+        for port in try await steps.ports(of: id) {
+            try await compute.clients.network.unbind(port: port.id, host: isMoved ? frame.source : target, as: port.subject)
         }
     }
 
@@ -314,10 +269,7 @@ struct ServerLiveMigration: Sendable {
         let compute = compute
         let ambient = ambient
         try await database.write { connection in
-            for (volume, info) in frame.connections ?? [:] {
-                try connection.execute(
-                    "UPDATE server_volumes SET connection = \(info)::jsonb WHERE server_id = \(id) AND volume_id = \(volume)")
-            }
+            try MigrationStore.set(connection, server: id, connections: frame.connections ?? [:])
             try connection.execute("DELETE FROM server_jobs WHERE id = \(frame.migration)")
             try Arrivals.forget(connection, server: id)
             try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: nil, compute)
@@ -352,18 +304,15 @@ struct ServerLiveMigration: Sendable {
     ) throws {
         try connection.execute(
             "UPDATE servers SET task_state = NULL, updated_at = \(now) WHERE id = \(id) AND task_state = 'migrating' AND NOT deleted")
-        try MigrationStore.set(connection, migration, status: status, now: now)
-        try ServerActions.finish(
-            connection, server: id, action: MigrationType.live.action, error: failure?.message, details: failure?.description, now: now)
+        try MigrationStore.end(
+            connection, migration, server: id, status: status, action: MigrationType.live.action, failure: failure, now: now)
         try ServerSteps.noteStop(connection, id, ambient: ambient)
     }
 
     private func failed(_ context: StepContext, _ frame: Frame, _ failure: StepFailure) async throws {
         let id = context.subjectID
         let (now, ambient) = (ambient.now, ambient)
-        compute.log.warning(
-            "a live migration failed",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        compute.log(failure, of: id, "a live migration failed")
         let isMoved = try await hasMoved(id, frame)
         try await database.write { connection in
             let isAborted = try MigrationStore.isAborted(connection, frame.migration)

@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import WebAPI
 import Workflow
 
@@ -12,14 +11,16 @@ import Workflow
 /// The server's allocations go to the migration, and the server claims those of its new flavor beside them. Until the resize is
 /// confirmed or reverted it has both.
 struct ServerResize: Sendable {
-    let steps: ServerSteps
+    private let moves: MoveSteps
 
-    init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
+    init(_ compute: Compute) { moves = MoveSteps(compute) }
 
+    private var steps: ServerSteps { moves.steps }
     private var compute: Compute { steps.compute }
     private var database: Database { steps.database }
     private var ambient: Ambient { steps.ambient }
 
+    static let words = "The host could not resize the server"
     /// How long a host may take: it may have to copy a large disk.
     static let hostDeadline: Duration = .seconds(3600)
 
@@ -43,31 +44,16 @@ struct ServerResize: Sendable {
         Workflow(
             service: Compute.service, kind: "server.resize", version: 2,
             steps: [
-                .init(
-                    "hold", deadline: .seconds(120), run: { try await hold($0.subjectID, $1.migration) },
-                    undo: { try await giveBack($0.subjectID, $1.migration) }),
-                .init("schedule", deadline: .seconds(300), run: { try await schedule(&$0, $1) }) { context, _ in
-                    try await compute.clients.scheduler.release(consumer: context.subjectID)
-                },
+                moves.hold(for: \.migration),
+                moves.schedule { try await schedule(&$0, $1) },
                 .init("exchange", deadline: .seconds(60), run: { exchange(&$0, $1) }, undo: { try await takeBack($0, $1) }),
-                .init("await", deadline: ServerResize.hostDeadline) { context, _ in try await awaitHost(context.subjectID) },
+                .init("await", deadline: ServerResize.hostDeadline) { context, _ in
+                    try await moves.awaitHost(context.subjectID, ServerResize.words)
+                },
                 .init("finish", deadline: .seconds(60)) { finish(&$0, $1) },
             ],
             interruptedBy: [ServerCreate.deleteIntent],
             failed: { try await failed($0, $1, $2) })
-    }
-
-    func hold(_ id: String, _ migration: String) async throws -> StepResult {
-        let server = try await steps.server(id)
-        try await compute.clients.scheduler.move(
-            .holding(server.id, for: migration, project: server.project, user: server.user))
-        return .next
-    }
-
-    func giveBack(_ id: String, _ migration: String) async throws {
-        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return }
-        try await compute.clients.scheduler.move(
-            .returning(migration, to: server.id, project: server.project, user: server.user))
     }
 
     /// Local disks stay where they are if the host has room.
@@ -131,14 +117,6 @@ struct ServerResize: Sendable {
         return try await !steps.isUp(host: host)
     }
 
-    func awaitHost(_ id: String) async throws -> StepResult {
-        let server = try await steps.server(id)
-        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
-            throw failure.failure("The host could not resize the server")
-        }
-        return server.isApplied ? .next : .wait(.seconds(5))
-    }
-
     private func finish(_ context: inout StepContext, _ frame: Frame) -> StepResult {
         finish(&context, frame.migration, action: .resize)
     }
@@ -153,8 +131,7 @@ struct ServerResize: Sendable {
                     task_state = CASE WHEN task_state = 'deleting' THEN task_state END
                 WHERE id = \(id) AND NOT deleted AND vm_state IN ('active', 'stopped')
                 """)
-            try MigrationStore.set(connection, migration, status: "finished", now: now)
-            try ServerActions.finish(connection, server: id, action: action.name, now: now)
+            try MigrationStore.end(connection, migration, server: id, status: "finished", action: action.name, now: now)
         }
         return .next
     }
@@ -166,9 +143,7 @@ struct ServerResize: Sendable {
     func failed(_ context: StepContext, _ migration: String, _ failure: StepFailure, action: ServerChange) async throws {
         let id = context.subjectID
         let now = ambient.now
-        compute.log.warning(
-            "a \(action == .resize ? "resize" : "migration") failed",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        compute.log(failure, of: id, "a \(action == .resize ? "resize" : "migration") failed")
         try await database.write { connection in
             try connection.execute(
                 """
@@ -176,9 +151,8 @@ struct ServerResize: Sendable {
                 WHERE id = \(id) AND NOT deleted AND other_flavor IS NOT NULL
                 """)
             let move = try MigrationStore.current(connection, server: id)
-            try MigrationStore.set(connection, migration, status: "error", now: now)
-            try ServerActions.finish(
-                connection, server: id, action: action.name, error: failure.message, details: failure.description, now: now)
+            try MigrationStore.end(
+                connection, migration, server: id, status: "error", action: action.name, failure: failure, now: now)
             if let move { try MigrationStore.settle(connection, server: id, move) }
         }
     }
@@ -199,11 +173,10 @@ struct ServerResize: Sendable {
 
     // MARK: revert
 
-    struct Reversal: Codable, Sendable {
+    struct Reversal: ReversalFrame {
         var migration: String
         /// The id of the earlier flavor's row.
         var oldFlavor: String
-        /// Why the host could not do it.
         var failure: String?
         var details: String?
 
@@ -218,9 +191,11 @@ struct ServerResize: Sendable {
             service: Compute.service, kind: "server.revert_resize",
             steps: [
                 .init("exchange", deadline: .seconds(60)) { revert(&$0, $1) },
-                .init("await", deadline: ServerResize.hostDeadline) { try await awaitReversal($0.subjectID, &$1) },
+                .init("await", deadline: ServerResize.hostDeadline) { context, frame in
+                    try await moves.awaitReversal(context.subjectID, &frame, "The host could not revert the server's resize")
+                },
                 .init("allocation") { context, frame in
-                    try await giveBack(context.subjectID, frame.migration)
+                    try await moves.giveBack(context.subjectID, frame.migration)
                     return .next
                 },
                 .init("finish", deadline: .seconds(60)) { finishReversal(&$0, $1) },
@@ -236,17 +211,6 @@ struct ServerResize: Sendable {
                 connection, server: id, to: frame.oldFlavor, operation: operation, keepsDisks: false, ambient: ambient)
         }
         return .nextAfter(.seconds(5))
-    }
-
-    private func awaitReversal(_ id: String, _ frame: inout Reversal) async throws -> StepResult {
-        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .next }
-        if server.isApplied || server.task == TaskState.deleting.rawValue { return .next }
-        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
-            let words = failure.failure("The host could not revert the server's resize")
-            (frame.failure, frame.details) = (words.message, words.details)
-            return .next
-        }
-        return .wait(.seconds(5))
     }
 
     private func finishReversal(_ context: inout StepContext, _ frame: Reversal) -> StepResult {

@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// `shelve`: the server is stopped, and its root disk becomes an image. A server that boots from a volume needs no image.
@@ -130,13 +129,10 @@ struct ServerShelve: Sendable {
     private func failed(_ context: StepContext, _ frame: Shelving, _ failure: StepFailure) async throws {
         let id = context.subjectID
         let ambient = ambient
-        compute.log.warning(
-            "a server is not shelved",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        compute.log(failure, of: id, "a server is not shelved")
         try await steps.database.write { connection in
             try DiskCopySteps.settle(connection, id, from: TaskState.shelve, ambient: ambient)
-            try ServerActions.finish(
-                connection, server: id, action: "shelve", error: failure.message, details: failure.description, now: ambient.now)
+            try ServerActions.finish(connection, server: id, action: "shelve", failure: failure, now: ambient.now)
         }
     }
 }
@@ -196,9 +192,9 @@ struct ServerOffload: Sendable {
 }
 
 extension ServerSteps {
-    /// Binds the ports of a server to a host; with an empty name, to none. They stay the server's.
-    func bindPorts(_ id: String, to host: String) async throws {
-        let ports = try await database.read { connection in
+    /// The ports of a server, each with the subject whose port it is. Leaves out what another device has meanwhile.
+    func ports(of id: String) async throws -> [(id: String, subject: ActingSubject)] {
+        try await database.read { connection in
             try connection.query(
                 """
                 SELECT p.id, i.created, p.project_id, s.project_id AS server_project, s.user_id FROM server_interfaces i
@@ -210,7 +206,11 @@ extension ServerSteps {
                 return (id: try row.string("id"), subject: ActingSubject.accepted(project: project, user: try row.string("user_id")))
             }
         }
-        for port in ports {
+    }
+
+    /// Binds the ports of a server to a host; with an empty name, to none. They stay the server's.
+    func bindPorts(_ id: String, to host: String) async throws {
+        for port in try await ports(of: id) {
             do {
                 try await compute.clients.network.updatePort(port.id, ["binding:host_id": .string(host)], as: port.subject)
             } catch let error as ResourceError where error.code == .notFound {

@@ -59,14 +59,12 @@ struct ServerSnapshot: Sendable {
         let ambient = steps.ambient
         let (removal, requestID) = (ImageRemoval(compute).workflow, context.requestID)
         context.commit { connection in
-            try HostJobs.end(connection, frame.copy.job, server: id, ambient: ambient)
             if let backup = frame.backup {
                 let old = ImageRemoval.Images(
                     project: frame.copy.project, user: frame.copy.user, server: id, backupType: backup.type, rotation: backup.rotation)
                 try Workflows.start(connection, removal, subject: frame.copy.image, frame: old, requestID: requestID, ambient: ambient)
             }
-            try DiskCopySteps.settle(connection, id, from: TaskState.snapshot, ambient: ambient)
-            try ServerActions.finish(connection, server: id, action: frame.action, now: ambient.now)
+            try copies.imageMade(connection, frame.copy, of: id, action: frame.action)
         }
         return .next
     }

@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// `unshelve`: a server that is still on its host is started there; one that was offloaded is built on a host again, with its
@@ -152,17 +151,14 @@ struct ServerUnshelve: Sendable {
     private func failed(_ context: StepContext, _ failure: StepFailure) async throws {
         let id = context.subjectID
         let now = ambient.now
-        compute.log.warning(
-            "a server is not unshelved",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        compute.log(failure, of: id, "a server is not unshelved")
         try await database.write { connection in
             try connection.execute(
                 """
                 UPDATE servers SET task_state = NULL, requested_host = NULL, updated_at = \(now)
                 WHERE id = \(id) AND task_state IN ('unshelving', 'spawning')
                 """)
-            try ServerActions.finish(
-                connection, server: id, action: "unshelve", error: failure.message, details: failure.description, now: now)
+            try ServerActions.finish(connection, server: id, action: "unshelve", failure: failure, now: now)
         }
     }
 }

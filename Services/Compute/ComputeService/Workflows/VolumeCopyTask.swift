@@ -127,9 +127,7 @@ struct VolumeCopy: Sendable {
 
     private func failed(_ context: StepContext, _ frame: Copy, _ failure: StepFailure) async throws {
         let id = context.subjectID
-        steps.compute.log.warning(
-            "volumes of a server are not copied",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        steps.compute.log(failure, of: id, "volumes of a server are not copied")
         let waiting = try await steps.database.read { connection in
             (try HostCopies.stillPending(connection, frame.snapshots), try WorkflowServer.load(connection, id)?.subject)
         }

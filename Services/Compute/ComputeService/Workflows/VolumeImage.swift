@@ -63,7 +63,11 @@ struct VolumeImage: Sendable {
                     try await compute.clients.images.activateEmpty(frame.copy.image, as: frame.copy.subject)
                     return .next
                 },
-                .init("finish", deadline: .seconds(60), run: { try await finish(&$0, $1) }),
+                .init("finish", deadline: .seconds(60)) { context, frame in
+                    let (id, copy) = (context.subjectID, frame.copy)
+                    context.commit { try copies.imageMade($0, copy, of: id, action: "createImage") }
+                    return .next
+                },
             ],
             interruptedBy: [ServerCreate.deleteIntent], failed: { try await failed($0, $1, $2) })
     }
@@ -159,17 +163,6 @@ struct VolumeImage: Sendable {
     }
 
     // MARK: the end
-
-    private func finish(_ context: inout StepContext, _ frame: Copy) async throws -> StepResult {
-        let id = context.subjectID
-        let ambient = steps.ambient
-        context.commit { connection in
-            try HostJobs.end(connection, frame.copy.job, server: id, ambient: ambient)
-            try DiskCopySteps.settle(connection, id, from: TaskState.snapshot, ambient: ambient)
-            try ServerActions.finish(connection, server: id, action: "createImage", now: ambient.now)
-        }
-        return .next
-    }
 
     private func failed(_ context: StepContext, _ frame: Copy, _ failure: StepFailure) async throws {
         try await copies.imageFailed(of: context.subjectID, action: "createImage", failure)

@@ -3,7 +3,6 @@ import Contracts
 import Database
 import JSON
 import Kernel
-import Logging
 import Workflow
 
 /// `rebuild` of a server that boots from a volume (2.93): the guest is stopped, Block Storage writes the image to the volume, and the
@@ -140,13 +139,8 @@ struct VolumeRebuild: Sendable {
     /// The server stays off until it is rebuilt again: its volume may have the content of neither image.
     private func failed(_ context: StepContext, _ frame: Rebuild, _ failure: StepFailure) async throws {
         let (id, ambient) = (context.subjectID, ambient)
-        compute.log.warning(
-            "a server is not rebuilt",
-            metadata: ["server": "\(id)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
-        let fault: JSONValue = [
-            "code": 500, "created": .string(ambient.now.iso8601), "message": .string(failure.message),
-            "details": JSONValue(failure.details),
-        ]
+        compute.log(failure, of: id, "a server is not rebuilt")
+        let fault = failure.fault(at: ambient.now)
         try await database.write { connection in
             let changed = try connection.execute(
                 """
@@ -157,8 +151,7 @@ struct VolumeRebuild: Sendable {
                 try DesiredState.change(connection, server: id, power: .shutoff, operation: .null)
                 try DesiredState.publish(connection, server: id, ambient: ambient)
             }
-            try ServerActions.finish(
-                connection, server: id, action: "rebuild", error: failure.message, details: failure.description, now: ambient.now)
+            try ServerActions.finish(connection, server: id, action: "rebuild", failure: failure, now: ambient.now)
         }
     }
 }

@@ -41,8 +41,7 @@ extension Compute {
     func finish(_ action: String, server: String, error: StepFailure? = nil) async throws {
         let now = ambient.now
         try await database.write { connection in
-            try ServerActions.finish(
-                connection, server: server, action: action, error: error?.message, details: error?.description, now: now)
+            try ServerActions.finish(connection, server: server, action: action, failure: error, now: now)
         }
     }
 }
