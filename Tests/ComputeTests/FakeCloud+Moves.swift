@@ -1,3 +1,4 @@
+import Database
 import JSON
 import Kernel
 import Synchronization
@@ -38,5 +39,45 @@ extension FakeCloud {
 
     static func endpoint(_ host: String) -> JSONValue {
         ["uri": .string("qemu+tls://\(host)/system"), "address": .string(host), "directory": .string("/\(host)")]
+    }
+}
+
+/// A cloud of two hosts, `host-1` and `host-2`, between which servers move.
+extension TestCloud {
+    static func withTwoHosts(_ body: (TestCloud) async throws -> Void) async throws {
+        try await with { cloud in
+            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
+            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
+            try await body(cloud)
+        }
+    }
+
+    func act(_ id: String, _ body: JSONValue, version: String = "2.96", as token: String = "admin") async throws -> Answer {
+        try await call("POST", "/v2.1/servers/\(id)/action", body, as: token, version: version)
+    }
+
+    /// The hosts that have the server's guest.
+    func hosts(of id: String) -> [String] {
+        ["host-1", "host-2"].filter { cloud.domains(on: $0)[id] != nil }
+    }
+
+    /// Where the rows of all services say that the server is.
+    func recordedHosts(of id: String) async throws -> Set<String> {
+        try await database.read { connection in
+            Set(
+                try connection.query(
+                    "SELECT host FROM servers WHERE id = \(id) UNION SELECT host_id FROM ports WHERE device_id = \(id)"
+                ).map { try $0.string("host") })
+        }
+    }
+
+    /// The migrations of a server, the newest first.
+    func migrations(of id: String) async throws -> [JSONValue] {
+        try await call("GET", "/v2.1/os-migrations?instance_uuid=\(id)", as: "admin").json["migrations"]?.arrayValue ?? []
+    }
+
+    /// Has the operator say whether a host is down.
+    func declare(_ host: String, isDown: Bool) async throws {
+        _ = try await database.write { try $0.execute("UPDATE compute_services SET forced_down = \(isDown) WHERE host = \(host)") }
     }
 }

@@ -12,20 +12,6 @@ import Workflow
     /// Longer than a host may be silent before it counts as down.
     private static let long = Duration.seconds(200)
 
-    private func with(_ body: (TestCloud) async throws -> Void) async throws {
-        try await TestCloud.with { cloud in
-            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
-            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
-            try await body(cloud)
-        }
-    }
-
-    private func fence(_ cloud: TestCloud, _ host: String) async throws {
-        _ = try await cloud.database.write {
-            try $0.execute("UPDATE compute_services SET forced_down = true WHERE host = \(host)")
-        }
-    }
-
     private func task(_ cloud: TestCloud, _ id: String) async throws -> String? {
         try await cloud.database.read { try $0.query("SELECT task_state FROM servers WHERE id = \(id)")[0].optionalString("task_state") }
     }
@@ -46,7 +32,7 @@ import Workflow
             }
             if let since = silentSince.withLock({ $0 }), now - since > FencedMoveTests.long, try await task(cloud, id) != nil {
                 waited.withLock { $0 = true }
-                if fences { try await fence(cloud, "host-2") }
+                if fences { try await cloud.declare("host-2", isDown: true) }
             }
             try await cloud.cloud.work(cloud.consumer)
         }
@@ -57,9 +43,9 @@ import Workflow
 
     @Test("S11: a live migration does not start the guest again while it may run on a host that vanished")
     func s11LiveMigrationWaitsForTheFence() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", FencedMoveTests.live, as: "admin").status == 202)
+            #expect(try await cloud.act(id, FencedMoveTests.live).status == 202)
             cloud.cloud.failJobs("the connection was lost")
             let waited = try await runWithoutTarget(cloud, id) { cloud in
                 cloud.cloud.received.contains { $0["server"]?["jobs"]?.arrayValue?.isEmpty == false }
@@ -71,9 +57,9 @@ import Workflow
     }
 
     @Test func aGuestThatCertainlyStayedNeedsNoFence() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", FencedMoveTests.live, as: "admin").status == 202)
+            #expect(try await cloud.act(id, FencedMoveTests.live).status == 202)
             cloud.cloud.failJobs("the connection was lost")
             cloud.cloud.knowsWhoStays()
             let waited = try await runWithoutTarget(cloud, id, fences: false) { cloud in
@@ -86,11 +72,11 @@ import Workflow
 
     @Test("S11: an evacuation is taken back only if its target cannot run the guest")
     func s11EvacuationWaitsForTheFence() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            try await fence(cloud, "host-1")
+            try await cloud.declare("host-1", isDown: true)
             cloud.cloud.silence("host-1")
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["evacuate": [:]], as: "admin").status == 200)
+            #expect(try await cloud.act(id, ["evacuate": [:]]).status == 200)
             cloud.cloud.failOnHost("no room", reason: "no room", only: "host-2")
             let waited = try await runWithoutTarget(cloud, id) { $0.cloud.failures > 0 }
             #expect(waited)
@@ -102,7 +88,7 @@ import Workflow
 
     @Test("S11: a migration is taken back only if its target cannot run the guest")
     func s11MigrationWaitsForTheFence() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer([
                 "imageRef": "<absent>",
                 "block_device_mapping_v2": [
@@ -112,7 +98,7 @@ import Workflow
                     ]
                 ],
             ])
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["migrate": nil], as: "admin").status == 202)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 202)
             cloud.cloud.failOnHost("no room", reason: "no room", only: "host-2")
             let waited = try await runWithoutTarget(cloud, id) { $0.cloud.failures > 0 }
             #expect(waited)

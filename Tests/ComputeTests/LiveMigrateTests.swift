@@ -13,88 +13,59 @@ import Workflow
 @Suite struct LiveMigrateTests {
     private static let live: JSONValue = ["os-migrateLive": ["host": nil, "block_migration": "auto"]]
 
-    private func act(
-        _ cloud: TestCloud, _ id: String, _ body: JSONValue, version: String = "2.96", as token: String = "admin"
-    ) async throws -> TestCloud.Answer { try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, as: token, version: version) }
-
-    private func with(_ body: (TestCloud) async throws -> Void) async throws {
-        try await TestCloud.with { cloud in
-            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
-            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
-            try await body(cloud)
-        }
-    }
-
-    private func hosts(_ cloud: TestCloud, of id: String) -> [String] {
-        ["host-1", "host-2"].filter { cloud.cloud.domains(on: $0)[id] != nil }
-    }
-
-    private func recorded(_ cloud: TestCloud, _ id: String) async throws -> Set<String> {
-        try await cloud.database.read { connection in
-            Set(
-                try connection.query(
-                    "SELECT host FROM servers WHERE id = \(id) UNION SELECT host_id FROM ports WHERE device_id = \(id)"
-                ).map { try $0.string("host") })
-        }
-    }
-
-    private func migrations(_ cloud: TestCloud, _ id: String) async throws -> [JSONValue] {
-        try await cloud.call("GET", "/v2.1/os-migrations?instance_uuid=\(id)", as: "admin").json["migrations"]?.arrayValue ?? []
-    }
-
     @Test func aRunningServerMovesAndReturns() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             let before = try await cloud.server(id)
-            #expect(try await act(cloud, id, LiveMigrateTests.live).status == 202)
+            #expect(try await cloud.act(id, LiveMigrateTests.live).status == 202)
             #expect(try await cloud.server(id)["status"] == "MIGRATING")
             #expect(try await cloud.server(id)["OS-EXT-STS:task_state"] == "migrating")
-            #expect(try await migrations(cloud, id).first?["status"] == "queued")
+            #expect(try await cloud.migrations(of: id).first?["status"] == "queued")
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             let moved = try await cloud.server(id, as: "admin")
             #expect(moved["status"] == "ACTIVE" && moved["OS-EXT-SRV-ATTR:host"] == "host-2")
             #expect(moved["addresses"] == before["addresses"])
             #expect(moved["OS-SRV-USG:launched_at"] == before["OS-SRV-USG:launched_at"], "the guest has not been started again")
-            #expect(hosts(cloud, of: id) == ["host-2"])
-            #expect(try await recorded(cloud, id) == ["host-2"])
+            #expect(cloud.hosts(of: id) == ["host-2"])
+            #expect(try await cloud.recordedHosts(of: id) == ["host-2"])
             #expect(try await cloud.leftovers() == [])
-            let record = try #require(try await migrations(cloud, id).first)
+            let record = try #require(try await cloud.migrations(of: id).first)
             #expect(record["status"] == "completed" && record["migration_type"] == "live-migration")
             #expect(record["source_compute"] == "host-1" && record["dest_compute"] == "host-2")
             let actions = try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions", as: "admin").json
             #expect(actions["instanceActions"]?.arrayValue?.first?["action"] == "live-migration")
 
-            #expect(try await act(cloud, id, ["os-migrateLive": ["host": "host-1", "block_migration": "auto"]]).status == 202)
+            #expect(try await cloud.act(id, ["os-migrateLive": ["host": "host-1", "block_migration": "auto"]]).status == 202)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
-            #expect(hosts(cloud, of: id) == ["host-1"])
-            #expect(try await recorded(cloud, id) == ["host-1"])
+            #expect(cloud.hosts(of: id) == ["host-1"])
+            #expect(try await cloud.recordedHosts(of: id) == ["host-1"])
             #expect(try await cloud.leftovers() == [])
         }
     }
 
     @Test func aPausedServerMovesAndStaysPaused() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            #expect(try await act(cloud, id, ["pause": nil]).status == 202)
+            #expect(try await cloud.act(id, ["pause": nil]).status == 202)
             try await cloud.cloud.deliver(to: cloud.consumer)
-            #expect(try await act(cloud, id, LiveMigrateTests.live).status == 202)
+            #expect(try await cloud.act(id, LiveMigrateTests.live).status == 202)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             let moved = try await cloud.server(id, as: "admin")
             #expect(moved["status"] == "PAUSED" && moved["OS-EXT-SRV-ATTR:host"] == "host-2", "\(moved)")
-            #expect(cloud.cloud.domains(on: "host-2")[id]?.power == "paused" && hosts(cloud, of: id) == ["host-2"])
-            #expect(try await migrations(cloud, id).first?["status"] == "completed")
+            #expect(cloud.cloud.domains(on: "host-2")[id]?.power == "paused" && cloud.hosts(of: id) == ["host-2"])
+            #expect(try await cloud.migrations(of: id).first?["status"] == "completed")
             #expect(try await cloud.leftovers() == [])
         }
     }
 
     @Test func eachVersionHasItsForm() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             func answer(_ version: String, _ members: JSONObject) async throws -> Int {
-                try await act(cloud, id, ["os-migrateLive": .object(members)], version: version).status
+                try await cloud.act(id, ["os-migrateLive": .object(members)], version: version).status
             }
             // The host is the server's own, so that every valid form is refused only for that.
             let own: JSONObject = ["host": "host-1", "block_migration": "auto"]
@@ -108,7 +79,7 @@ import Workflow
             for (version, body) in [
                 ("2.1", old), ("2.24", old), ("2.25", own), ("2.67", adding("force", false, own)), ("2.68", own), ("2.96", own),
             ] {
-                let answer = try await act(cloud, id, ["os-migrateLive": .object(body)], version: version)
+                let answer = try await cloud.act(id, ["os-migrateLive": .object(body)], version: version)
                 #expect(answer.status == 400 && answer.message.contains(message), "\(version): \(answer.message)")
             }
             for (version, body) in [
@@ -118,18 +89,18 @@ import Workflow
                 ("2.96", ["block_migration": "auto"]), ("2.96", ["host": "host-1"]),
                 ("2.96", ["host": "host-1", "block_migration": "yes please"]),
             ] {
-                let answer = try await act(cloud, id, ["os-migrateLive": .object(body)], version: version)
+                let answer = try await cloud.act(id, ["os-migrateLive": .object(body)], version: version)
                 #expect(answer.status == 400 && !answer.message.contains(message), "\(version): \(answer.message)")
             }
-            #expect(try await migrations(cloud, id).isEmpty)
+            #expect(try await cloud.migrations(of: id).isEmpty)
         }
     }
 
     @Test func whatCannotMoveIsRefusedAndNothingChanges() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             func refusal(_ host: JSONValue, blocks: JSONValue = "auto", as token: String = "admin") async throws -> TestCloud.Answer {
-                try await act(cloud, id, ["os-migrateLive": ["host": host, "block_migration": blocks]], as: token)
+                try await cloud.act(id, ["os-migrateLive": ["host": host, "block_migration": blocks]], as: token)
             }
             #expect(try await refusal(nil, as: "member").status == 403)
             // A process that does not know of moves would have the other host remove the guest.
@@ -165,24 +136,24 @@ import Workflow
             }
             let old = try await refusal("host-2")
             #expect(old.status == 400 && old.message.contains("6.0.0 is older than 7.2.0"), "\(old.message)")
-            #expect(try await act(cloud, id, ["suspend": nil]).status == 202)
+            #expect(try await cloud.act(id, ["suspend": nil]).status == 202)
             #expect(try await refusal(nil).status == 409)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             let suspended = try await refusal(nil)
             #expect(suspended.status == 409 && suspended.message.contains("vm_state suspended"), "\(suspended.message)")
-            #expect(try await migrations(cloud, id).isEmpty)
+            #expect(try await cloud.migrations(of: id).isEmpty)
             #expect(try await cloud.leftovers() == [])
         }
     }
 
     @Test func progressIsShownAndAnOperatorCanAbort() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             cloud.cloud.holdJobs(true)
-            #expect(try await act(cloud, id, LiveMigrateTests.live).status == 202)
+            #expect(try await cloud.act(id, LiveMigrateTests.live).status == 202)
             let engine = cloud.engine()
-            let number = try #require(try await migrations(cloud, id).first?["id"]?.intValue)
+            let number = try #require(try await cloud.migrations(of: id).first?["id"]?.intValue)
             let path = "/v2.1/servers/\(id)/migrations"
             #expect(try await cloud.call("POST", "\(path)/\(number)/action", ["force_complete": nil], as: "admin").status == 400)
             #expect(try await cloud.call("DELETE", "\(path)/\(number)", as: "admin", version: "2.64").status == 400)
@@ -196,15 +167,15 @@ import Workflow
             #expect(try await cloud.call("GET", "\(path)/\(number)", as: "admin").json["migration"]?["server_uuid"] == .string(id))
             #expect(try await cloud.call("GET", path).status == 403)
             #expect(try await cloud.call("POST", "\(path)/\(number)/action", ["force_complete": nil], as: "admin").status == 202)
-            #expect(try await act(cloud, id, ["os-stop": nil], as: "member").status == 409)
+            #expect(try await cloud.act(id, ["os-stop": nil], as: "member").status == 409)
             #expect(try await cloud.call("DELETE", "\(path)/\(number)", as: "admin").status == 202)
             try await drained.value
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(cloud.cloud.received.contains { $0["server"]?["jobs"]?.arrayValue?.first?["migration"]?["completes"] == true })
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
-            #expect(hosts(cloud, of: id) == ["host-1"])
-            #expect(try await recorded(cloud, id) == ["host-1"])
-            #expect(try await migrations(cloud, id).first?["status"] == "cancelled")
+            #expect(cloud.hosts(of: id) == ["host-1"])
+            #expect(try await cloud.recordedHosts(of: id) == ["host-1"])
+            #expect(try await cloud.migrations(of: id).first?["status"] == "cancelled")
             #expect(try await cloud.call("GET", "\(path)/\(number)", as: "admin").status == 404)
             #expect(try await cloud.call("DELETE", "\(path)/\(number)", as: "admin").status == 400)
             #expect(try await cloud.call("DELETE", "\(path)/99999", as: "admin").status == 404)
@@ -213,44 +184,44 @@ import Workflow
     }
 
     @Test func aFailureLeavesTheServerWhereItWas() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             cloud.cloud.failJobs("the other host refuses it")
-            #expect(try await act(cloud, id, LiveMigrateTests.live).status == 202)
+            #expect(try await cloud.act(id, LiveMigrateTests.live).status == 202)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
-            #expect(hosts(cloud, of: id) == ["host-1"])
+            #expect(cloud.hosts(of: id) == ["host-1"])
             #expect(cloud.cloud.domains(on: "host-1")[id]?.power == "running")
-            #expect(try await recorded(cloud, id) == ["host-1"])
-            #expect(try await migrations(cloud, id).first?["status"] == "error")
+            #expect(try await cloud.recordedHosts(of: id) == ["host-1"])
+            #expect(try await cloud.migrations(of: id).first?["status"] == "error")
             #expect(try await cloud.leftovers() == [])
         }
     }
 
     /// Whatever happens at any step: the guest is on one host, the database says which, and nothing is left at the other one.
     @Test func moveUnderEveryDisturbance() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "server.live_migrate" })
             for variant in WorkflowChecks(definition).variants {
                 let label = Comment(rawValue: variant.name)
                 let engine = cloud.engine([variant.definition])
                 let id = try await cloud.createServer()
-                #expect(try await act(cloud, id, LiveMigrateTests.live).status == 202, label)
+                #expect(try await cloud.act(id, LiveMigrateTests.live).status == 202, label)
                 try await engine.drain()
                 try await cloud.cloud.deliver(to: cloud.consumer)
                 let home = try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"]?.stringValue ?? ""
                 if variant.succeeds { #expect(home == "host-2", label) }
                 #expect(try await cloud.server(id)["status"] == "ACTIVE", label)
-                #expect(hosts(cloud, of: id) == [home], label)
+                #expect(cloud.hosts(of: id) == [home], label)
                 #expect(cloud.cloud.domains(on: home)[id]?.power == "running", label)
-                #expect(try await recorded(cloud, id) == [home], label)
-                #expect(try await migrations(cloud, id).first?["status"] == (home == "host-2" ? "completed" : "error"), label)
+                #expect(try await cloud.recordedHosts(of: id) == [home], label)
+                #expect(try await cloud.migrations(of: id).first?["status"] == (home == "host-2" ? "completed" : "error"), label)
                 #expect(try await cloud.leftovers() == [], label)
                 try await cloud.call("DELETE", "/v2.1/servers/\(id)")
                 try await engine.drain()
                 try await cloud.cloud.deliver(to: cloud.consumer)
-                #expect(hosts(cloud, of: id) == [], label)
+                #expect(cloud.hosts(of: id) == [], label)
                 #expect(try await cloud.leftovers() == [], label)
             }
         }
@@ -259,29 +230,20 @@ import Workflow
 
 /// Starting servers elsewhere because their host is down.
 @Suite struct EvacuateTests {
-    private func with(_ body: (TestCloud) async throws -> Void) async throws {
-        try await TestCloud.with { cloud in
-            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
-            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
-            try await body(cloud)
-        }
+    /// The server's host is down, and declared so; or it is back.
+    private func fence(_ cloud: TestCloud, _ isDown: Bool) async throws {
+        try await cloud.declare("host-1", isDown: isDown)
+        if isDown { cloud.cloud.silence("host-1") } else { cloud.cloud.wake("host-1") }
     }
 
     private func evacuate(
         _ cloud: TestCloud, _ id: String, _ body: JSONObject = [:], version: String = "2.94", as token: String = "admin"
     ) async throws -> TestCloud.Answer {
-        try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["evacuate": .object(body)], as: token, version: version)
-    }
-
-    private func fence(_ cloud: TestCloud, _ isDown: Bool) async throws {
-        _ = try await cloud.database.write {
-            try $0.execute("UPDATE compute_services SET forced_down = \(isDown) WHERE host = 'host-1'")
-        }
-        if isDown { cloud.cloud.silence("host-1") } else { cloud.cloud.wake("host-1") }
+        try await cloud.act(id, ["evacuate": .object(body)], version: version, as: token)
     }
 
     @Test func aServerStartsElsewhereAndItsHostLosesIt() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             #expect(try await evacuate(cloud, id).message.contains("is still in use"))
             try await fence(cloud, true)
@@ -314,7 +276,7 @@ import Workflow
 
     /// Whatever happens at any step: the server belongs to one host, and no other host that answers has it.
     @Test func evacuateUnderEveryDisturbance() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "server.evacuate" })
             // With the claim on the old host, the way back is given up: the steps after it do not fail for good.
             let tooLate = ["release fails after", "finish fails"]
@@ -331,8 +293,7 @@ import Workflow
                 #expect(home == (variant.succeeds ? "host-2" : "host-1"), label)
                 #expect(server["status"] == "ACTIVE" && server["OS-EXT-STS:task_state"] == .null, label)
                 #expect((cloud.cloud.domains(on: "host-2")[id]?.power == "running") == variant.succeeds, label)
-                let list = try await cloud.call("GET", "/v2.1/os-migrations?instance_uuid=\(id)", as: "admin").json["migrations"]
-                #expect(list?.arrayValue?.first?["status"] == (variant.succeeds ? "done" : "failed"), label)
+                #expect(try await cloud.migrations(of: id).first?["status"] == (variant.succeeds ? "done" : "failed"), label)
                 #expect(try await cloud.leftovers() == [], label)
                 // The host that was down returns.
                 try await fence(cloud, false)
@@ -350,7 +311,7 @@ import Workflow
     }
 
     @Test func aSlowEvacuationIsNotBrokenOff() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             try await fence(cloud, true)
             #expect(try await evacuate(cloud, id).status == 200)
@@ -361,7 +322,7 @@ import Workflow
     }
 
     @Test func from295OnTheServerStaysOff() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             try await fence(cloud, true)
             #expect(try await evacuate(cloud, id, version: "2.95").status == 200)
@@ -372,7 +333,7 @@ import Workflow
     }
 
     @Test func aFailureLeavesTheServerToItsHost() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             try await fence(cloud, true)
             cloud.cloud.failOnHost("no room", reason: "no room", permanent: true)

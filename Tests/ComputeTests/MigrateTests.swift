@@ -20,53 +20,27 @@ import Workflow
         ],
     ]
 
-    private func act(
-        _ cloud: TestCloud, _ id: String, _ body: JSONValue, version: String = "2.96", as token: String = "admin"
-    ) async throws -> TestCloud.Answer { try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, as: token, version: version) }
-
-    private func with(_ body: (TestCloud) async throws -> Void) async throws {
-        try await TestCloud.with { cloud in
-            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
-            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
-            try await body(cloud)
-        }
-    }
-
-    private func hosts(_ cloud: TestCloud, of id: String) -> [String] {
-        ["host-1", "host-2"].filter { cloud.cloud.domains(on: $0)[id] != nil }
-    }
-
-    /// Where the rows of all services say that the server is.
-    private func recorded(_ cloud: TestCloud, _ id: String) async throws -> Set<String> {
-        try await cloud.database.read { connection in
-            Set(
-                try connection.query(
-                    "SELECT host FROM servers WHERE id = \(id) UNION SELECT host_id FROM ports WHERE device_id = \(id)"
-                ).map { try $0.string("host") })
-        }
-    }
-
     /// The disks of the target are deleted when the server returns, so its first host must be there.
     @Test func aServerReturnsOnlyToAHostThatIsUp() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer(MigrateTests.onVolumes)
-            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 202)
             try await cloud.engine().drain()
-            let reset = try await act(cloud, id, ["os-resetState": ["state": "active"]])
+            let reset = try await cloud.act(id, ["os-resetState": ["state": "active"]])
             #expect(reset.status == 409 && reset.message.contains("neither confirmed nor reverted"), "\(reset.message)")
-            try await cloud.database.write { try $0.execute("UPDATE compute_services SET forced_down = true WHERE host = 'host-1'") }
-            let refused = try await act(cloud, id, ["revertResize": nil], as: "member")
+            try await cloud.declare("host-1", isDown: true)
+            let refused = try await cloud.act(id, ["revertResize": nil], as: "member")
             #expect(refused.status == 409 && refused.message.contains("is down"), "\(refused.message)")
-            #expect(try await cloud.server(id)["status"] == "VERIFY_RESIZE" && hosts(cloud, of: id) == ["host-2"])
-            try await cloud.database.write { try $0.execute("UPDATE compute_services SET forced_down = false") }
-            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            #expect(try await cloud.server(id)["status"] == "VERIFY_RESIZE" && cloud.hosts(of: id) == ["host-2"])
+            try await cloud.declare("host-1", isDown: false)
+            #expect(try await cloud.act(id, ["revertResize": nil], as: "member").status == 202)
             try await cloud.engine().drain()
-            #expect(hosts(cloud, of: id) == ["host-1"])
+            #expect(cloud.hosts(of: id) == ["host-1"])
         }
     }
 
     @Test func noServerMovesWhileItsVolumesAreCopied() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer(MigrateTests.onVolumes)
             try await cloud.database.write { connection in
                 try connection.execute(
@@ -78,49 +52,49 @@ import Workflow
             for body: JSONValue in [
                 ["migrate": nil], ["resize": ["flavorRef": "2"]], ["os-migrateLive": ["host": nil, "block_migration": "auto"]],
             ] {
-                let refused = try await act(cloud, id, body)
+                let refused = try await cloud.act(id, body)
                 #expect(refused.status == 409 && refused.message.contains("copies volumes"), "\(refused.message)")
             }
         }
     }
 
     @Test func aServerOnAVolumeMovesAndReturns() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer(MigrateTests.onVolumes)
             let before = try await cloud.server(id)
-            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 202)
             try await cloud.engine().drain()
             let moved = try await cloud.server(id, as: "admin")
             #expect(moved["status"] == "VERIFY_RESIZE")
             #expect(moved["OS-EXT-SRV-ATTR:host"] == "host-2")
             #expect(moved["addresses"] == before["addresses"])
-            #expect(hosts(cloud, of: id) == ["host-2"])
-            #expect(try await recorded(cloud, id) == ["host-2"])
+            #expect(cloud.hosts(of: id) == ["host-2"])
+            #expect(try await cloud.recordedHosts(of: id) == ["host-2"])
             #expect(cloud.cloud.domains(on: "host-2")[id]?.power == "running")
             #expect(try await cloud.leftovers() == [])
             let list = try await cloud.call("GET", "/v2.1/os-migrations?host=host-2", as: "admin").json["migrations"]?.arrayValue
             #expect(list?.first?["migration_type"] == "migration")
             #expect(list?.first?["source_compute"] == "host-1" && list?.first?["dest_compute"] == "host-2")
 
-            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            #expect(try await cloud.act(id, ["revertResize": nil], as: "member").status == 202)
             try await cloud.engine().drain()
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
-            #expect(hosts(cloud, of: id) == ["host-1"])
-            #expect(try await recorded(cloud, id) == ["host-1"])
+            #expect(cloud.hosts(of: id) == ["host-1"])
+            #expect(try await cloud.recordedHosts(of: id) == ["host-1"])
             #expect(try await cloud.leftovers() == [])
 
-            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": ["host": "host-2"]]).status == 202)
             try await cloud.engine().drain()
-            #expect(try await act(cloud, id, ["confirmResize": nil], as: "member").status == 204)
+            #expect(try await cloud.act(id, ["confirmResize": nil], as: "member").status == 204)
             try await cloud.engine().drain()
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
-            #expect(hosts(cloud, of: id) == ["host-2"])
+            #expect(cloud.hosts(of: id) == ["host-2"])
             #expect(try await cloud.leftovers() == [])
         }
     }
 
     @Test func localDisksMoveAndTheFirstHostKeepsThem() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             _ = try await cloud.database.write { try $0.execute("UPDATE flavors SET ephemeral_gb = 2 WHERE flavorid = '1'") }
             let id = try await cloud.createServer()
             func images() async throws -> Int {
@@ -129,7 +103,7 @@ import Workflow
                         .int("n")
                 }
             }
-            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 202)
             try await cloud.engine().drain()
             let jobs = cloud.cloud.received.compactMap { $0["server"]?["jobs"]?.arrayValue }.last { $0.count == 2 } ?? []
             #expect(Set(jobs.map { $0["upload"]?["disk"] ?? "root" }) == ["root", "ephemeral"])
@@ -139,25 +113,25 @@ import Workflow
             let sources = there?["disk_sources"]?.arrayValue ?? []
             #expect(sources.map { $0["disk"] ?? .null } == ["root", "ephemeral"])
             #expect(sources.allSatisfy { $0["image"]?["os_hash_value"] == "h" && $0["image"]?["disk_format"] == "qcow2" })
-            #expect(hosts(cloud, of: id) == ["host-2"])
+            #expect(cloud.hosts(of: id) == ["host-2"])
             #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
             #expect(try await images() == 0, "the copies are gone")
             #expect(try await cloud.leftovers() == [])
 
-            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            #expect(try await cloud.act(id, ["revertResize": nil], as: "member").status == 202)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
-            #expect(hosts(cloud, of: id) == ["host-1"] && cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
+            #expect(cloud.hosts(of: id) == ["host-1"] && cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
             #expect(try await cloud.leftovers() == [])
 
-            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": ["host": "host-2"]]).status == 202)
             try await cloud.engine().drain()
-            #expect(try await act(cloud, id, ["confirmResize": nil], as: "member").status == 204)
+            #expect(try await cloud.act(id, ["confirmResize": nil], as: "member").status == 204)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-2"], "the first host has nothing left")
             // The moved disk has no image below it, and neither may the one to which it is sent.
-            #expect(try await act(cloud, id, ["os-migrateLive": ["host": nil, "block_migration": "auto"]]).status == 202)
+            #expect(try await cloud.act(id, ["os-migrateLive": ["host": nil, "block_migration": "auto"]]).status == 202)
             try await cloud.engine().drain()
             let expected = cloud.cloud.received.last { $0["server"]?["power"] == "expected" }
             #expect(expected?["server"]?["image"]?["copied"] == true)
@@ -167,9 +141,9 @@ import Workflow
 
     /// A report that comes late must not cost the disks to which the server can return.
     @Test func aLateReportDoesNotRemoveKeptDisks() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 202)
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             try await cloud.cloud.report(id, host: "host-1", power: "shutoff", generation: 1, epoch: 1, cloud.consumer)
@@ -186,9 +160,9 @@ import Workflow
 
     /// The copies for a reversal on the same host are no reason to leave the disks.
     @Test func aDeletedServerLeavesNoDisks() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            #expect(try await act(cloud, id, ["resize": ["flavorRef": "2"]], as: "member").status == 202)
+            #expect(try await cloud.act(id, ["resize": ["flavorRef": "2"]], as: "member").status == 202)
             try await cloud.engine().drain()
             #expect(try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-1")
             try await cloud.call("DELETE", "/v2.1/servers/\(id)")
@@ -199,21 +173,21 @@ import Workflow
     }
 
     @Test func aResizeGoesToAnotherHostIfItsOwnIsFull() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             func flavor() async throws -> JSONValue? { try await cloud.server(id)["flavor"]?["original_name"] }
             cloud.cloud.fill("host-1")
             for reverts in [true, false] {
-                #expect(try await act(cloud, id, ["resize": ["flavorRef": "2"]], as: "member").status == 202)
+                #expect(try await cloud.act(id, ["resize": ["flavorRef": "2"]], as: "member").status == 202)
                 try await cloud.engine().drain()
                 let server = try await cloud.server(id, as: "admin")
                 #expect(server["status"] == "VERIFY_RESIZE" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
                 #expect(try await flavor() == "m1.large")
                 #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
-                let record = try await cloud.call("GET", "/v2.1/os-migrations?instance_uuid=\(id)", as: "admin").json["migrations"]
-                #expect(record?.arrayValue?.first?["migration_type"] == "resize" && record?.arrayValue?.first?["dest_compute"] == "host-2")
+                let record = try #require(try await cloud.migrations(of: id).first)
+                #expect(record["migration_type"] == "resize" && record["dest_compute"] == "host-2")
                 #expect(try await cloud.leftovers() == [])
-                #expect(try await act(cloud, id, [reverts ? "revertResize" : "confirmResize": nil], as: "member").status / 100 == 2)
+                #expect(try await cloud.act(id, [reverts ? "revertResize" : "confirmResize": nil], as: "member").status / 100 == 2)
                 try await cloud.engine().drain()
                 try await cloud.cloud.deliver(to: cloud.consumer)
                 #expect(cloud.cloud.hosts(withDisksOf: id) == [reverts ? "host-1" : "host-2"])
@@ -224,9 +198,9 @@ import Workflow
     }
 
     @Test func whatCannotMoveIsRefused() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
-            #expect(try await act(cloud, id, ["migrate": nil], as: "member").status == 403)
+            #expect(try await cloud.act(id, ["migrate": nil], as: "member").status == 403)
             func release(_ host: String, _ isKnown: Bool) async throws {
                 _ = try await cloud.database.write {
                     try $0.execute(
@@ -237,26 +211,26 @@ import Workflow
                 }
             }
             try await release("host-1", false)
-            #expect(try await act(cloud, id, ["migrate": nil]).message.contains("would delete the server's disks"))
+            #expect(try await cloud.act(id, ["migrate": nil]).message.contains("would delete the server's disks"))
             try await release("host-1", true)
             try await release("host-2", false)
-            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]]).status == 409)
+            #expect(try await cloud.act(id, ["migrate": ["host": "host-2"]]).status == 409)
             try await release("host-2", true)
-            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]], version: "2.55").status == 202)
+            #expect(try await cloud.act(id, ["migrate": ["host": "host-2"]], version: "2.55").status == 202)
             try await cloud.engine().drain()
-            #expect(try await act(cloud, id, ["migrate": nil]).status == 409)
-            #expect(try await act(cloud, id, ["confirmResize": nil]).status == 204)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 409)
+            #expect(try await cloud.act(id, ["confirmResize": nil]).status == 204)
             try await cloud.engine().drain()
-            #expect(try await act(cloud, id, ["migrate": ["host": "host-2"]]).message.contains("to current host"))
-            #expect(try await act(cloud, id, ["migrate": ["host": "nowhere"]]).message.contains("could not be found"))
+            #expect(try await cloud.act(id, ["migrate": ["host": "host-2"]]).message.contains("to current host"))
+            #expect(try await cloud.act(id, ["migrate": ["host": "nowhere"]]).message.contains("could not be found"))
         }
     }
 
     @Test func noHostLeavesTheServerRunning() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer(MigrateTests.onVolumes)
             cloud.cloud.reject(["result": "rejected", "message": "No valid host was found.", "filters": []])
-            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            #expect(try await cloud.act(id, ["migrate": nil]).status == 202)
             try await cloud.engine().drain()
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
             #expect(cloud.cloud.domains(on: "host-1")[id]?.power == "running")
@@ -265,7 +239,7 @@ import Workflow
     }
 
     @Test func migrateUnderEveryDisturbance() async throws {
-        try await with { cloud in
+        try await TestCloud.withTwoHosts { cloud in
             for kind in ["server.migrate", "server.revert_migration"] {
                 let definition = try #require(cloud.module.workflows.first { $0.kind == kind })
                 for variant in WorkflowChecks(definition).variants {
@@ -281,30 +255,30 @@ import Workflow
         let label = Comment(rawValue: "\(kind) \(variant.name) \(disks.isEmpty ? "on local disks" : "on volumes")")
         let engine = cloud.engine([variant.definition])
         let id = try await cloud.createServer(disks)
-        #expect(try await act(cloud, id, ["migrate": nil]).status == 202, label)
+        #expect(try await cloud.act(id, ["migrate": nil]).status == 202, label)
         try await engine.drain()
         try await cloud.cloud.deliver(to: cloud.consumer)
         var home = kind != "server.migrate" || variant.succeeds ? "host-2" : "host-1"
         #expect(try await cloud.server(id)["status"] == (home == "host-2" ? "VERIFY_RESIZE" : "ACTIVE"), label)
-        #expect(hosts(cloud, of: id) == [home], label)
+        #expect(cloud.hosts(of: id) == [home], label)
         #expect(cloud.cloud.hosts(withDisksOf: id) == (home == "host-2" ? ["host-1", "host-2"] : ["host-1"]), label)
         if home == "host-2" {
             let reverts = kind == "server.revert_migration"
-            #expect(try await act(cloud, id, [reverts ? "revertResize" : "confirmResize": nil]).status / 100 == 2, label)
+            #expect(try await cloud.act(id, [reverts ? "revertResize" : "confirmResize": nil]).status / 100 == 2, label)
             try await engine.drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             home = reverts ? "host-1" : "host-2"
         }
         #expect(try await cloud.server(id)["status"] == "ACTIVE", label)
-        #expect(hosts(cloud, of: id) == [home], label)
+        #expect(cloud.hosts(of: id) == [home], label)
         #expect(cloud.cloud.domains(on: home)[id]?.power == "running", label)
         #expect(cloud.cloud.hosts(withDisksOf: id) == [home], label)
-        #expect(try await recorded(cloud, id) == [home], label)
+        #expect(try await cloud.recordedHosts(of: id) == [home], label)
         #expect(try await cloud.leftovers() == [], label)
         try await cloud.call("DELETE", "/v2.1/servers/\(id)")
         try await engine.drain()
         try await cloud.cloud.deliver(to: cloud.consumer)
-        #expect(hosts(cloud, of: id) == [], label)
+        #expect(cloud.hosts(of: id) == [], label)
         #expect(try await cloud.leftovers() == [], label)
     }
 }

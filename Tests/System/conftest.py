@@ -37,6 +37,24 @@ def cloud():
                 shutil.rmtree(state, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, which only the tests that use it need."""
+    from chromium import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory):
+    """The directory for screenshots. WOLKE_TEST_SHOTS names (and keeps) it."""
+    named = os.environ.get("WOLKE_TEST_SHOTS")
+    directory = Path(named) if named else tmp_path_factory.mktemp("shots")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
 @pytest.fixture
 def tenant(cloud, tmp_path):
     """A separate project for one test; its resources are deleted afterwards."""

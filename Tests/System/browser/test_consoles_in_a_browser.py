@@ -13,27 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from chromium import chromium
 from screen import Screen
 from wolkecloud import Tenant, wait
 
 # ms
 PAGE_LIMIT = 60_000
 ANSWER_LIMIT = 60
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory):
-    named = os.environ.get("WOLKE_CONSOLE_SHOTS")
-    directory = Path(named) if named else tmp_path_factory.mktemp("shots")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 @pytest.fixture(scope="module")

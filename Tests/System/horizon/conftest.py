@@ -1,12 +1,10 @@
-"""Horizon, a browser and two users for the tests of a session."""
+"""Horizon and two users for the tests of a session."""
 
 import os
-from pathlib import Path
 
 import pytest
 import yaml
 
-from chromium import chromium
 from dashboard import Dashboard, Person
 
 
@@ -21,20 +19,6 @@ def dashboard(accounts):
     dashboard.start()
     yield dashboard
     dashboard.stop()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="session")
-def shots(tmp_path_factory):
-    named = os.environ.get("WOLKE_HORIZON_SHOTS")
-    directory = Path(named) if named else tmp_path_factory.mktemp("horizon")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 def person(browser, dashboard, accounts, shots, account):
