@@ -45,13 +45,6 @@ import Testing
         "ImageStore.swift abandonUpload": "a request that failed takes back its own upload, by an id that only it has",
         "ImageImportStore.swift abandonStaging": "a request that failed takes back its own staging, by an id that only it has",
         "UserStore.swift replacePassword": "needs no token; the old password is what allows it",
-    ].merging(ofLockedRows.map { ($0, "the handler decides on the locked row, in the same transaction") }) { $1 }
-
-    /// Block Storage's statements about volumes, snapshots and attachments.
-    private static let ofLockedRows = [
-        "AttachmentStore.swift complete", "AttachmentStore.swift connect", "AttachmentStore.swift delete",
-        "AttachmentStore.swift insertAttached", "AttachmentStore.swift insertAttachment", "AttachmentStore.swift settle",
-        "SnapshotStore.swift insertSnapshot", "SnapshotStore.swift move", "VolumeStore.swift set",
     ]
 
     /// So that a caller cannot be added that has decided about something else, or about nothing.
@@ -224,7 +217,8 @@ private struct CallGraph {
     private static let head = Pattern(
         #"^\s*(?:@\w+ )*(?:(?:package|private|fileprivate|static|mutating) )*(?:func (\w+)|(init)|(?:var|let) (\w+)\b.*\{$)"#)
     private static let write = Pattern(
-        #"INSERT INTO |DELETE FROM |UPDATE (?:[a-z_]+|\\\(raw: [^)]*\)) (?:[a-z] )?SET|Workflows\.(?:start|startOrIntend)\(|Outbox\.add\(|\bquota\.(?:set|reset|setDefault)\("#
+        #"INSERT INTO |DELETE FROM |UPDATE (?:[a-z_]+|\\\(raw: [^)]*\)) (?:[a-z] )?SET|\.apply\(\s*connection|\.insertion\("#
+            + #"|Workflows\.(?:start|startOrIntend)\(|Outbox\.add\(|\bquota\.(?:set|reset|setDefault)\("#
     )
     private static let decision = Pattern(#"\.values?\(\s*for: "#)
     private static let call = Pattern(#"(?<!\w)(\w+)\("#)

@@ -41,20 +41,21 @@ extension BlockStorageHandlers {
                     "List attachments in detail"
                 ) { try await ResourceKind.attachments.projectList(database, $0) },
                 Route(
-                    .post, "/attachments", action: "volume:attachment_create", rule: write, body: .json(BlockStorageHandlers.createSchema),
-                    answer: .one(.attachments), "Keep a volume for a server, and connect it", handler: createAttachment),
+                    .post, "/attachments", action: BlockStorageStore.createAction, rule: write,
+                    body: .json(BlockStorageHandlers.createSchema), answer: .one(.attachments),
+                    "Keep a volume for a server, and connect it", handler: createAttachment),
                 Route(
                     .get, one, action: "volume:attachment_get", rule: read, answer: .one(.attachments), "Show an attachment",
                     handler: showAttachment),
                 Route(
-                    .put, one, action: "volume:attachment_update", rule: write, body: .json(BlockStorageHandlers.updateSchema),
+                    .put, one, action: BlockStorageStore.updateAction, rule: write, body: .json(BlockStorageHandlers.updateSchema),
                     answer: .one(.attachments), "Connect it to a host", handler: updateAttachment),
                 Route(
-                    .delete, one, action: "volume:attachment_delete", rule: write,
+                    .delete, one, action: BlockStorageStore.deleteAction, rule: write,
                     answer: .form(.wrapped("attachments", .list(.object([.init("attachment_id", .uuid, required: true)])))), "Detach",
                     handler: deleteAttachment),
                 Route(
-                    .post, one + "/action", key: "os-complete", action: "volume:attachment_complete", rule: write,
+                    .post, one + "/action", key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
                     body: .json(.wrapped("os-complete", .any)), status: 204, "The guest has it", handler: completeAttachment),
             ]))
     }
@@ -72,17 +73,18 @@ extension BlockStorageHandlers {
             found, target: .project(found.projectID), visibleBy: "volume:attachment_get", notFound: ResourceKind.attachments.notFound(id))
     }
 
-    /// An attachment that is to be changed, with its volume locked, after the decision on `action`.
+    /// An attachment that is to be changed, with the decision on `action` and its locked volume.
     private func attachment(
         _ connection: Connection, _ context: RequestContext, _ id: String, for action: String
-    ) throws -> (attachment: Attachment, volume: Volume) {
+    ) throws -> (decision: Authorized<Attachment>, attachment: Attachment, volume: Volume) {
         let found = try visible(connection, context, id).value(for: action)
         // The lock on the volume serializes changes of its attachments. Look the attachment up again, because it may have
         // been deleted meanwhile.
-        guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true),
-            let attachment = try BlockStorageStore.attachment(connection, id)
-        else { throw ResourceKind.attachments.notFound(id) }
-        return (attachment, volume)
+        guard let volume = try BlockStorageStore.volume(connection, found.volumeID.text, locked: true) else {
+            throw ResourceKind.attachments.notFound(id)
+        }
+        let decision = try visible(connection, context, id)
+        return (decision, try decision.value(for: action), volume)
     }
 
     private func showAttachment(_ context: RequestContext) async throws -> Response {
@@ -101,17 +103,20 @@ extension BlockStorageHandlers {
         let id: AttachmentID = context.ambient.newID()
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
-            try context.authorize(target: .project(volume.projectID)).value(for: "volume:attachment_create")
+            let decision = try context.authorize(
+                Attachment(id: id, volumeID: volume.id, projectID: volume.projectID, serverID: server, status: .reserved),
+                target: .project(volume.projectID))
+            try decision.value(for: BlockStorageStore.createAction)
             try volume.requireFree(for: .attach)
             try BlockStorageStore.requireIdle(connection, volume)
             try authorizeFurther(context, volume)
             if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
             let now = context.ambient.now
-            try BlockStorageStore.insertAttachment(connection, id, of: volume, server: server, mode: body["mode"]?.stringValue, at: now)
+            try BlockStorageStore.insert(connection, decision, mode: body["mode"]?.stringValue, at: now)
             if let connector = body["connector"]?.objectValue, !connector.isEmpty {
-                try connect(connection, id.text, volume, connector, mode: body["mode"]?.stringValue, now: now)
+                try connect(connection, decision, volume, connector, mode: body["mode"]?.stringValue, now: now)
             }
-            try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
+            try BlockStorageStore.settle(connection, decision, now: now)
             return try ResourceKind.attachments.changed(connection, context, id.text)
         }
     }
@@ -127,7 +132,8 @@ extension BlockStorageHandlers {
 
     /// Hands out the connection for a host.
     private func connect(
-        _ connection: Connection, _ id: String, _ volume: Volume, _ connector: JSONObject, mode: String?, now: Timestamp
+        _ connection: Connection, _ decision: Authorized<Attachment>, _ volume: Volume, _ connector: JSONObject, mode: String?,
+        now: Timestamp
     ) throws {
         guard let host = connector["host"]?.stringValue, !host.isEmpty else {
             throw ResourceError.badRequest("Invalid input received: The connector needs the name of a 'host'.")
@@ -135,18 +141,18 @@ extension BlockStorageHandlers {
         let mode = volume.isReadOnly ? "ro" : mode ?? connector["mode"]?.stringValue ?? "rw"
         let info = driver.connection(volume.object, readOnly: mode == "ro", isShared: volume.isMultiattach)
         try BlockStorageStore.connect(
-            connection, attachment: id, host: host, mode: mode, connector: connector, connection: info, at: now)
+            connection, decision, host: host, mode: mode, connector: connector, connection: info, at: now)
     }
 
     private func updateAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         let body = context.body["attachment"] ?? [:]
         return try await context.write(database) { connection in
-            let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_update")
+            let (decision, _, volume) = try attachment(connection, context, id, for: BlockStorageStore.updateAction)
             let now = context.ambient.now
             try connect(
-                connection, id, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
-            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
+                connection, decision, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
+            try BlockStorageStore.settle(connection, decision, now: now)
             return try ResourceKind.attachments.changed(connection, context, id)
         }
     }
@@ -154,14 +160,14 @@ extension BlockStorageHandlers {
     private func completeAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
-            let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_complete")
+            let (decision, attachment, _) = try attachment(connection, context, id, for: BlockStorageStore.completeAction)
             // As in Cinder, a connector is not required, for clients that connect by other means.
             guard attachment.status != .detaching else {
                 throw ResourceError.badRequest("Invalid volume: The attachment \(id) is detaching; it cannot be complete.")
             }
             let now = context.ambient.now
-            try BlockStorageStore.complete(connection, attachment: id, at: now)
-            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: now)
+            try BlockStorageStore.complete(connection, decision, at: now)
+            try BlockStorageStore.settle(connection, decision, now: now)
             return Change(.empty(204), "attachment", id, content: ["status": "attached"])
         }
     }
@@ -169,7 +175,7 @@ extension BlockStorageHandlers {
     private func deleteAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         return try await context.write(database) { connection in
-            let (attachment, volume) = try attachment(connection, context, id, for: "volume:attachment_delete")
+            let (decision, attachment, volume) = try attachment(connection, context, id, for: BlockStorageStore.deleteAction)
             // Only Compute may detach a disk from a running guest. As in Cinder, the project may delete attachments that
             // were never connected or that no server uses, because nothing else would remove them.
             if let server = attachment.serverID, try BlockStorageStore.isServers(connection, attachment),
@@ -177,8 +183,8 @@ extension BlockStorageHandlers {
             {
                 throw ResourceError.conflict("Detach volume from instance \(server) using the Compute API")
             }
-            try BlockStorageStore.delete(connection, attachment: id)
-            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
+            try BlockStorageStore.delete(connection, decision)
+            try BlockStorageStore.settle(connection, decision, now: context.ambient.now)
             let rest = try BlockStorageStore.attachments(connection, of: volume.id).map {
                 JSONValue.object(["attachment_id": .string($0.id.text)])
             }

@@ -93,23 +93,18 @@ package struct BlockStorageHandlers: Sendable {
     enum MetadataResource: Sendable {
         case volume, snapshot
 
-        var table: BlockStorageStore.Counted { self == .volume ? .volumes : .snapshots }
-
         var type: String { self == .volume ? "volume" : "snapshot" }
+        var title: String { self == .volume ? "Volume" : "Snapshot" }
         var parameter: String { self == .volume ? "volume_id" : "snapshot_id" }
     }
 
-    /// The metadata of the volume or snapshot that the route names, after the decision on `action`.
-    func metadata(
-        _ connection: Connection, _ context: RequestContext, _ resource: MetadataResource, for action: String, locked: Bool = false
-    ) throws -> (id: String, metadata: JSONObject) {
-        switch resource {
-        case .volume:
-            let id = try context.identifier(resource.parameter, of: "Volume")
-            return (id, try volume(connection, context, id, locked: locked).value(for: action).metadata)
-        case .snapshot:
-            let id = try context.identifier(resource.parameter, of: "Snapshot")
-            return (id, try snapshot(connection, context, id, locked: locked).value(for: action).metadata)
+    private func readMetadata(_ context: RequestContext, _ resource: MetadataResource, for action: String) async throws -> JSONObject {
+        let id = try context.identifier(resource.parameter, of: resource.title)
+        return try await database.read { connection in
+            switch resource {
+            case .volume: try volume(connection, context, id, locked: false).value(for: action).metadata
+            case .snapshot: try snapshot(connection, context, id, locked: false).value(for: action).metadata
+            }
         }
     }
 
@@ -121,7 +116,7 @@ package struct BlockStorageHandlers: Sendable {
                 writeRule: BlockStorageHandlers.write),
             body: .stringMap, answer: .stringMap, removedStatus: 200,
             missing: { _, key in .notFound("Metadata item \(key.prefix(64)) was not found.") },
-            read: { context in try await database.read { try metadata($0, context, resource, for: read).metadata } },
+            read: { context in try await readMetadata(context, resource, for: read) },
             change: { context, action, change in try await changeMetadata(context, resource, for: action, change) }
         ).routes
     }
@@ -130,15 +125,28 @@ package struct BlockStorageHandlers: Sendable {
     private func changeMetadata(
         _ context: RequestContext, _ resource: MetadataResource, for action: String, _ change: @escaping MapRoutes.Mutation
     ) async throws -> Response {
-        try await context.write(database) { connection in
-            var (id, metadata) = try metadata(connection, context, resource, for: action, locked: true)
-            let response = try change(&metadata)
-            guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
-                throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
-            }
-            let new = JSONValue.object(metadata)
-            try BlockStorageStore.change(connection, resource.table, id, at: context.ambient.now) { $0.set(json: "metadata", new) }
+        let id = try context.identifier(resource.parameter, of: resource.title)
+        return try await context.write(database) { connection in
+            let (response, metadata) =
+                switch resource {
+                case .volume: try changeMetadata(connection, context, volume(connection, context, id), for: action, change)
+                case .snapshot: try changeMetadata(connection, context, snapshot(connection, context, id), for: action, change)
+                }
             return Change(response, resource.type, id, content: ["metadata": .object(metadata)])
         }
+    }
+
+    private func changeMetadata(
+        _ connection: Connection, _ context: RequestContext, _ decision: Authorized<some CountedRow>, for action: String,
+        _ change: MapRoutes.Mutation
+    ) throws -> (Response, JSONObject) {
+        var metadata = try decision.value(for: action).metadata
+        let response = try change(&metadata)
+        guard metadata.count <= BlockStorageLimits.metadataItemsMax else {
+            throw ResourceError(.tooLarge, "Metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
+        }
+        let new = JSONValue.object(metadata)
+        try BlockStorageStore.change(connection, decision, for: action, at: context.ambient.now) { $0.set(json: "metadata", new) }
+        return (response, metadata)
     }
 }

@@ -102,7 +102,7 @@ extension BlockStorageHandlers {
         let id: SnapshotID = context.ambient.newID()
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
-            let decision = try context.authorize(target: .project(volume.projectID))
+            let decision = try context.authorize(volume, target: .project(volume.projectID))
             try decision.value(for: "volume:create_snapshot")
             // From 3.66 on, snapshots of volumes in use need no 'force'.
             let isForced = body["force"]?.boolValue == true || context.version(atLeast: 3, 66)
@@ -123,8 +123,7 @@ extension BlockStorageHandlers {
             }
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
             try BlockStorageStore.insertSnapshot(
-                connection, id, of: volume, user: decision.caller.userID,
-                name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
+                connection, id, of: decision, name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
                 description: body["description"]?.stringValue ?? body["display_description"]?.stringValue,
                 metadata: body["metadata"]?.objectValue ?? [:], hostCopy: hostCopy, at: context.ambient.now)
             try Workflows.start(
@@ -138,9 +137,9 @@ extension BlockStorageHandlers {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         let body = context.body["snapshot"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
-            let snapshot = try snapshot(connection, context, id).value(for: "volume:update_snapshot")
+            let decision = try snapshot(connection, context, id)
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
-            try BlockStorageStore.change(connection, .snapshots, snapshot.id, at: context.ambient.now) { changes in
+            try BlockStorageStore.change(connection, decision, for: "volume:update_snapshot", at: context.ambient.now) { changes in
                 if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
                 if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
             }
@@ -151,8 +150,8 @@ extension BlockStorageHandlers {
     private func deleteSnapshot(_ context: RequestContext, force: Bool) async throws -> Response {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         return try await context.write(database) { connection in
-            let snapshot = try snapshot(connection, context, id)
-                .value(for: "volume:delete_snapshot", "volume_extension:snapshot_admin_actions:force_delete")
+            let decision = try snapshot(connection, context, id)
+            let snapshot = try decision.value(for: "volume:delete_snapshot", "volume_extension:snapshot_admin_actions:force_delete")
             if snapshot.status == .deleting, try !force || Workflows.isActive(connection, subject: id) {
                 return Change(.empty(202), "snapshot", id)
             }
@@ -168,8 +167,7 @@ extension BlockStorageHandlers {
             if try BlockStorageStore.isBeingCopied(connection, snapshot.id) {
                 throw ResourceError.badRequest("Invalid snapshot: A volume is being made from snapshot \(id).")
             }
-            try BlockStorageStore.move(
-                connection, snapshot: id, from: SnapshotStatus.allCases, to: .deleting, now: context.ambient.now)
+            try BlockStorageStore.set(connection, decision, .deleting, now: context.ambient.now)
             try Workflows.startOrIntend(
                 connection, workflows.snapshotDelete, intent: VolumeWorkflows.deleteIntent + "_snapshot", subject: id,
                 requestID: context.requestID, ambient: context.ambient)
@@ -184,8 +182,8 @@ extension BlockStorageHandlers {
         let text = report?["status"]?.stringValue ?? ""
         let progress = try report?["progress"].flatMap { try Self.progress($0) }
         return try await context.write(database) { connection in
-            let snapshot = try snapshot(connection, context, id)
-                .value(for: "volume_extension:snapshot_actions:update_snapshot_status")
+            let decision = try snapshot(connection, context, id)
+            let snapshot = try decision.value(for: "volume_extension:snapshot_actions:update_snapshot_status")
             if snapshot.hostCopy == .pending {
                 try reportHostCopy(connection, context, snapshot, text)
                 return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
@@ -198,8 +196,7 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest(
                     "Invalid snapshot: An operation on snapshot \(id) is in progress and will set its status.")
             }
-            try BlockStorageStore.move(
-                connection, snapshot: id, from: [snapshot.status], to: status, progress: progress, now: context.ambient.now)
+            try BlockStorageStore.set(connection, decision, status, progress: progress, now: context.ambient.now)
             return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
         }
     }
@@ -238,13 +235,13 @@ extension BlockStorageHandlers {
         let id = try context.identifier("snapshot_id", of: "Snapshot")
         let status = context.body["os-reset_status"]?["status"]?.stringValue.flatMap(SnapshotStatus.init) ?? .error
         return try await context.write(database) { connection in
-            try snapshot(connection, context, id).value(for: "volume_extension:snapshot_admin_actions:reset_status")
+            let decision = try snapshot(connection, context, id)
+            try decision.value(for: "volume_extension:snapshot_admin_actions:reset_status")
             guard try !Workflows.isActive(connection, subject: id) else {
                 throw ResourceError.badRequest(
                     "Invalid snapshot: An operation on snapshot \(id) is in progress and will set its status.")
             }
-            try BlockStorageStore.move(
-                connection, snapshot: id, from: SnapshotStatus.allCases, to: status, now: context.ambient.now)
+            try BlockStorageStore.set(connection, decision, status, now: context.ambient.now)
             return Change(.empty(202), "snapshot", id, content: ["status": .string(status.rawValue)])
         }
     }

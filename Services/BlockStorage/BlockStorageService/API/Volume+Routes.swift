@@ -141,7 +141,7 @@ extension BlockStorageHandlers {
                 metadata: body["metadata"]?.objectValue ?? [:], source: source)
             try resolve(connection, context, body, &volume)
             try quota.reserveVolume(connection, project: project, size: volume.size)
-            try BlockStorageStore.insert(connection, volume, settings, at: context.ambient.now)
+            try BlockStorageStore.insert(connection, decision, volume, settings, at: context.ambient.now)
             try Workflows.start(
                 connection, workflows.create, subject: id.text, requestID: context.requestID, ambient: context.ambient)
             return try ResourceKind.changedVolumes(context).changed(connection, context, id.text, status: 202)
@@ -280,9 +280,9 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         let body = context.body["volume"]?.objectValue ?? [:]
         return try await context.write(database) { connection in
-            let volume = try volume(connection, context, id).value(for: "volume:update")
+            let decision = try volume(connection, context, id)
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
-            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { changes in
+            try BlockStorageStore.change(connection, decision, for: "volume:update", at: context.ambient.now) { changes in
                 if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
                 if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
                 if let metadata = body["metadata"], metadata.objectValue != nil { changes.set(json: "metadata", metadata) }
@@ -296,7 +296,8 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         let cascade = try context.flag("cascade")
         return try await context.write(database) { connection in
-            let volume = try volume(connection, context, id).value(for: "volume:delete", "volume:force_delete")
+            let decision = try volume(connection, context, id)
+            let volume = try decision.value(for: "volume:delete", "volume:force_delete")
             let forced = force && context.allows("volume:force_delete", target: .project(volume.projectID))
             if force, !forced { try context.authorize(target: .project(volume.projectID), action: "volume:force_delete") }
             if volume.status == .deleting { return Change(.empty(202), "volume", id) }
@@ -316,12 +317,7 @@ extension BlockStorageHandlers {
                 )
             }
             try BlockStorageStore.requireIdle(connection, volume)
-            let now = context.ambient.now
-            for snapshot in snapshots {
-                try BlockStorageStore.move(
-                    connection, snapshot: snapshot.id.text, from: SnapshotStatus.allCases, to: .deleting, now: now)
-            }
-            try BlockStorageStore.set(connection, volume: volume.id, status: .deleting, now: now)
+            try BlockStorageStore.beginDeletion(connection, decision, now: context.ambient.now)
             try Workflows.startOrIntend(
                 connection, workflows.delete, intent: VolumeWorkflows.deleteIntent, subject: id,
                 requestID: context.requestID, ambient: context.ambient)

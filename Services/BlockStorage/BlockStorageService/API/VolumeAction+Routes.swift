@@ -72,14 +72,14 @@ extension BlockStorageHandlers {
                         try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
                     },
                     action(
-                        "os-attach", "volume_extension:volume_actions:attach", rule: attaching,
+                        "os-attach", BlockStorageStore.attachAction, rule: attaching,
                         object([
                             .init("instance_uuid", .nullable(.uuid)), .init("mountpoint", .text),
                             .init("mode", .nullable(.enumeration(["rw", "ro"]))), .init("host_name", .nullable(.text)),
                         ]),
                         "Record an attachment", legacyAttach),
                     action(
-                        "os-detach", "volume_extension:volume_actions:detach", rule: attaching,
+                        "os-detach", BlockStorageStore.detachAction, rule: attaching,
                         .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
                     action(
                         "os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching,
@@ -166,18 +166,19 @@ extension BlockStorageHandlers {
     /// Runs a change on the locked volume, after the decision on `action`, and answers `status` without a body.
     private func changing(
         _ context: RequestContext, for action: String, status: Int = 202,
-        _ body: @escaping @Sendable (Connection, Volume) throws -> JSONValue?
+        _ body: @escaping @Sendable (Connection, Authorized<Volume>, Volume) throws -> JSONValue?
     ) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await context.write(database) { connection in
-            let volume = try volume(connection, context, id).value(for: action)
-            return Change(.empty(status), "volume", id, content: try body(connection, volume))
+            let decision = try volume(connection, context, id)
+            let volume = try decision.value(for: action)
+            return Change(.empty(status), "volume", id, content: try body(connection, decision, volume))
         }
     }
 
     private func extend(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let size = body["new_size"]?.intValue ?? 0
-        return try await changing(context, for: "volume:extend") { connection, volume in
+        return try await changing(context, for: "volume:extend") { connection, decision, volume in
             try volume.status.require(.extend, of: volume.id)
             try BlockStorageStore.requireIdle(connection, volume)
             guard size > volume.size else {
@@ -190,7 +191,7 @@ extension BlockStorageHandlers {
             }
             try quota.requireSize(connection, project: volume.projectID, size: size)
             try quota.quota.reserve(connection, project: volume.projectID, [(BlockStorageQuotas.gigabytes, size - volume.size)])
-            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) {
+            try BlockStorageStore.change(connection, decision, for: "volume:extend", at: context.ambient.now) {
                 $0.set("status", VolumeStatus.extending.rawValue)
                 $0.set("extending_to", size)
             }
@@ -203,17 +204,19 @@ extension BlockStorageHandlers {
 
     private func setBootable(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let bootable = body["bootable"]?.boolValue ?? false
-        return try await changing(context, for: "volume_extension:volume_actions:set_bootable", status: 200) { connection, volume in
-            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { $0.set("bootable", bootable) }
+        let action = "volume_extension:volume_actions:set_bootable"
+        return try await changing(context, for: action, status: 200) { connection, decision, _ in
+            try BlockStorageStore.change(connection, decision, for: action, at: context.ambient.now) { $0.set("bootable", bootable) }
             return ["bootable": .bool(bootable)]
         }
     }
 
     private func setReadOnly(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let readOnly = body["readonly"]?.boolValue ?? false
-        return try await changing(context, for: "volume:update_readonly_flag") { connection, volume in
+        let action = "volume:update_readonly_flag"
+        return try await changing(context, for: action) { connection, decision, volume in
             try volume.status.require(.setReadOnly, of: volume.id)
-            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { $0.set("read_only", readOnly) }
+            try BlockStorageStore.change(connection, decision, for: action, at: context.ambient.now) { $0.set("read_only", readOnly) }
             return ["read_only": .bool(readOnly)]
         }
     }
@@ -226,7 +229,8 @@ extension BlockStorageHandlers {
         if let value = body["migration_status"]?.stringValue, value.lowercased() != "none" {
             throw refuse("migration_status", value, "volumes are not migrated here")
         }
-        return try await changing(context, for: "volume_extension:volume_admin_actions:reset_status") { connection, volume in
+        let action = "volume_extension:volume_admin_actions:reset_status"
+        return try await changing(context, for: action) { connection, decision, volume in
             // Clients that repair a volume also send fields whose value does not change.
             if let value = body["attach_status"]?.stringValue, value.lowercased() != "none" {
                 let isAttached = try !BlockStorageStore.attachments(connection, of: volume.id).isEmpty
@@ -242,14 +246,14 @@ extension BlockStorageHandlers {
                     "Invalid volume: An operation on volume \(volume.id) is in progress and will set its status.")
             }
             try BlockStorageStore.set(
-                connection, volume: volume.id, status: VolumeStatus(rawValue: status) ?? .error, now: context.ambient.now)
+                connection, decision, VolumeStatus(rawValue: status) ?? .error, for: action, now: context.ambient.now)
             return ["status": .string(status)]
         }
     }
 
     private func retype(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let name = body["new_type"]?.stringValue ?? ""
-        return try await changing(context, for: "volume:retype") { connection, volume in
+        return try await changing(context, for: "volume:retype") { connection, decision, volume in
             try volume.status.require(.retype, of: volume.id)
             let type = try type(connection, name, project: volume.projectID)
             guard type.id != volume.typeID else {
@@ -258,7 +262,7 @@ extension BlockStorageHandlers {
             let isMultiattach = TypeRequirements.areMultiattach(type.specs)
             if isMultiattach != volume.isMultiattach { try requireSharing(context, volume, isMultiattach) }
             // All types use the same backend, so no data is migrated.
-            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) {
+            try BlockStorageStore.change(connection, decision, for: "volume:retype", at: context.ambient.now) {
                 $0.set("volume_type_id", sql: BlockStorageStore.uuid(type.id))
                 $0.set("multiattach", isMultiattach)
             }
@@ -292,7 +296,8 @@ extension BlockStorageHandlers {
     }
 
     private func move(_ context: RequestContext, for action: String, from: VolumeStatus, to: VolumeStatus) async throws -> Response {
-        try await changing(context, for: "volume_extension:volume_actions:\(action)") { connection, volume in
+        let action = "volume_extension:volume_actions:\(action)"
+        return try await changing(context, for: action) { connection, decision, volume in
             var to = to
             if from == .available {
                 try BlockStorageStore.requireIdle(connection, volume)
@@ -314,7 +319,7 @@ extension BlockStorageHandlers {
                     throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is reserved by an attachment.")
                 }
             }
-            try BlockStorageStore.set(connection, volume: volume.id, status: to, now: context.ambient.now)
+            try BlockStorageStore.set(connection, decision, to, for: action, now: context.ambient.now)
             return ["status": .string(to.rawValue)]
         }
     }
@@ -331,7 +336,7 @@ extension BlockStorageHandlers {
 
     private func legacyAttach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
-        return try await changing(context, for: "volume_extension:volume_actions:attach") { connection, volume in
+        return try await changing(context, for: BlockStorageStore.attachAction) { connection, _, volume in
             guard let server = wanted else {
                 throw ResourceError.badRequest("Invalid request to attach volume to an invalid target: instance_uuid is needed.")
             }
@@ -354,17 +359,21 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest("Invalid attaching mode '\(mode)' for volume \(volume.id): the volume is read-only.")
             }
             let info = driver.connection(volume.object, readOnly: mode == "ro", isShared: volume.isMultiattach)
-            try BlockStorageStore.insertAttached(
-                connection, context.ambient.newUUID(), to: server, of: volume, mode: mode, device: body["mountpoint"]?.stringValue,
+            let attachment = try context.authorize(
+                Attachment(
+                    id: context.ambient.newID(), volumeID: volume.id, projectID: volume.projectID, serverID: server, status: .attached),
+                target: .project(volume.projectID))
+            try BlockStorageStore.insert(
+                connection, attached: attachment, mode: mode, device: body["mountpoint"]?.stringValue,
                 host: body["host_name"]?.stringValue, connection: info, at: now)
-            try BlockStorageStore.settle(connection, volume.id, server: server, now: now)
+            try BlockStorageStore.settle(connection, attachment, now: now)
             return ["status": "in-use", "server_id": .string(server)]
         }
     }
 
     private func legacyDetach(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let wanted = body["attachment_id"]?.stringValue.flatMap { UUID128($0) }?.description
-        return try await changing(context, for: "volume_extension:volume_actions:detach") { connection, volume in
+        return try await changing(context, for: BlockStorageStore.detachAction) { connection, _, volume in
             let attachments = try BlockStorageStore.attachments(connection, of: volume.id)
             guard wanted != nil || attachments.count <= 1 else {
                 throw ResourceError.badRequest(
@@ -373,8 +382,9 @@ extension BlockStorageHandlers {
             guard let attachment = wanted.map({ id in attachments.first { $0.id.text == id } }) ?? attachments.first else {
                 throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) has no such attachment.")
             }
-            try BlockStorageStore.delete(connection, attachment: attachment.id.text)
-            try BlockStorageStore.settle(connection, volume.id, server: attachment.serverID, now: context.ambient.now)
+            let detached = try context.authorize(attachment, target: .project(volume.projectID))
+            try BlockStorageStore.delete(connection, detached)
+            try BlockStorageStore.settle(connection, detached, now: context.ambient.now)
             return ["attachment_id": .string(attachment.id.text)]
         }
     }
@@ -415,7 +425,8 @@ extension BlockStorageHandlers {
     ) async throws -> Response {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await context.write(database) { connection in
-            let volume = try volume(connection, context, id).value(for: action)
+            let decision = try volume(connection, context, id)
+            let volume = try decision.value(for: action)
             var metadata = volume.imageMetadata ?? [:]
             try body(&metadata)
             func properties(_ metadata: JSONObject) -> JSONObject {
@@ -428,7 +439,7 @@ extension BlockStorageHandlers {
                 throw ResourceError(.tooLarge, "Image metadata has at most \(BlockStorageLimits.metadataItemsMax) items.")
             }
             let new = JSONValue.object(metadata)
-            try BlockStorageStore.change(connection, .volumes, volume.id, at: context.ambient.now) { $0.set(json: "image_metadata", new) }
+            try BlockStorageStore.change(connection, decision, for: action, at: context.ambient.now) { $0.set(json: "image_metadata", new) }
             let answer: JSONValue = ["metadata": .object(metadata)]
             return Change(isShown ? .json(200, answer) : .empty(200), "volume", id, content: answer)
         }

@@ -26,7 +26,8 @@ extension BlockStorageHandlers {
         let body = context.body["os-reimage"] ?? [:]
         let imageID = body["image_id"]?.stringValue.flatMap { UUID128($0)?.description } ?? ""
         return try await context.write(database) { connection in
-            let volume = try volume(connection, context, id).value(for: BlockStorageHandlers.reimageAction)
+            let decision = try volume(connection, context, id)
+            let volume = try decision.value(for: BlockStorageHandlers.reimageAction)
             try requireReimageable(connection, context, volume, isReserved: body["reimage_reserved"]?.boolValue ?? false)
             try BlockStorageStore.requireIdle(connection, volume)
             guard let found = try workflows.images.image(connection, imageID, for: try context.caller) else {
@@ -34,7 +35,8 @@ extension BlockStorageHandlers {
             }
             let image = SourceImage(found, as: ActingSubject(project: volume.projectID, user: volume.userID, grounds: .accepted))
             try image.check(volumeSize: volume.size)
-            try BlockStorageStore.set(connection, volume: volume.id, status: .downloading, now: context.ambient.now)
+            try BlockStorageStore.set(
+                connection, decision, .downloading, for: BlockStorageHandlers.reimageAction, now: context.ambient.now)
             try Workflows.start(
                 connection, workflows.reimage, subject: id, frame: VolumeWorkflows.Reimage(image: imageID, metadata: image.metadata),
                 requestID: context.requestID, ambient: context.ambient)

@@ -35,14 +35,15 @@ extension BlockStorageHandlers {
         return try await context.write(
             database,
             begin: { connection in
-                let volume = try volume(connection, context, id).value(for: BlockStorageHandlers.uploadAction)
+                let decision = try volume(connection, context, id)
+                let volume = try decision.value(for: BlockStorageHandlers.uploadAction)
                 if request.visibility == "public" {
                     try context.authorize(target: .project(volume.projectID), action: BlockStorageHandlers.uploadPublicAction)
                 }
                 try volume.status.require(.upload, of: volume.id)
                 try BlockStorageStore.requireIdle(connection, volume)
                 let now = context.ambient.now
-                try BlockStorageStore.set(connection, volume: volume.id, status: .uploading, now: now)
+                try BlockStorageStore.set(connection, decision, .uploading, for: BlockStorageHandlers.uploadAction, now: now)
                 let image = context.ambient.newUUID().description
                 let frame = try VolumeWorkflows.Upload(request, image: image, of: volume, caller: context.caller)
                 try checkProperties(connection, context, frame, of: volume)

@@ -1,3 +1,4 @@
+import Authorization
 import BlockStorageCore
 import Contracts
 import Database
@@ -48,49 +49,64 @@ extension BlockStorageStore {
             """)[0].bool("used")
     }
 
-    /// Derives the volume's state from its attachments, and wakes workflows of the server.
-    ///
-    /// - Parameter isWritten: whether an image has just been written to the volume. While that goes on, its state stays.
-    static func settle(
-        _ connection: Connection, _ volume: VolumeID, server: String?, isWritten: Bool = false, now: Timestamp
-    ) throws {
+    // MARK: changes
+
+    static let createAction = "volume:attachment_create"
+    static let updateAction = "volume:attachment_update"
+    static let completeAction = "volume:attachment_complete"
+    static let deleteAction = "volume:attachment_delete"
+    /// The actions of Cinder before there were attachments.
+    static let attachAction = "volume_extension:volume_actions:attach"
+    static let detachAction = "volume_extension:volume_actions:detach"
+
+    /// Derives the state of the attachment's volume from all its attachments, and wakes workflows of the server. While an image is
+    /// written to the volume, its state stays.
+    static func settle(_ connection: Connection, _ decision: Authorized<Attachment>, now: Timestamp) throws {
+        let attachment = try decision.value(
+            for: createAction, updateAction, completeAction, deleteAction, attachAction, detachAction)
+        let volume = attachment.volumeID
         let writes = try connection.query("SELECT 1 AS one FROM volumes WHERE id = \(volume)::uuid AND status = 'downloading'")
-        if isWritten || writes.isEmpty {
-            let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
-            try set(connection, volume: volume, status: status, now: now)
-        }
-        if let server { try connection.notify(.wake, Wake(subject: server)) }
+        if writes.isEmpty { try settle(connection, written: volume, now: now) }
+        if let server = attachment.serverID { try connection.notify(.wake, Wake(subject: server)) }
     }
 
-    static func insertAttachment(
-        _ connection: Connection, _ id: AttachmentID, of volume: Volume, server: String?, mode: String?, at now: Timestamp
-    ) throws {
+    /// Derives the state of a volume to which no image is written any more; for workflows.
+    static func settle(_ connection: Connection, written volume: VolumeID, now: Timestamp) throws {
+        let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
+        try set(connection, volume: volume, status, now: now)
+    }
+
+    static func insert(_ connection: Connection, _ decision: Authorized<Attachment>, mode: String?, at now: Timestamp) throws {
+        let attachment = try decision.value(for: createAction)
         try connection.execute(
             """
             INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, created_at, updated_at)
-            VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(server)::uuid, 'reserved', \(mode), \(now), \(now))
+            VALUES (\(attachment.id)::uuid, \(attachment.volumeID)::uuid, \(attachment.projectID), \(attachment.serverID)::uuid,
+                \(attachment.status.rawValue), \(mode), \(now), \(now))
             """)
     }
 
     /// Records an attachment that exists, as `os-attach` does.
-    static func insertAttached(
-        _ connection: Connection, _ id: UUID128, to server: String, of volume: Volume, mode: String, device: String?, host: String?,
+    static func insert(
+        _ connection: Connection, attached decision: Authorized<Attachment>, mode: String, device: String?, host: String?,
         connection info: JSONObject, at now: Timestamp
     ) throws {
+        let attachment = try decision.value(for: attachAction)
         try connection.execute(
             """
             INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, device, host, connection,
                 attached_at, created_at, updated_at)
-            VALUES (\(id), \(volume.id)::uuid, \(volume.projectID), \(server)::uuid, 'attached', \(mode), \(device), \(host),
-                \(info)::jsonb, \(now), \(now), \(now))
+            VALUES (\(attachment.id)::uuid, \(attachment.volumeID)::uuid, \(attachment.projectID), \(attachment.serverID)::uuid,
+                \(attachment.status.rawValue), \(mode), \(device), \(host), \(info)::jsonb, \(now), \(now), \(now))
             """)
     }
 
     /// Stores the connection that a host got.
     static func connect(
-        _ connection: Connection, attachment id: String, host: String, mode: String, connector: JSONObject, connection info: JSONObject,
-        at now: Timestamp
+        _ connection: Connection, _ attachment: Authorized<Attachment>, host: String, mode: String, connector: JSONObject,
+        connection info: JSONObject, at now: Timestamp
     ) throws {
+        let id = try attachment.value(for: createAction, updateAction).id
         try connection.execute(
             """
             UPDATE volume_attachments SET status = CASE WHEN status = 'attached' THEN status ELSE 'attaching' END,
@@ -101,7 +117,8 @@ extension BlockStorageStore {
             """)
     }
 
-    static func complete(_ connection: Connection, attachment id: String, at now: Timestamp) throws {
+    static func complete(_ connection: Connection, _ attachment: Authorized<Attachment>, at now: Timestamp) throws {
+        let id = try attachment.value(for: completeAction).id
         try connection.execute(
             """
             UPDATE volume_attachments SET status = 'attached', attached_at = coalesce(attached_at, \(now)),
@@ -110,7 +127,8 @@ extension BlockStorageStore {
             """)
     }
 
-    static func delete(_ connection: Connection, attachment id: String) throws {
+    static func delete(_ connection: Connection, _ attachment: Authorized<Attachment>) throws {
+        let id = try attachment.value(for: deleteAction, detachAction).id
         try connection.execute("DELETE FROM volume_attachments WHERE id = \(id)::uuid")
     }
 

@@ -54,15 +54,34 @@ extension BlockStorageStore {
             """) == 1
     }
 
+    /// Sets the state of a snapshot.
+    ///
+    /// - Parameter progress: nil leaves it as it is.
+    static func set(
+        _ connection: Connection, _ snapshot: Authorized<Snapshot>, _ status: SnapshotStatus, progress: Int? = nil, now: Timestamp
+    ) throws {
+        let id = try snapshot.value(
+            for: "volume:delete_snapshot", "volume_extension:snapshot_admin_actions:force_delete",
+            "volume_extension:snapshot_actions:update_snapshot_status", "volume_extension:snapshot_admin_actions:reset_status"
+        ).id
+        try connection.execute(
+            """
+            UPDATE volume_snapshots SET status = \(status.rawValue), progress = coalesce(\(progress)::smallint, progress),
+                fault = NULL, updated_at = \(now), generation = generation + 1
+            WHERE id = \(id)::uuid
+            """)
+    }
+
+    /// Sets a snapshot's state if its present state is one of `from`; for workflows.
+    ///
+    /// - Returns: whether it had.
     @discardableResult
     static func move(
-        _ connection: Connection, snapshot id: String, from: [SnapshotStatus], to: SnapshotStatus,
-        progress: Int? = nil, fault: String? = nil, now: Timestamp
+        _ connection: Connection, snapshot id: String, from: [SnapshotStatus], to: SnapshotStatus, fault: String? = nil, now: Timestamp
     ) throws -> Bool {
         try connection.execute(
             """
-            UPDATE volume_snapshots SET status = \(to.rawValue), progress = coalesce(\(progress)::smallint, progress),
-                fault = \(fault), updated_at = \(now), generation = generation + 1
+            UPDATE volume_snapshots SET status = \(to.rawValue), fault = \(fault), updated_at = \(now), generation = generation + 1
             WHERE id = \(id)::uuid AND status = ANY(\(from.map(\.rawValue))::text[])
             """) == 1
     }
@@ -75,15 +94,16 @@ extension BlockStorageStore {
     }
 
     static func insertSnapshot(
-        _ connection: Connection, _ id: SnapshotID, of volume: Volume, user: String, name: String?, description: String?,
+        _ connection: Connection, _ id: SnapshotID, of decision: Authorized<Volume>, name: String?, description: String?,
         metadata: JSONObject, hostCopy: HostCopyState?, at now: Timestamp
     ) throws {
+        let volume = try decision.value(for: "volume:create_snapshot")
         try connection.execute(
             """
             INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size, metadata, format, host_copy,
                 created_at, updated_at)
-            VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(user), \(name), \(description), 'creating', \(volume.size),
-                \(metadata)::jsonb, \(volume.format.rawValue), \(hostCopy?.rawValue), \(now), \(now))
+            VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(decision.caller.userID), \(name), \(description),
+                'creating', \(volume.size), \(metadata)::jsonb, \(volume.format.rawValue), \(hostCopy?.rawValue), \(now), \(now))
             """)
     }
 }

@@ -1,3 +1,4 @@
+import Authorization
 import BlockStorageCore
 import Database
 import JSON
@@ -54,7 +55,7 @@ extension BlockStorageStore {
             metadata: try row.object("metadata"), imageMetadata: try row.optionalJSON("image_metadata")?.objectValue)
     }
 
-    /// Sets a volume's state if its present state is one of `from`.
+    /// Sets a volume's state if its present state is one of `from`; for workflows.
     ///
     /// - Returns: whether it had.
     @discardableResult
@@ -69,12 +70,33 @@ extension BlockStorageStore {
             """) == 1
     }
 
-    static func set(_ connection: Connection, volume id: VolumeID, status: VolumeStatus, now: Timestamp) throws {
+    /// Sets the state of a volume.
+    ///
+    /// - Parameter action: of the decision.
+    static func set(
+        _ connection: Connection, _ volume: Authorized<Volume>, _ status: VolumeStatus, for action: String, now: Timestamp
+    ) throws {
+        try set(connection, volume: volume.value(for: action).id, status, now: now)
+    }
+
+    static func set(_ connection: Connection, volume id: VolumeID, _ status: VolumeStatus, now: Timestamp) throws {
         try connection.execute(
             """
             UPDATE volumes SET status = \(status.rawValue), updated_at = \(now), generation = generation + 1
             WHERE id = \(id)::uuid
             """)
+    }
+
+    /// The volume and its snapshots are to be deleted.
+    static func beginDeletion(_ connection: Connection, _ volume: Authorized<Volume>, now: Timestamp) throws {
+        let id = try volume.value(for: "volume:delete", "volume:force_delete").id
+        try connection.execute(
+            """
+            UPDATE volume_snapshots SET status = \(SnapshotStatus.deleting.rawValue), fault = NULL, updated_at = \(now),
+                generation = generation + 1
+            WHERE volume_id = \(id)::uuid
+            """)
+        try set(connection, volume: id, .deleting, now: now)
     }
 
     /// Whether the volume's data is being read to make a snapshot or another volume.
@@ -112,7 +134,10 @@ extension BlockStorageStore {
 
     // MARK: requests
 
-    static func insert(_ connection: Connection, _ volume: NewVolume, _ settings: BlockStorageSettings, at now: Timestamp) throws {
+    static func insert(
+        _ connection: Connection, _ decision: Authorized<Void>, _ volume: NewVolume, _ settings: BlockStorageSettings, at now: Timestamp
+    ) throws {
+        try decision.value(for: "volume:create")
         var row = Changes()
         row.set("id", volume.id)
         row.set("project_id", volume.project)

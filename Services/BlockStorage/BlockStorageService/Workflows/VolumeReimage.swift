@@ -57,7 +57,7 @@ extension VolumeWorkflows {
                             UPDATE volumes SET source_image_id = \(image)::uuid, image_metadata = \(metadata)::jsonb,
                                 bootable = true, fault = NULL WHERE id = \(id)::uuid AND status = 'downloading'
                             """)
-                        if changed > 0 { try BlockStorageStore.settle(connection, ID(id), server: nil, isWritten: true, now: now) }
+                        if changed > 0 { try BlockStorageStore.settle(connection, written: ID(id), now: now) }
                     }
                     return .next
                 },
