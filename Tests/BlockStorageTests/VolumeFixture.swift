@@ -20,7 +20,7 @@ import WebAPI
 import Workflow
 
 /// The images of a test and their data.
-final class TestImages: ImageSource {
+final class FakeImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
     /// The subjects for which data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])
@@ -37,7 +37,7 @@ final class TestImages: ImageSource {
     }
 }
 
-extension TestImages: VolumeImages {
+extension FakeImages: VolumeImages {
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws {
         if let refusal = refusal.withLock({ $0 }) { throw refusal }
         let id = image["id"]?.stringValue ?? ""
@@ -71,7 +71,7 @@ struct VolumeFixture: Sendable {
     var api: API { module.api }
     let database: Database
     let driver: FileDriver
-    let images: TestImages
+    let images: FakeImages
     let engine: WorkflowEngine
     let log: Logger
     let time: ManualTime
@@ -87,7 +87,7 @@ struct VolumeFixture: Sendable {
         ).path
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try await TestDatabase.with { test in
-            let images = TestImages()
+            let images = FakeImages()
             let driver = try FileDriver(directory: directory, images: images)
             let time = ManualTime()
             let ambient = Ambient(time: time, random: SeededRandom(seed: 6))

@@ -7,7 +7,7 @@ import Yams
 @testable import osctl
 
 @Suite struct OutputTests {
-    let columns = [Column("ID", "id"), Column("Name", "name"), Column("Flavor", "flavor.original_name")]
+    let columns = [OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Flavor", "flavor.original_name")]
     let servers: [JSONValue] = [
         ["id": "1", "name": "web", "flavor": ["original_name": "m1.nano"], "extra": true],
         ["id": "22", "name": "日本", "flavor": ["original_name": "m1.tiny"], "extra": nil],

@@ -15,8 +15,8 @@ import Testing
     private static let megabytes10 = 10 << 20
 
     /// A directory with a canary, and hostile images that lead to it.
-    private func withCanary(_ body: (borrowing Scratch, String) throws -> Void) throws {
-        let scratch = try Scratch()
+    private func withCanary(_ body: (borrowing DiskScratch, String) throws -> Void) throws {
+        let scratch = try DiskScratch()
         let bytes = Array(DiskToolTests.secret.utf8)
         let canary = try scratch.file("canary", bytes + [UInt8](repeating: 0, count: 65536 - bytes.count))
         try body(scratch, canary)
@@ -28,7 +28,7 @@ import Testing
     }
 
     /// The ways to a file that QEMU follows when nothing stops it: name, driver and image.
-    private func attacks(_ scratch: borrowing Scratch, _ canary: String) throws -> [(String, DiskDriver, String)] {
+    private func attacks(_ scratch: borrowing DiskScratch, _ canary: String) throws -> [(String, DiskDriver, String)] {
         let flat = try scratch.file(
             "flat", DiskImages.raw(HostileImages.descriptor(flat: canary, sectors: 128)))
         return [
@@ -129,7 +129,7 @@ import Testing
 
     @Test("S3: a size that is unknown, larger than asked for, or not what the parser found is refused")
     func s3_sizes() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let image = try scratch.file("image", DiskImages.qcow2(size: 20 << 30))
         let sound = try ForeignDisk(path: image, declared: "qcow2")
         let tool = DiskTool(Sandbox())
@@ -148,7 +148,7 @@ import Testing
 
     @Test("S3: a disk cannot outgrow what is asked for, whatever its tables say")
     func s3_fileSizeLimit() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let target = try scratch.file("out")
         let image = try scratch.file("image", [UInt8](repeating: 1, count: 1 << 20))
         let command = try Sandbox().command(
@@ -160,7 +160,7 @@ import Testing
 
     @Test("S3: an image whose tables name one cluster many times becomes no larger than it may, in any format")
     func s3_expandingTables() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let tool = DiskTool(Sandbox())
         let bomb = try ForeignDisk(path: try scratch.file("bomb", DiskImages.expandingQcow2(mebibytes: 256)), declared: "qcow2")
         #expect(try tool.measure(bomb, largest: 256 << 20) == 256 << 20)
@@ -179,7 +179,7 @@ import Testing
 
     @Test("S5: a new disk reads as zeros, and is no file that was there before")
     func s5_newDisksAreEmpty() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let tool = DiskTool(Sandbox())
         let left = try scratch.file("left", [UInt8](repeating: 0x5a, count: 1 << 20))
         for format in [DiskDriver.raw, .qcow2] {
@@ -194,7 +194,7 @@ import Testing
     }
 
     @Test func soundImagesOfAllFormatsBecomeDisks() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let images: [(String, [UInt8])] = [
             ("qcow2", DiskImages.qcow2()), ("qcow2", DiskImages.qcow2(version: 2)), ("vmdk", DiskImages.vmdk()),
             ("vmdk", DiskImages.streamOptimizedVMDK()), ("vdi", DiskImages.vdi()), ("vhd", DiskImages.vhd()),
@@ -216,7 +216,7 @@ import Testing
 
     /// Data survives the way through each format that qemu-img itself can write.
     @Test func imagesOfTheToolItself() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let random = SeededRandom(seed: 5)
         let data = (0..<(3 << 20)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
         let raw = try scratch.file("raw", data)
@@ -239,7 +239,7 @@ import Testing
     }
 
     @Test func ownDisksAreCopiedAndGrow() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let tool = DiskTool(Sandbox())
         let base = try scratch.file("base", Array("base".utf8) + [UInt8](repeating: 0, count: 508))
         let overlay = scratch.path + "/overlay"

@@ -10,7 +10,7 @@ import Testing
 /// What the check of a machine's sandbox finds. Needs root, as the services do.
 @Suite(.enabled(if: geteuid() == 0, "needs root")) struct SandboxCheckTests {
     /// A sandbox whose `bwrap` is a program that changes the arguments and then runs the real one.
-    private func sandbox(_ scratch: borrowing Scratch, _ change: String) throws -> Sandbox {
+    private func sandbox(_ scratch: borrowing DiskScratch, _ change: String) throws -> Sandbox {
         let path = try scratch.file("bwrap", Array("#!/usr/bin/perl\n\(change)\nexec '/usr/bin/bwrap', @ARGV;\n".utf8))
         chmod(path, 0o755)
         return Sandbox(bubblewrap: path)
@@ -18,22 +18,22 @@ import Testing
 
     @Test("S1: a sandbox that is as it should be has no problem") func s1_sound() throws {
         #expect(SandboxCheck.problem(Sandbox()) == nil)
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         #expect(SandboxCheck.problem(try sandbox(scratch, "")) == nil)
     }
 
     @Test("S1: a sandbox that does not start, or does not confine, is told of")
     func s1_problems() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         #expect(try #require(SandboxCheck.problem(Sandbox(bubblewrap: "/no/such/bwrap"))).contains("could not be set up"))
         #expect(try #require(SandboxCheck.problem(Sandbox(user: 0))).contains("user id"))
         let bare = try sandbox(
             scratch, "shift @ARGV until !@ARGV || $ARGV[0] eq '--'; shift @ARGV; exec grep { !/^--(reuid|regid|clear-groups)/ } @ARGV;")
         #expect(try #require(SandboxCheck.problem(bare)).contains("does not run as user"))
-        let other = try Scratch()
+        let other = try DiskScratch()
         let files = try sandbox(other, "unshift @ARGV, '--ro-bind', '/etc', '/etc';")
         #expect(try #require(SandboxCheck.problem(files)).contains("machine's files"))
-        let third = try Scratch()
+        let third = try DiskScratch()
         let network = try sandbox(
             third,
             "@ARGV = grep { $_ ne '--unshare-net' } @ARGV; for (0..$#ARGV) { if ($ARGV[$_] eq '--seccomp') { splice @ARGV, $_, 2; last } }")

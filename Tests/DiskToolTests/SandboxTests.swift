@@ -5,7 +5,7 @@ import Kernel
 import Testing
 
 /// A private directory of the test.
-struct Scratch: ~Copyable {
+struct DiskScratch: ~Copyable {
     let path: String
 
     init() throws {
@@ -61,7 +61,7 @@ struct Scratch: ~Copyable {
     /// A service that was started with additional groups, for example by an operator's login.
     @Test("S1: the tool has none of the groups of the process that starts it")
     func s1_noGroupsOfTheStarter() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let starter = try scratch.file("starter", Array("#!/usr/bin/perl\n$) = '0 4 24 27'; exec '/usr/bin/bwrap', @ARGV;\n".utf8))
         chmod(starter, 0o700)
         let command = try Sandbox(bubblewrap: starter).command(["/usr/bin/id", "-G"], files: [], limits: Sandbox.Limits(fileSize: 0))
@@ -70,7 +70,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: the tool can only access the given files")
     func s1_onlyItsFiles() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let canary = try scratch.file("canary", Array("CANARY".utf8))
         let given = try scratch.file("given", Array("given".utf8))
         chmod(canary, 0o644)
@@ -84,7 +84,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: the tool can only write files that are given as writable")
     func s1_writes() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let (source, target) = (try scratch.file("source", [1]), try scratch.file("target"))
         let files: [Sandbox.File] = [.reading(source), .writing(target)]
         _ = try run(["/usr/bin/cp", "/disk0", "/disk1"], files: files)
@@ -96,7 +96,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: only the owner can access files after the run")
     func s1_filesAreTakenBack() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let (source, target) = (try scratch.file("source", [1]), try scratch.file("target"))
         let files: [Sandbox.File] = [.reading(source), .writing(target)]
         let during = try run(["/usr/bin/stat", "-c", "%a:%g", Sandbox.name(0), Sandbox.name(1)], files: files)
@@ -113,7 +113,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: runs that share a file do not revoke each other's access")
     func s1_sharedFiles() async throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let source = try scratch.file("source", [7])
         try await withThrowingTaskGroup(of: String.self) { group in
             for index in 0..<8 {
@@ -137,7 +137,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: a directory tree is read-only and must not contain links")
     func s1_trees() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let tree = scratch.path + "/tree"
         try FileManager.default.createDirectory(
             atPath: tree + "/a/b", withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
@@ -153,7 +153,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: a link is not followed, and only regular files are given")
     func s1_links() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let link = scratch.path + "/link"
         symlink("/etc/shadow", link)
         #expect(throws: FileError.self) { try run(["/usr/bin/cat", "/disk0"], files: [.reading(link)]) }
@@ -174,7 +174,7 @@ struct Scratch: ~Copyable {
 
     @Test("S3: files, memory, processor time and time are limited")
     func s3_limits() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let target = try scratch.file("target")
         var limits = Sandbox.Limits(fileSize: 100_000)
         #expect(throws: CommandError.self) {
@@ -198,7 +198,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1 S3: the kernel confines the tool with namespaces and limits")
     func s1_namespacesAndLimits() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let (target, source) = (try scratch.file("target"), try scratch.file("source"))
         // A unique process name, searched from outside, because there is no /proc inside.
         let seconds = "3\(UInt32.random(in: 100_000...999_999))"
@@ -249,7 +249,7 @@ struct Scratch: ~Copyable {
 
     @Test("S1: nothing runs when the sandbox cannot be set up")
     func s1_neverUnconfined() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let given = try scratch.file("given", Array("given".utf8))
         let command = ["/usr/bin/cat", "/disk0"]
         let limits = Sandbox.Limits(fileSize: 0)
@@ -274,7 +274,7 @@ struct Scratch: ~Copyable {
     }
 
     @Test func aLockIsHeldAsLongAsTheToolLives() throws {
-        let scratch = try Scratch()
+        let scratch = try DiskScratch()
         let lock = try scratch.file("lock")
         let descriptor = open(lock, O_RDWR | O_CLOEXEC)
         #expect(flock(descriptor, LOCK_EX | LOCK_NB) == 0)

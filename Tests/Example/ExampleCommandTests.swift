@@ -27,7 +27,7 @@ import Testing
             .serviceUser(
                 endpoints: [.identity: server.url, .example: server.url], user: "demo", password: Secret("secret"), domain: "default",
                 project: "demo"))
-        let api = API(client: client, source: "test")
+        let api = CloudAPI(client: client, source: "test")
         try await Create<ReportCommand>.parse(["monthly", "--sections", "3"]).execute(api)
         #expect(server.requests.last?.json == ["report": ["name": "monthly", "sections": 3]])
         try await List<ReportCommand>.parse(["--limit", "5"]).execute(api)

@@ -11,8 +11,8 @@ import WebAPI
 /// Every route of Identity's API, for every kind of caller.
 @Suite struct AuthorizationSweepTests {
     /// A cloud with one resource of each kind in the domain `default` and the project `demo`.
-    private static func with(_ body: (Cloud, RouteSweep) async throws -> Void) async throws {
-        try await Cloud.with { cloud in
+    private static func with(_ body: (IdentityCloud, RouteSweep) async throws -> Void) async throws {
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             func create(_ path: String, _ name: String, _ value: JSONValue, token: String? = nil) async throws -> String {
                 let answer = try await cloud.call("POST", "/v3/\(path)", token: token ?? admin, body: [name: value])
@@ -210,8 +210,8 @@ import WebAPI
     @Test func everyRouteAnswersAsTheTableSays() async throws {
         var columns: [[String: Int]] = []
         for (user, scope) in [
-            ("other", Cloud.project("other")), ("viewer", Cloud.project("demo")), ("demo", Cloud.project("demo")),
-            ("domainer", ["domain": ["id": "default"]]), ("admin", Cloud.project("admin")),
+            ("other", IdentityCloud.project("other")), ("viewer", IdentityCloud.project("demo")), ("demo", IdentityCloud.project("demo")),
+            ("domainer", ["domain": ["id": "default"]]), ("admin", IdentityCloud.project("admin")),
         ] as [(String, JSONValue)] {
             try await AuthorizationSweepTests.with { cloud, sweep in
                 let token = try await cloud.token(user, scope: scope)

@@ -25,7 +25,7 @@ import Testing
         case defaultOfGroupMember = "default project of a member of an administrators' group"
 
         /// - Returns: the project's id.
-        func arrange(_ cloud: Cloud) async throws -> String {
+        func arrange(_ cloud: IdentityCloud) async throws -> String {
             let admin = try await cloud.admin()
             func put(_ path: String) async throws {
                 let answer = try await cloud.call("PUT", "/v3/\(path)", token: admin)
@@ -83,7 +83,7 @@ import Testing
             return project
         }
 
-        private func arrangeBootstrapped(_ cloud: Cloud, _ admin: String) async throws -> String {
+        private func arrangeBootstrapped(_ cloud: IdentityCloud, _ admin: String) async throws -> String {
             let (me, demo) = (try await cloud.id("users", "admin"), try await cloud.id("projects", "demo"))
             let project = try await cloud.id("projects", "admin")
             let answer = try await cloud.call(
@@ -99,7 +99,7 @@ import Testing
 
     @Test("S8: a domain's manager gives nobody rights in a cloud project", arguments: CloudProjectReason.allCases)
     func s8CloudProjects(reason: CloudProjectReason) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: CloudProjectTests.domainScope)
             let user = try await cloud.make("users", "user", ["name": "mine"]).id
             let group = try await cloud.make("groups", "group", ["name": "ours"]).id
@@ -122,7 +122,7 @@ import Testing
     }
 
     @Test("S8: what later cloud projects inherit is the cloud's to assign") func s8LaterCloudProjects() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let manager = try await cloud.token("domainer", scope: CloudProjectTests.domainScope)
             let (member, adminRole) = (try await cloud.id("roles", "member"), try await cloud.id("roles", "admin"))
@@ -140,7 +140,7 @@ import Testing
 
     @Test("S8: administrators of a domain or the system leave its projects to their managers", arguments: ["domains/default", "system"])
     func s8OtherProjectsStayTheManagers(place: String) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let manager = try await cloud.token("domainer", scope: CloudProjectTests.domainScope)
             let (member, adminRole) = (try await cloud.id("roles", "member"), try await cloud.id("roles", "admin"))
@@ -163,7 +163,7 @@ import Testing
 
     @Test("S8: nobody joins a group with a domain-specific role in a cloud project or another domain")
     func s8DomainSpecificRoles() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let manager = try await cloud.token("domainer", scope: CloudProjectTests.domainScope)
             let me = try await cloud.id("users", "demo")

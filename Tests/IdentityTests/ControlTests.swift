@@ -17,7 +17,7 @@ import WebAPI
         var users: [String: String] = [:]
         var groups: [String: String] = [:]
 
-        init(_ cloud: Cloud) async throws {
+        init(_ cloud: IdentityCloud) async throws {
             let admin = try await cloud.admin()
             let project = try await cloud.make("projects", "project", ["name": "operations"]).id
             let far = try await cloud.make("domains", "domain", ["name": "far"]).id
@@ -53,7 +53,7 @@ import WebAPI
 
     @Test("S8: a domain's manager cannot change users with more than the domain's roles")
     func s8ManagersDoNotControlMore() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let powerful = try await Powerful(cloud)
             let own = try await cloud.make("users", "user", ["name": "own", "password": "own-pw"]).id
@@ -108,7 +108,7 @@ import WebAPI
 
     @Test("S8: a manager cannot assign a role that implies more than the manager's roles")
     func s8ImpliedRolesAreCounted() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
             let user = try await cloud.make("users", "user", ["name": "u"]).id
@@ -124,7 +124,7 @@ import WebAPI
 
     @Test("S8: only the cloud administrator can change a project in which a user is administrator")
     func s8TheAdministratorsProject() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
             let project = try await cloud.id("projects", "admin")
             let me = try await cloud.id("users", "demo")
@@ -149,7 +149,7 @@ import WebAPI
 
     @Test("S8: whoever has any role in the administrators' project is controlled by the cloud administrator", arguments: [false, true])
     func s8MembersOfTheAdministratorsProject(isInherited: Bool) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
             let admin = try await cloud.admin()
             let project = try await cloud.id("projects", "admin")
@@ -171,7 +171,7 @@ import WebAPI
 
     @Test("S8: only the cloud administrator can change the services' project")
     func s8TheServicesProject() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ControlTests.domainScope)
             let project = try await cloud.id("projects", "service")
             let me = try await cloud.id("users", "demo")

@@ -25,7 +25,7 @@ import WebAPI
     }
 
     /// The current rights of a token, as shown by Identity.
-    private static func link(_ cloud: Cloud, credential: JSONValue, admin: String) async throws -> Link {
+    private static func link(_ cloud: IdentityCloud, credential: JSONValue, admin: String) async throws -> Link {
         let answer = try await cloud.call(
             "POST", "/v3/auth/tokens",
             body: [
@@ -66,7 +66,7 @@ import WebAPI
 
     @Test("S8: no chain of application credentials extends rights")
     func s8ChainsNeverWiden() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.id("users", "domainer")
             let (demo, manager) = (try await cloud.id("projects", "demo"), try await cloud.id("roles", "manager"))
@@ -105,7 +105,7 @@ import WebAPI
 
     @Test("S8: a credential's expiry and access rules also apply to credentials created with it")
     func s8LimitsAreHandedOn() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let user = try await cloud.id("users", "demo")
             let path = "/v3/users/\(user)/application_credentials"
             let end = "2099-01-01T00:00:00.000000"
@@ -121,7 +121,7 @@ import WebAPI
                 ])
             let link = try await DelegationTests.link(
                 cloud, credential: try #require(first.json["application_credential"]), admin: try await cloud.admin())
-            func make(_ more: JSONObject) async throws -> Cloud.Answer {
+            func make(_ more: JSONObject) async throws -> IdentityCloud.Answer {
                 var body = more
                 body["name"] = .string("child \(more.names.joined())")
                 return try await cloud.call("POST", path, token: link.token, body: ["application_credential": .object(body)])
@@ -148,7 +148,7 @@ import WebAPI
 
     @Test("S8: an application credential cannot read or create second factors")
     func s8NoSecondFactors() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let (user, own) = (try await cloud.id("users", "demo"), try await cloud.token("demo", project: "demo"))
             let body: JSONValue = ["credential": ["type": "totp", "blob": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "user_id": .string(user)]]
             let stored = try await cloud.call("POST", "/v3/credentials", token: own, body: body)
@@ -169,7 +169,7 @@ import WebAPI
     }
 
     @Test func accessRulesStayUntilTheyAreDeleted() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let (user, token) = (try await cloud.id("users", "demo"), try await cloud.token("demo", project: "demo"))
             let (credentials, rules) = ("/v3/users/\(user)/application_credentials", "/v3/users/\(user)/access_rules")
             func make(_ name: String, _ rule: JSONValue) async throws -> JSONValue {

@@ -46,10 +46,10 @@ import WebAPI
 
     /// A cloud whose user `demo` needs a password and a code.
     private struct Setup {
-        let cloud: Cloud
+        let cloud: IdentityCloud
         let user: String
 
-        init(_ cloud: Cloud) async throws {
+        init(_ cloud: IdentityCloud) async throws {
             self.cloud = cloud
             user = try await cloud.id("users", "demo")
             let token = try await cloud.token("demo", project: "demo")
@@ -71,7 +71,7 @@ import WebAPI
         }
 
         func signOn(password: String? = nil, code: String? = nil, receipt: String? = nil, user name: String = "demo") async throws
-            -> Cloud.Answer
+            -> IdentityCloud.Answer
         {
             var identity: JSONObject = [
                 "methods": JSONValue([password.map { _ in "password" }, code.map { _ in "totp" }].compactMap { $0 })
@@ -89,13 +89,13 @@ import WebAPI
             }
             return try await cloud.call(
                 "POST", "/v3/auth/tokens", headers: receipt.map { [("Openstack-Auth-Receipt", $0)] } ?? [],
-                body: ["auth": ["identity": .object(identity), "scope": Cloud.project("demo")]])
+                body: ["auth": ["identity": .object(identity), "scope": IdentityCloud.project("demo")]])
         }
     }
 
     @Test("S7: multi-factor rules apply to every method of getting a token")
     func s7RulesAreEnforced() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let before = try await cloud.token("demo", project: "demo")
             let setup = try await Setup(cloud)
             let half = try await setup.signOn(password: "demo-pw")
@@ -114,7 +114,9 @@ import WebAPI
             // A token from before the rules cannot be used for a new one.
             let again = try await cloud.call(
                 "POST", "/v3/auth/tokens",
-                body: ["auth": ["identity": ["methods": ["token"], "token": ["id": .string(before)]], "scope": Cloud.project("demo")]])
+                body: [
+                    "auth": ["identity": ["methods": ["token"], "token": ["id": .string(before)]], "scope": IdentityCloud.project("demo")]
+                ])
             #expect(again.status == 401 && again.headers["openstack-auth-receipt"] == nil, "\(again.json)")
             let whole = try await setup.signOn(code: setup.code(), receipt: receipt)
             #expect(whole.status == 201, "\(whole.json)")
@@ -123,7 +125,9 @@ import WebAPI
             let token = try #require(whole.headers["x-subject-token"])
             let next = try await cloud.call(
                 "POST", "/v3/auth/tokens",
-                body: ["auth": ["identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": Cloud.project("demo")]])
+                body: [
+                    "auth": ["identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": IdentityCloud.project("demo")]
+                ])
             #expect(next.status == 201, "\(next.json)")
             cloud.time.advance(by: .seconds(90))
             #expect(try await setup.signOn(password: "demo-pw", code: setup.code()).status == 201)
@@ -132,7 +136,7 @@ import WebAPI
 
     @Test("S7: a one-time code is valid once and for a minute, and cannot be guessed")
     func s7CodesAreSpent() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let setup = try await Setup(cloud)
             let code = try setup.code()
             #expect(try await setup.signOn(password: "demo-pw", code: code).status == 201)
@@ -155,7 +159,7 @@ import WebAPI
 
     @Test("S7: receipts end when they expire, with a new password, and with the user")
     func s7ReceiptsEnd() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let setup = try await Setup(cloud)
             let admin = try await cloud.admin()
             func receipt() async throws -> String {
@@ -180,7 +184,7 @@ import WebAPI
 
     @Test("S10: credentials belong to their owner and are encrypted")
     func s10CredentialsAreTheirOwners() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let setup = try await Setup(cloud)
             let admin = try await cloud.admin()
             let other = try await cloud.token("other", project: "other")
@@ -233,7 +237,7 @@ import WebAPI
 
     @Test("S23: rules about factors are lists of known methods, flags are booleans")
     func s23OptionsAreChecked() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let (admin, user) = (try await cloud.admin(), try await cloud.id("users", "other"))
             for options: JSONValue in [
                 ["multi_factor_auth_rules": "password"], ["multi_factor_auth_rules": ["password"]],
@@ -254,14 +258,14 @@ import WebAPI
 
     @Test("S23: passwords of every length are accepted or refused, never an internal error")
     func s23PasswordLengths() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             for (index, length) in [1, 511, 512, 513, 2048, 4095, 4096].enumerated() {
                 let password = String(repeating: "é", count: length / 2) + (length % 2 == 1 ? "x" : "")
                 let user = try await cloud.make("users", "user", ["name": .string("long\(index)"), "password": .string(password)])
                 _ = try await cloud.token("long\(index)", scope: "unscoped", password: password)
                 for wrong in [String(password.dropLast()) + "y", password + "y", String(password.dropLast())] where !wrong.isEmpty {
-                    let answer = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("long\(index)", wrong))
+                    let answer = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("long\(index)", wrong))
                     #expect(answer.status == (wrong.utf8.count > 4096 ? 400 : 401), "\(length) \(answer.json)")
                 }
                 let next = String(repeating: "n", count: length)
@@ -284,7 +288,7 @@ import WebAPI
 
     @Test("S23: no text in a body causes an internal error")
     func s23TextsAreStoredOrRefused() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.id("users", "demo")
             let own = try await cloud.token("demo", project: "demo")

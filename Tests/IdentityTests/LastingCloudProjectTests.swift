@@ -16,14 +16,14 @@ import Testing
 
     /// A project with its domain's manager, and a user and group of theirs.
     private struct Tenant {
-        let cloud: Cloud
+        let cloud: IdentityCloud
         let admin: String
         let manager: String
         let user: String
         let group: String
         let member: String
 
-        init(_ cloud: Cloud) async throws {
+        init(_ cloud: IdentityCloud) async throws {
             self.cloud = cloud
             admin = try await cloud.admin()
             manager = try await cloud.token("domainer", scope: LastingCloudProjectTests.domainScope)
@@ -43,11 +43,11 @@ import Testing
         }
 
         /// The answer to a manager who assigns a role.
-        func assigning(on project: String) async throws -> Cloud.Answer {
+        func assigning(on project: String) async throws -> IdentityCloud.Answer {
             try await cloud.call("PUT", "/v3/projects/\(project)/users/\(user)/roles/\(member)", token: manager)
         }
 
-        func mark(_ project: String, _ value: JSONValue, token: String? = nil) async throws -> Cloud.Answer {
+        func mark(_ project: String, _ value: JSONValue, token: String? = nil) async throws -> IdentityCloud.Answer {
             try await cloud.call(
                 "PATCH", "/v3/projects/\(project)", token: token ?? admin, body: ["project": ["cloud_project": value]])
         }
@@ -61,7 +61,7 @@ import Testing
         "S8: a project stays protected when its last operator leaves, until an administrator takes the mark away",
         arguments: CloudProjectTests.CloudProjectReason.allCases)
     func s8OperatorsLeave(reason: CloudProjectTests.CloudProjectReason) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await reason.arrange(cloud)
             for (table, name) in [("users", "operator"), ("groups", "operators")] where reason != .bootstrapped {
@@ -80,7 +80,7 @@ import Testing
     }
 
     @Test("S8: projects created below an inherited operator's role are marked") func s8NewProjects() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let top = try await tenant.project("top")
             let operatorID = try await cloud.make("users", "user", ["name": "operator"]).id
@@ -93,7 +93,7 @@ import Testing
     }
 
     @Test("S8: marks of assignments by an older release are set by the periodic task") func s8PeriodicMarks() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await tenant.project("p")
             let (operatorID, role) = (try await cloud.make("users", "user", ["name": "operator"]).id, try await cloud.id("roles", "admin"))
@@ -111,7 +111,7 @@ import Testing
     }
 
     @Test("S8: only administrators set and clear the mark of a cloud project") func s8Marks() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await tenant.project("p")
             for value in [true, false, "true"] as [JSONValue] {
@@ -138,7 +138,7 @@ import Testing
 
     @Test("S8: what an administrator assigned in a former cloud project counts as from before when it is one again")
     func s8ConfirmationsEnd() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await tenant.project("p")
             let group = try await cloud.make("groups", "group", ["name": "g"]).id
@@ -158,7 +158,7 @@ import Testing
     }
 
     @Test("S8: the mark stays while somebody is an operator there, with the reasons") func s8MarksOfOperators() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let (top, adminRole) = (try await tenant.project("top"), try await cloud.id("roles", "admin"))
             let project = try await tenant.project("p", in: top)
@@ -194,7 +194,7 @@ import Testing
 
     @Test("S8: a role assigned by a manager while the project becomes the operators' is refused") func s8ConcurrentAssignment() async throws
     {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await tenant.project("p")
             let cloudProjects = cloud.identity.cloudProjects
@@ -221,7 +221,7 @@ import Testing
 
     @Test("S8: roles from before a project became the operators' are reported until they are removed or repeated")
     func s8AssignmentsFromBefore() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await tenant.project("p")
             let (role, adminRole) = (tenant.member, try await cloud.id("roles", "admin"))
@@ -265,7 +265,7 @@ import Testing
     }
 
     @Test("S8: operators' roles are those of the policy in force") func s8PolicyRoles() async throws {
-        try await Cloud.with(policy: ["admin_required": "role:admin or role:CloudAdmin"]) { cloud in
+        try await IdentityCloud.with(policy: ["admin_required": "role:admin or role:CloudAdmin"]) { cloud in
             let tenant = try await Tenant(cloud)
             let project = try await tenant.project("p")
             let role = try await cloud.make("roles", "role", ["name": "cloudadmin"]).id
@@ -330,7 +330,7 @@ import Testing
     @Test("S8: rules about domains mark the projects that they are about", arguments: ["domain_id", "user_domain_id", "project_domain_id"])
     func s8DomainsOfOperators(attribute: String) async throws {
         let rule = "role:admin or (role:member and \(attribute):default)"
-        try await Cloud.with(policy: ["admin_required": rule]) { cloud in
+        try await IdentityCloud.with(policy: ["admin_required": rule]) { cloud in
             let tenant = try await Tenant(cloud)
             let domain = try await cloud.make("domains", "domain", ["name": "others"]).id
             func project(_ name: String, in domain: String) async throws -> String {

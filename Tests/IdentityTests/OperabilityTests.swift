@@ -13,7 +13,7 @@ import WebAPI
 @Suite struct OperabilityTests {
     @Test("S9: sign-on of the services and of the last administrator cannot be removed")
     func s9TheCloudStaysOperable() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let (admin, wolke) = (try await cloud.id("users", "admin"), try await cloud.id("users", "wolke"))
             let (adminProject, service) = (try await cloud.id("projects", "admin"), try await cloud.id("projects", "service"))
@@ -55,7 +55,7 @@ import WebAPI
     }
 
     @Test func aRefusalSaysWhomItConcerns() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let off: JSONValue = ["domain": ["enabled": false]]
             let one = try await cloud.call("PATCH", "/v3/domains/default", token: token, body: off)
@@ -70,7 +70,7 @@ import WebAPI
 
     @Test("S9: multi-factor rules cannot lock out the last administrator")
     func s9FactorRulesLeaveAWayIn() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let (admin, wolke) = (try await cloud.id("users", "admin"), try await cloud.id("users", "wolke"))
             func status(_ user: String, _ rules: JSONValue) async throws -> Int {
@@ -104,7 +104,7 @@ import WebAPI
     /// Two administrators remove each other at the same time: one stays.
     @Test("S9: two administrators who remove each other at once leave one")
     func s9OneAdministratorStays() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let role = try await cloud.id("roles", "admin")
             let ids = try await [cloud.id("users", "admin"), cloud.make("users", "user", ["name": "second", "password": "second-pw"]).id]
@@ -122,19 +122,19 @@ import WebAPI
 
     @Test("S7: wrong passwords cannot lock out the services")
     func s7ServicesAreNeverLocked() async throws {
-        try await Cloud.with(options: IdentityOptions(lockoutAttempts: 2)) { cloud in
+        try await IdentityCloud.with(options: IdentityOptions(lockoutAttempts: 2)) { cloud in
             for _ in 0..<4 {
-                #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("wolke", "wrong")).status == 401)
-                #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "wrong")).status == 401)
+                #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("wolke", "wrong")).status == 401)
+                #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "wrong")).status == 401)
             }
             _ = try await cloud.token("wolke", project: "service", password: "service-pw")
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 401)
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw")).status == 401)
         }
     }
 
     /// Recovery by the operator, regardless of the state of the database.
     @Test("S9: the operator can restore an administrator's access") func s9Recovery() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             try await cloud.database.write { connection in
                 try connection.execute("UPDATE projects SET enabled = false")
                 try connection.execute(
@@ -145,12 +145,12 @@ import WebAPI
                 try connection.execute("DELETE FROM role_assignments")
                 try connection.execute("UPDATE roles SET name = 'root' WHERE name = 'admin'")
             }
-            let plan = try BootstrapPlan(Cloud.plan)
+            let plan = try BootstrapPlan(IdentityCloud.plan)
             // A bootstrap restores the service users and does not change tenants.
             try await cloud.bootstrap().run(plan)
             cloud.time.advance(by: .seconds(1))
             _ = try await cloud.token("wolke", project: "service", password: "service-pw")
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 401)
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw")).status == 401)
             try await cloud.bootstrap(restoring: true).run(plan)
             cloud.time.advance(by: .seconds(1))
             let admin = try await cloud.admin()

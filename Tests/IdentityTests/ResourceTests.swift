@@ -7,7 +7,7 @@ import WebAPI
 
 @testable import IdentityService
 
-extension Cloud {
+extension IdentityCloud {
     /// Creates something as admin and returns it.
     func make(_ path: String, _ kind: String, _ value: JSONValue, token: String? = nil) async throws -> JSONValue {
         var admin = token
@@ -26,7 +26,7 @@ extension JSONValue {
 
 @Suite struct UserTests {
     @Test func lifeOfAUser() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.make(
                 "users", "user",
@@ -55,7 +55,7 @@ extension JSONValue {
     }
 
     @Test func membersOfTheClientsAreShownUnderAnyName() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.make("users", "user", ["name": "u", "extra": ["a": 1]])
             #expect(user["extra"] == ["a": 1])
@@ -68,7 +68,7 @@ extension JSONValue {
     }
 
     @Test func usersHaveADescription() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.make("users", "user", ["name": "u", "description": "night shift"])
             #expect(user["description"] == "night shift")
@@ -85,7 +85,7 @@ extension JSONValue {
     }
 
     @Test func usersAreFilteredByPasswordExpiry() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let group = try await cloud.make("groups", "group", ["name": "g"])
             let users: [(String, String?)] = [("early", "2026-01-01T00:00:00Z"), ("late", "2026-03-01T12:30:00Z"), ("never", nil)]
@@ -117,7 +117,7 @@ extension JSONValue {
     }
 
     @Test func theDocumentNamesTheFiltersOfLists() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let paths = OpenAPI.document(cloud.api)["paths"]
             func parameters(_ path: String) -> [String] {
                 (paths?[path]?["get"]?["parameters"]?.arrayValue ?? []).filter { $0["in"] == "query" }
@@ -134,7 +134,7 @@ extension JSONValue {
 
     /// Filters separate tags by commas, and a tag is a segment of a path.
     @Test func tagsThatFiltersCannotNameAreRefused() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let project = try await cloud.make("projects", "project", ["name": "p", "tags": ["b", "a"]])
             let path = "/v3/projects/\(project.id)"
@@ -150,7 +150,7 @@ extension JSONValue {
     }
 
     @Test func tagsAreASortedSet() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let project = try await cloud.make("projects", "project", ["name": "p"])
             let path = "/v3/projects/\(project.id)/tags"
@@ -175,7 +175,7 @@ extension JSONValue {
     }
 
     @Test func filtersAndPages() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             func names(_ query: String) async throws -> [String] {
                 try await cloud.call("GET", "/v3/users?\(query)", token: admin).json.names("users").sorted()
@@ -234,7 +234,7 @@ extension JSONValue {
         ("GET", "projects?is_domain=x", "", "is_domain"),
     ])
     func badInputIsNamed(method: String, path: String, body: String, word: String) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let response = await cloud.api.respond(
                 to: try IncomingRequest(method, "/v3/\(path)", headers: ["x-auth-token": admin], body: Array(body.utf8)))
@@ -246,7 +246,7 @@ extension JSONValue {
 
     @Test(arguments: ["user", "group"])
     func aDomainThatIsNotThere(kind: String) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let body: JSONValue = [kind: ["name": "x", "domain_id": "nowhere"]]
             #expect(try await cloud.call("POST", "/v3/\(kind)s", token: admin, body: body).status == 404)
@@ -254,13 +254,13 @@ extension JSONValue {
     }
 
     @Test func namesAreLimitedAndUnique() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             for (path, kind, limit) in [
                 ("users", "user", 255), ("projects", "project", 64), ("domains", "domain", 64), ("groups", "group", 64),
                 ("roles", "role", 255),
             ] {
-                func create(_ name: String) async throws -> Cloud.Answer {
+                func create(_ name: String) async throws -> IdentityCloud.Answer {
                     try await cloud.call("POST", "/v3/\(path)", token: admin, body: [kind: ["name": .string(name)]])
                 }
                 let longest = String(repeating: "ü", count: limit)
@@ -276,7 +276,7 @@ extension JSONValue {
 
 @Suite struct ProjectTests {
     @Test func hierarchy() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let top = try await cloud.make("projects", "project", ["name": "top", "tags": ["a", "b"]])
             #expect(top["tags"] == ["a", "b"])
@@ -308,7 +308,7 @@ extension JSONValue {
     }
 
     @Test func immutableThingsStay() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let project = try await cloud.make("projects", "project", ["name": "fixed", "options": ["immutable": true]])
             let path = "/v3/projects/\(project.id)"
@@ -320,7 +320,7 @@ extension JSONValue {
     }
 
     @Test func aDomainIsAProjectToo() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let domain = try await cloud.make("domains", "domain", ["name": "d2", "description": "two"])
             let seen = try await cloud.call("GET", "/v3/projects/\(domain.id)", token: admin).json["project"]
@@ -340,7 +340,7 @@ extension JSONValue {
 
     /// After a deletion, nothing refers to the deleted resource any more.
     @Test func nothingDangles() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let domain = try await cloud.make("domains", "domain", ["name": "gone"])
             let project = try await cloud.make("projects", "project", ["name": "p", "domain_id": .string(domain.id)])

@@ -12,7 +12,7 @@ import WebAPI
 /// The revocation of tokens, seen by another service: a separate authenticator that only follows the database.
 @Suite struct RevocationTests {
     private struct Scene: Sendable {
-        let cloud: Cloud
+        let cloud: IdentityCloud
         let elsewhere: TokenAuthenticator
         let admin: String
         let token: String
@@ -35,7 +35,7 @@ import WebAPI
     }
 
     private func with(_ body: (Scene) async throws -> Void) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let elsewhere = TokenAuthenticator(
                 verifier: cloud.verifier, database: cloud.database, ambient: cloud.identity.ambient)
             let scene = Scene(
@@ -104,7 +104,7 @@ import WebAPI
             try await scene.change("PATCH", "projects/\(scene.project)", ["project": ["enabled": false]])
             #expect(await !scene.accepted())
             let refused = try await scene.cloud.call(
-                "POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw", scope: Cloud.project("demo")))
+                "POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw", scope: IdentityCloud.project("demo")))
             #expect(refused.status == 401)
         }
     }
@@ -166,7 +166,7 @@ import WebAPI
                 "auth": [
                     "identity": [
                         "methods": ["password"], "password": ["user": ["id": .string(userID), "password": "far-pw"]],
-                    ], "scope": Cloud.project("demo"),
+                    ], "scope": IdentityCloud.project("demo"),
                 ]
             ]
             let far = try #require(try await scene.cloud.call("POST", "/v3/auth/tokens", body: body).headers["x-subject-token"])

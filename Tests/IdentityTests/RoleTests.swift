@@ -13,7 +13,7 @@ import WebAPI
 
 @Suite struct RoleTests {
     @Test func assignmentsInAllForms() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.id("users", "other")
             let project = try await cloud.id("projects", "demo")
@@ -39,7 +39,7 @@ import WebAPI
     }
 
     @Test func effectiveAssignments() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.id("users", "other")
             let reader = try await cloud.id("roles", "reader")
@@ -74,7 +74,7 @@ import WebAPI
     }
 
     @Test func impliedRoles() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let support = try await cloud.make("roles", "role", ["name": "support"]).id
             let reader = try await cloud.id("roles", "reader")
@@ -93,7 +93,7 @@ import WebAPI
 
     /// Roles of a domain are not in a token; the roles that they imply are.
     @Test func domainRoles() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let user = try await cloud.make("users", "user", ["name": "u"]).id
             let demo = try await cloud.id("projects", "demo")
@@ -111,7 +111,7 @@ import WebAPI
 
     /// A domain's manager can only assign roles of a manager, only in their own domain.
     @Test func managersGiveOnlyWhatTheyMay() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ["domain": ["id": "default"]])
             let user = try await cloud.id("users", "other")
             let project = try await cloud.id("projects", "demo")
@@ -131,7 +131,7 @@ import WebAPI
     }
 
     @Test func operatorsMayChangeTheRules() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             func module(_ policy: [String: String]) throws -> ServiceModule {
                 let identity = cloud.identity
                 return try IdentityModule.make(
@@ -164,7 +164,7 @@ import WebAPI
     }
 
     @Test func theirLife() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let demo = try await cloud.token("demo", project: "demo")
             let user = try await cloud.id("users", "demo")
             let base = "users/\(user)/application_credentials"
@@ -183,7 +183,9 @@ import WebAPI
             #expect(more.status == 403)
             let rescoped = try await cloud.call(
                 "POST", "/v3/auth/tokens",
-                body: ["auth": ["identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": Cloud.project("other")]])
+                body: [
+                    "auth": ["identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": IdentityCloud.project("other")]
+                ])
             #expect(rescoped.status == 401)
             let wrong: JSONValue = ["id": .string(made.id), "secret": "wrong"]
             #expect(try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(wrong)).status == 401)
@@ -194,11 +196,11 @@ import WebAPI
     }
 
     @Test func expiryAndRoles() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let demo = try await cloud.token("demo", project: "demo")
             let user = try await cloud.id("users", "demo")
             let base = "/v3/users/\(user)/application_credentials"
-            func create(_ value: JSONValue) async throws -> Cloud.Answer {
+            func create(_ value: JSONValue) async throws -> IdentityCloud.Answer {
                 try await cloud.call("POST", base, token: demo, body: ["application_credential": value])
             }
             #expect(try await create(["name": "x", "roles": [["name": "admin"]]]).status == 400)
@@ -217,7 +219,7 @@ import WebAPI
     }
 
     @Test func accessRulesHold() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let demo = try await cloud.token("demo", project: "demo")
             let user = try await cloud.id("users", "demo")
             let made = try await cloud.make(

@@ -11,9 +11,9 @@ import WebAPI
 
 @Suite struct SignOnTests {
     @Test func aProjectScopedTokenSaysEverything() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let answer = try await cloud.call(
-                "POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw", scope: Cloud.project("demo")))
+                "POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw", scope: IdentityCloud.project("demo")))
             #expect(answer.status == 201)
             let token = try #require(answer.json["token"])
             #expect(token["user"]?["name"] == "demo")
@@ -38,9 +38,9 @@ import WebAPI
     }
 
     @Test func scopes() async throws {
-        try await Cloud.with { cloud in
-            func sign(_ user: String, _ scope: JSONValue?) async throws -> Cloud.Answer {
-                try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn(user, user + "-pw", scope: scope))
+        try await IdentityCloud.with { cloud in
+            func sign(_ user: String, _ scope: JSONValue?) async throws -> IdentityCloud.Answer {
+                try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn(user, user + "-pw", scope: scope))
             }
             let implied = try await sign("admin", nil)
             #expect(implied.json["token"]?["project"]?["name"] == "admin")
@@ -56,23 +56,23 @@ import WebAPI
             #expect(domain.json["token"]?["domain"]?["id"] == "default")
             #expect(try await sign("demo", ["system": ["all": true]]).status == 401)
             #expect(try await sign("demo", ["domain": ["id": "default"]]).status == 401)
-            #expect(try await sign("demo", Cloud.project("other")).status == 401)
-            #expect(try await sign("demo", Cloud.project("nowhere")).status == 401)
+            #expect(try await sign("demo", IdentityCloud.project("other")).status == 401)
+            #expect(try await sign("demo", IdentityCloud.project("nowhere")).status == 401)
             let byID: JSONValue = ["project": ["id": .string(try await cloud.id("projects", "demo"))]]
             #expect(try await sign("demo", byID).status == 201)
         }
     }
 
     @Test func rescoping() async throws {
-        try await Cloud.with { cloud in
-            let first = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw", scope: "unscoped"))
+        try await IdentityCloud.with { cloud in
+            let first = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw", scope: "unscoped"))
             let token = try #require(first.headers["x-subject-token"])
             cloud.time.advance(by: .seconds(60))
             let second = try await cloud.call(
                 "POST", "/v3/auth/tokens?nocatalog=1",
                 body: [
                     "auth": [
-                        "identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": Cloud.project("demo"),
+                        "identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": IdentityCloud.project("demo"),
                     ]
                 ])
             #expect(second.status == 201)
@@ -113,7 +113,7 @@ import WebAPI
         ),
     ])
     func malformed(body: String, status: Int) async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let response = await cloud.api.respond(to: try IncomingRequest("POST", "/v3/auth/tokens", body: Array(body.utf8)))
             #expect(response.status == status)
             let error = try JSONValue.parse(response.bytes ?? [])["error"]
@@ -125,7 +125,7 @@ import WebAPI
 
     @Test("S11: a refused sign-on reveals neither whether the user exists nor the reason") func s11WrongPasswordsTellNothing() async throws
     {
-        try await Cloud.with(options: IdentityOptions(lockoutAttempts: 2, lockoutDuration: .seconds(60))) { cloud in
+        try await IdentityCloud.with(options: IdentityOptions(lockoutAttempts: 2, lockoutDuration: .seconds(60))) { cloud in
             let admin = try await cloud.admin()
             for name in ["locked", "disabled"] {
                 let made = try await cloud.call(
@@ -133,25 +133,25 @@ import WebAPI
                     body: ["user": ["name": .string(name), "password": "right-pw", "enabled": .bool(name != "disabled")]])
                 #expect(made.status == 201)
             }
-            for _ in 0..<2 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("locked", "nope")) }
-            let reference = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("viewer", "nope"))
+            for _ in 0..<2 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("locked", "nope")) }
+            let reference = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("viewer", "nope"))
             for (user, password) in [
                 ("nobody", "nope"), ("locked", "nope"), ("locked", "right-pw"), ("disabled", "nope"), ("disabled", "right-pw"),
             ] {
                 let before = cloud.identity.hasher.hashesDone
-                let answer = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn(user, password))
+                let answer = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn(user, password))
                 #expect(answer.status == 401 && answer.json == reference.json, "\(user) \(password): \(answer.json)")
                 #expect(Set(answer.headers.fields.map(\.name)) == Set(reference.headers.fields.map(\.name)), "\(user)")
                 // The duration reveals nothing either: there is always one hash.
                 #expect(cloud.identity.hasher.hashesDone == before + 1, "\(user) \(password)")
             }
-            let wrong = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "nope"))
-            let unknown = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("nobody", "nope"))
+            let wrong = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "nope"))
+            let unknown = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("nobody", "nope"))
             #expect(wrong.status == 401)
             #expect(wrong.json == unknown.json)
             #expect(wrong.headers["www-authenticate"] != nil)
             let tooLong = String(repeating: "x", count: 300)
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn(tooLong, "nope")).status == 400)
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn(tooLong, "nope")).status == 400)
         }
     }
 
@@ -167,20 +167,20 @@ import WebAPI
     }
 
     @Test func repeatedFailuresLock() async throws {
-        try await Cloud.with(options: IdentityOptions(lockoutAttempts: 3, lockoutDuration: .seconds(60))) { cloud in
-            for _ in 0..<3 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "nope")) }
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 401)
+        try await IdentityCloud.with(options: IdentityOptions(lockoutAttempts: 3, lockoutDuration: .seconds(60))) { cloud in
+            for _ in 0..<3 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "nope")) }
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw")).status == 401)
             cloud.time.advance(by: .seconds(61))
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 201)
-            for _ in 0..<2 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "nope")) }
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: Cloud.signOn("demo", "demo-pw")).status == 201)
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw")).status == 201)
+            for _ in 0..<2 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "nope")) }
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("demo", "demo-pw")).status == 201)
         }
     }
 }
 
 @Suite struct ValidationTests {
     @Test func expiredAndForgedTokensAreRefused() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let demo = try await cloud.token("demo", project: "demo")
             #expect(try await cloud.call("GET", "/v3/auth/tokens", token: demo, headers: [("X-Subject-Token", "w1.k1.x.y")]).status == 404)
@@ -195,7 +195,7 @@ import WebAPI
     }
 
     @Test func ownThings() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let demo = try await cloud.token("demo", scope: "unscoped")
             let projects = try await cloud.call("GET", "/v3/auth/projects", token: demo)
             #expect(projects.json["projects"]?.arrayValue?.compactMap { $0["name"]?.stringValue } == ["demo"])
@@ -212,10 +212,10 @@ import WebAPI
     }
 
     @Test func bootstrapTwiceChangesNothing() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let bootstrap = cloud.bootstrap()
-            try await bootstrap.run(BootstrapPlan(Cloud.plan))
+            try await bootstrap.run(BootstrapPlan(IdentityCloud.plan))
             #expect(try await cloud.call("GET", "/v3/auth/catalog", token: token).status == 200)
             let counts = try await cloud.database.read { connection in
                 try ["users", "projects", "role_assignments", "catalog_endpoints"].map {
@@ -227,7 +227,7 @@ import WebAPI
     }
 
     @Test func discovery() async throws {
-        try await Cloud.with { cloud in
+        try await IdentityCloud.with { cloud in
             let root = try await cloud.call("GET", "/")
             #expect(root.status == 300)
             #expect(root.json["versions"]?["values"]?.arrayValue?.first?["id"] == "v3.14")

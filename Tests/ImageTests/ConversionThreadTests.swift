@@ -9,7 +9,7 @@ import Testing
 
 @testable import ImageService
 
-private final class Flag: Sendable {
+private final class EndFlag: Sendable {
     private let value = Mutex(false)
 
     var isSet: Bool { value.withLock { $0 } }
@@ -37,7 +37,7 @@ private final class Flag: Sendable {
         try Data(script.utf8).write(to: URL(fileURLWithPath: directory + "/tool"))
         chmod(directory + "/tool", 0o700)
         let converter = try #require(ImageConverter(to: .raw, in: Sandbox(bubblewrap: directory + "/tool")))
-        let ended = Flag()
+        let ended = EndFlag()
         func begin() -> Task<Void, any Error> {
             Task {
                 defer { ended.set() }

@@ -30,7 +30,7 @@ final class Seen: Sendable {
     }
 }
 
-enum Kind: String, CaseIterable, Sendable {
+enum BusKind: String, CaseIterable, Sendable {
     case rabbit, inMemory
 
     func bus() async throws -> any MessageBus {
@@ -71,7 +71,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
 @Suite(.serialized) struct BusTests {
     private func newQueue() -> MessageQueue { MessageQueue("test.\(SystemRandom().uuid())") }
 
-    @Test(arguments: Kind.allCases) func messageArrivesWhole(_ kind: Kind) async throws {
+    @Test(arguments: BusKind.allCases) func messageArrivesWhole(_ kind: BusKind) async throws {
         let bus = try await kind.bus()
         let queue = newQueue()
         var sent = message("greeting", ["text": "grüß \"dich\"", "n": 7, "list": [1, nil, 2.5]])
@@ -88,7 +88,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
         #expect(got.requestID == "req-1")
     }
 
-    @Test(arguments: Kind.allCases) func failedDeliveryIsRepeatedThenSetAside(_ kind: Kind) async throws {
+    @Test(arguments: BusKind.allCases) func failedDeliveryIsRepeatedThenSetAside(_ kind: BusKind) async throws {
         let bus = try await kind.bus()
         let queue = newQueue()
         let sent = message("bad", ["x": 1])
@@ -111,7 +111,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
         #expect(poison.all.first?.body["queue"]?.stringValue == queue.name)
     }
 
-    @Test(arguments: Kind.allCases) func requestIsAnswered(_ kind: Kind) async throws {
+    @Test(arguments: BusKind.allCases) func requestIsAnswered(_ kind: BusKind) async throws {
         let bus = try await kind.bus()
         let queue = newQueue()
         try await during({
@@ -141,7 +141,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
         }
     }
 
-    @Test(arguments: Kind.allCases) func requestWithoutServerTimesOut(_ kind: Kind) async throws {
+    @Test(arguments: BusKind.allCases) func requestWithoutServerTimesOut(_ kind: BusKind) async throws {
         let bus = try await kind.bus()
         let queue = newQueue()
         let error = await #expect(throws: ResourceError.self) {
@@ -151,7 +151,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
     }
 
     @Test func unacknowledgedMessagesReturnWhenTheConsumerIsCancelled() async throws {
-        let bus = try await Kind.rabbit.bus()
+        let bus = try await BusKind.rabbit.bus()
         let queue = newQueue()
         let started = Seen()
         try await bus.publish(message("slow"), to: queue)
@@ -169,7 +169,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
     }
 
     @Test func tooLargeBodyIsRefused() async throws {
-        let bus = try await Kind.rabbit.bus()
+        let bus = try await BusKind.rabbit.bus()
         let text = String(repeating: "x", count: MessagingLimits.bodyBytesMax)
         let error = await #expect(throws: ResourceError.self) {
             try await bus.publish(message("big", .string(text)), to: "test.big")
@@ -178,7 +178,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
     }
 
     @Test func largeBodyPasses() async throws {
-        let bus = try await Kind.rabbit.bus()
+        let bus = try await BusKind.rabbit.bus()
         let queue = newQueue()
         let text = String(repeating: "x", count: 3 << 20)
         let seen = Seen()
@@ -190,7 +190,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
     }
 
     @Test func manyPublishesAreConfirmedTogether() async throws {
-        let bus = try await Kind.rabbit.bus()
+        let bus = try await BusKind.rabbit.bus()
         let queue = newQueue()
         let start = SystemTime().monotonicNanoseconds()
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -210,7 +210,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
 
     @Test func everythingComesBackAfterTheBrokerLostItsData() async throws {
         let broker = try await PrivateRabbitMQ.shared.value
-        let bus = try await Kind.rabbit.bus()
+        let bus = try await BusKind.rabbit.bus()
         let queue = newQueue()
         let echo = newQueue()
         let seen = Seen()

@@ -11,7 +11,7 @@ import Testing
 /// The parts of a port's row that come from other ports and from its network.
 @Suite(.serialized) struct NorthboundStateTests {
     @Test func aSharedAddressFollowsTheAddressPairs() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test func whatIsSwitchedOffIsDown() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)

@@ -12,7 +12,7 @@ import Testing
 @testable import NetworkService
 
 /// The API and the reconciler with real OVN databases.
-struct Plane {
+struct NorthboundPlane {
     let cloud: NetworkHarness
     let northbound: PrivateOVSDB
     let southbound: PrivateOVSDB
@@ -20,7 +20,7 @@ struct Plane {
     let chassis: OVSDBClient
     let database: Database
 
-    static func with(_ body: (Plane) async throws -> Void) async throws {
+    static func with(_ body: (NorthboundPlane) async throws -> Void) async throws {
         try await TestDatabase.with(connectionsMax: 8) { test in
             let northbound = try PrivateOVSDB(schema: "/usr/share/ovn/ovn-nb.ovsschema")
             let southbound = try PrivateOVSDB(schema: "/usr/share/ovn/ovn-sb.ovsschema")
@@ -33,7 +33,7 @@ struct Plane {
                 OVSDBConfiguration(
                     endpoints: [.unix(path: southbound.socket)], database: "OVN_Southbound",
                     monitors: SouthboundFleet.monitors), ambient: Ambient(), logger: log)
-            let plane = Plane(
+            let plane = NorthboundPlane(
                 cloud: try NetworkHarness(test.database), northbound: northbound, southbound: southbound,
                 observer: observer, chassis: chassis, database: test.database)
             let reconciler = plane.reconciler(audit: .seconds(300))
@@ -182,7 +182,7 @@ private struct Hands: Sendable {
 
 @Suite(.serialized) struct NorthboundTests {
     @Test func aServersNetworkAppearsInOVN() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let external = try await cloud.external()
             let network = try await cloud.network()
@@ -223,7 +223,7 @@ private struct Hands: Sendable {
     }
 
     @Test func aPortIsActiveWhenOVNSaysSo() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
@@ -244,7 +244,7 @@ private struct Hands: Sendable {
     }
 
     @Test func driftAndRestartsAreRepaired() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
@@ -275,7 +275,7 @@ private struct Hands: Sendable {
     }
 
     @Test func whatOthersChangeIsPutRightAtOnce() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
@@ -312,7 +312,7 @@ private struct Hands: Sendable {
     }
 
     @Test func whatOthersAddIsTakenAway() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
@@ -355,7 +355,7 @@ private struct Hands: Sendable {
     }
 
     @Test func groupsThatGoWhileAPortIsOnItsWayComeBackWithIt() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let network = try await plane.networkWithPort()
             func hold(_ count: Int) -> ([OVSDBRow]) -> Bool {
                 { rows in rows.count == 2 && rows.contains { $0["ports"]?.uuids.count == count } }
@@ -375,7 +375,7 @@ private struct Hands: Sendable {
     }
 
     @Test func aCopyThatTakesTheOriginalsPlaceGetsItsName() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             _ = try await plane.networkWithPort()
             func isFilled(_ row: OVSDBRow) -> Bool { row["ports"]?.uuids.count == 1 }
             try await plane.until(.portGroup, "the port is in its group") { $0.contains(where: isFilled) }
@@ -393,7 +393,7 @@ private struct Hands: Sendable {
     }
 
     @Test(arguments: 1...4) func whatOthersChangeInTheSameMomentIsPutRight(_ seed: UInt64) async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let random = SeededRandom(seed: seed)
             let network = try await cloud.network()
@@ -421,7 +421,7 @@ private struct Hands: Sendable {
     }
 
     @Test func anotherProcessTakesOver() async throws {
-        try await Plane.with { plane in
+        try await NorthboundPlane.with { plane in
             // The first one has the lock; the second waits for it.
             let second = plane.reconciler(audit: .seconds(300))
             let running = Task { try await second.run() }

@@ -8,4 +8,4 @@ if getenv("SWIFT_DETERMINISTIC_HASHING") == nil {
     execv("/proc/self/exe", arguments)
 }
 SimulationExecutor.install()
-exit(Command.run(Array(CommandLine.arguments.dropFirst())))
+exit(SimulateArguments.run(Array(CommandLine.arguments.dropFirst())))

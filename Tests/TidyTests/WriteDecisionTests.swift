@@ -180,7 +180,7 @@ private struct CallGraph {
         let takesDecision: Bool
         /// Nil for a computed property.
         let parameters: [(label: String, hasDefault: Bool)]?
-        let body: Text
+        let body: IndexedText
         /// The position of the first decision.
         var decision = Int.max
         /// The statements that write and the called functions, in order.
@@ -188,7 +188,8 @@ private struct CallGraph {
         /// The writes without a decision, with the path of functions.
         var way: String?
 
-        init(path: String, line: Int, name: String, head: Text, parameters: [(label: String, hasDefault: Bool)]?, body: Text) {
+        init(path: String, line: Int, name: String, head: IndexedText, parameters: [(label: String, hasDefault: Bool)]?, body: IndexedText)
+        {
             self.path = path
             self.line = line
             self.name = name
@@ -314,8 +315,8 @@ private struct CallGraph {
         var open: (line: Int, indent: Int, name: String, isFunction: Bool)?
         for (index, line) in lines.enumerated() {
             let indent = line.prefix { $0 == " " }.count
-            if open == nil, let match = head.matches(Text(line)).first {
-                let text = Text(line)
+            if open == nil, let match = head.matches(IndexedText(line)).first {
+                let text = IndexedText(line)
                 let names = [(match[2], match[3]), (match[4], match[5]), (match[6], match[7])]
                 guard let name = names.first(where: { $0.0 != NSNotFound }) else { continue }
                 open = (index, indent, text.part(name.0, name.1), match[6] == NSNotFound)
@@ -324,7 +325,7 @@ private struct CallGraph {
             let trimmed = line.trimmingCharacters(in: .whitespaces)
             let isOneLine = index == function.line && trimmed.hasSuffix("}") && line.count { $0 == "{" } == line.count { $0 == "}" }
             guard isOneLine || index > function.line && indent == function.indent && ["}", "})", "])"].contains(trimmed) else { continue }
-            let text = Text(
+            let text = IndexedText(
                 lines[function.line...index].filter { !$0.trimmingCharacters(in: .whitespaces).hasPrefix("//") }.joined(separator: "\n"))
             if function.isFunction, let start = text.first("(") {
                 let (parts, end) = text.arguments(at: start)
@@ -334,12 +335,13 @@ private struct CallGraph {
                 }
                 result.append(
                     Function(
-                        path: path, line: function.line + 1, name: function.name, head: Text(text.part(0, end)), parameters: parameters,
-                        body: Text(text.part(end, text.count))))
+                        path: path, line: function.line + 1, name: function.name, head: IndexedText(text.part(0, end)),
+                        parameters: parameters,
+                        body: IndexedText(text.part(end, text.count))))
             } else {
                 result.append(
                     Function(
-                        path: path, line: function.line + 1, name: function.name, head: Text(lines[function.line]), parameters: nil,
+                        path: path, line: function.line + 1, name: function.name, head: IndexedText(lines[function.line]), parameters: nil,
                         body: text))
             }
             open = nil
@@ -349,7 +351,7 @@ private struct CallGraph {
 }
 
 /// Text with positions in UTF-16 units, as regular expressions count.
-private struct Text {
+private struct IndexedText {
     let string: String
     private let units: [UInt16]
     var count: Int { units.count }
@@ -366,8 +368,8 @@ private struct Text {
     func part(_ start: Int, _ end: Int) -> String { String(decoding: units[start..<end], as: UTF16.self) }
 
     /// The parts between the commas of the parentheses that open at `start`, and where these close.
-    func arguments(at start: Int) -> (parts: [Text], end: Int) {
-        var parts: [Text] = []
+    func arguments(at start: Int) -> (parts: [IndexedText], end: Int) {
+        var parts: [IndexedText] = []
         var depth = 0
         var isString = false
         var begin = start + 1
@@ -379,7 +381,7 @@ private struct Text {
             case "(", "[", "{": depth += 1
             case ")", "]", "}": depth -= 1
             case "," where depth == 1:
-                parts.append(Text(part(begin, index)))
+                parts.append(IndexedText(part(begin, index)))
                 begin = index + 1
             default: break
             }
@@ -387,7 +389,7 @@ private struct Text {
             index += 1
         }
         let last = part(min(begin, index), index)
-        if !last.allSatisfy(\.isWhitespace) { parts.append(Text(last)) }
+        if !last.allSatisfy(\.isWhitespace) { parts.append(IndexedText(last)) }
         return (parts, index)
     }
 }
@@ -399,7 +401,7 @@ private struct Pattern: @unchecked Sendable {
     init(_ text: String) { expression = try! NSRegularExpression(pattern: text) }
 
     /// Start and end of each match and of its groups; `NSNotFound` for groups without one.
-    func matches(_ text: Text) -> [[Int]] {
+    func matches(_ text: IndexedText) -> [[Int]] {
         expression.matches(in: text.string, range: NSRange(location: 0, length: text.count)).map { match in
             (0..<match.numberOfRanges).flatMap { group -> [Int] in
                 let range = match.range(at: group)

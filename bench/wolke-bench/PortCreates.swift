@@ -49,10 +49,10 @@ struct PortCreates: AsyncParsableCommand {
     private func create(
         _ requests: [[UInt8]], _ host: String, _ port: String, _ names: AsyncStream<[String]>
     ) async throws -> Double {
-        let arrivals = Arrivals()
+        let arrivals = PortArrivals()
         let watching = Task { for await added in names { await arrivals.note(added) } }
         defer { watching.cancel() }
-        let turns = Turns()
+        let turns = RequestCounter()
         let begun = Ambient().time.monotonicNanoseconds()
         let created = try await withThrowingTaskGroup(of: [UUID128].self) { group in
             for _ in 0..<connections {
@@ -78,7 +78,7 @@ struct PortCreates: AsyncParsableCommand {
     }
 
     /// Sends requests as long as there are any; returns the ports that they created.
-    private static func send(_ requests: [[UInt8]], _ turns: Turns, _ host: String, _ port: String) throws -> [UUID128] {
+    private static func send(_ requests: [[UInt8]], _ turns: RequestCounter, _ host: String, _ port: String) throws -> [UUID128] {
         let connection = try PlainConnection(host: host, port: port)
         var created: [UUID128] = []
         while case let index = turns.next(), index < requests.count {
@@ -112,13 +112,13 @@ struct PortCreates: AsyncParsableCommand {
 }
 
 /// Which request is next.
-private final class Turns: Sendable {
+private final class RequestCounter: Sendable {
     private let taken = Atomic<Int>(0)
     func next() -> Int { taken.add(1, ordering: .relaxed).oldValue }
 }
 
 /// When ports arrived in OVN's northbound database.
-private actor Arrivals {
+private actor PortArrivals {
     private var times: [UUID128: UInt64] = [:]
     private let time = Ambient().time
 

@@ -26,7 +26,7 @@ struct StepRate: AsyncParsableCommand {
         let ambient = Ambient()
         let pool = Database(DatabaseConfiguration(connectionString: database, connectionsMax: connections))
         let service = "bench-\(ready)"
-        let counted = Counter()
+        let counted = StepCounter()
         let definition = Workflow<NoFrame>(
             service: service, kind: "bench",
             steps: [
@@ -69,7 +69,7 @@ struct StepRate: AsyncParsableCommand {
     }
 }
 
-private final class Counter: Sendable {
+private final class StepCounter: Sendable {
     private let steps = Atomic<Int>(0)
     var count: Int { steps.load(ordering: .relaxed) }
     func add() { steps.wrappingAdd(1, ordering: .relaxed) }

@@ -31,7 +31,7 @@ struct Cloud: Sendable {
 
     var milestones: [Milestone] {
         let layout = layout
-        let bootstrap = Bootstrap(layout: layout, secrets: secrets, binaries: binaries, guestImage: guestImage)
+        let bootstrap = InitialObjects(layout: layout, secrets: secrets, binaries: binaries, guestImage: guestImage)
         let identity = "users and catalog"
         return [
             Milestone(name: Cloud.schemaMilestone, needs: ["postgres"]) {

@@ -93,7 +93,7 @@ final class DemoStory {
             ["router": ["name": .string(unique("router")), "external_gateway_info": ["network_id": .string(external)]]], member: "router")
         try await client.put(.network, "/routers/\(router)/add_router_interface", ["subnet_id": .string(subnet)])
         routerInterfaces.append((router, subnet))
-        narrator.tell("network \(network) with 192.168.77.0/24, router \(router) between it and `\(Bootstrap.externalName)`")
+        narrator.tell("network \(network) with 192.168.77.0/24, router \(router) between it and `\(InitialObjects.externalName)`")
         return (network, external)
     }
 

@@ -80,8 +80,8 @@ struct HostFailurePlan: Sendable {
     var hostsInService: Int { document["capacity"]?["before"]?["hosts"]?.intValue ?? 0 }
 
     private static let columns = [
-        Column("Server", "name"), Column("ID", "id"), Column("Flavor", "flavor"), Column("State", "vm_state"),
-        Column("Would go to", "host") { $0["host"]?.stringValue ?? "nowhere" },
+        OutputColumn("Server", "name"), OutputColumn("ID", "id"), OutputColumn("Flavor", "flavor"), OutputColumn("State", "vm_state"),
+        OutputColumn("Would go to", "host") { $0["host"]?.stringValue ?? "nowhere" },
     ]
 
     func text(_ output: OutputOptions) throws -> String {

@@ -168,10 +168,10 @@ struct SimulationRun: Sendable {
     }
 
     private func serverBody() async throws -> JSONValue {
-        let images = try await client.get(.image, "/images", query: [("name", Bootstrap.imageName)])["images"]?.arrayValue ?? []
+        let images = try await client.get(.image, "/images", query: [("name", InitialObjects.imageName)])["images"]?.arrayValue ?? []
         let flavors = try await client.get(.compute, "/flavors")["flavors"]?.arrayValue ?? []
         guard let image = images.first?["id"], let flavor = flavors.first(where: { $0["name"]?.stringValue == "m1.nano" })?["id"] else {
-            throw CloudError("the cloud has no image \(Bootstrap.imageName) or no flavor m1.nano")
+            throw CloudError("the cloud has no image \(InitialObjects.imageName) or no flavor m1.nano")
         }
         return [
             "server": [

@@ -52,7 +52,7 @@ struct AccessOptions: ParsableArguments {
     /// The cloud selected by these options, the environment and clouds.yaml.
     ///
     /// - Throws: `CommandFailure` naming the missing value and where to set it.
-    func open() throws -> API {
+    func open() throws -> CloudAPI {
         let environment = Machine.environment
         let resolver = AccessResolver(cloud: osCloud, given: given, environment: environment, files: .standard(environment))
         let access = try resolver.resolve()
@@ -67,6 +67,6 @@ struct AccessOptions: ParsableArguments {
                 let request = exchange.requestID.map { " " + $0 } ?? ""
                 Machine.write(to: 2, "\(exchange.method.rawValue) \(exchange.url) → \(answer) in \(spent) ms\(request)\n")
             })
-        return API(client: client, source: access.source, isDebugging: debug)
+        return CloudAPI(client: client, source: access.source, isDebugging: debug)
     }
 }

@@ -4,37 +4,37 @@ import JSON
 import ServiceCatalog
 
 /// Hosts that run servers.
-enum Hypervisors: Resource {
+enum Hypervisors: Noun {
     static let kind = Kind(
         command: ["hypervisor"], noun: "hypervisor", service: .compute, path: "/os-hypervisors",
         listPath: "/os-hypervisors/detail", member: "hypervisor", collection: "hypervisors",
         microversion: Servers.microversion, naming: .listed, nameField: "hypervisor_hostname",
         columns: [
-            Column("ID", "id"), Column("Name", "hypervisor_hostname"), Column("Type", "hypervisor_type"),
-            Column("Address", "host_ip"), Column("State", "state"), Column("Status", "status"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "hypervisor_hostname"), OutputColumn("Type", "hypervisor_type"),
+            OutputColumn("Address", "host_ip"), OutputColumn("State", "state"), OutputColumn("Status", "status"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self]
 }
 
 /// Processes of Compute.
-enum ComputeServices: Resource {
+enum ComputeServices: Noun {
     static let kind = Kind(
         command: ["compute-service"], noun: "compute service", service: .compute, path: "/os-services", member: "service",
         collection: "services", microversion: Servers.microversion, naming: .listed, nameField: "host",
         columns: [
-            Column("ID", "id"), Column("Binary", "binary"), Column("Host", "host"), Column("Zone", "zone"),
-            Column("Status", "status"), Column("State", "state"), Column("Seen", "updated_at"),
+            OutputColumn("ID", "id"), OutputColumn("Binary", "binary"), OutputColumn("Host", "host"), OutputColumn("Zone", "zone"),
+            OutputColumn("Status", "status"), OutputColumn("State", "state"), OutputColumn("Seen", "updated_at"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self]
 }
 
 /// Availability zones that can be requested for servers.
-enum AvailabilityZones: Resource {
+enum AvailabilityZones: Noun {
     static let kind = Kind(
         command: ["availability-zone"], noun: "availability zone", service: .compute, path: "/os-availability-zone",
         member: nil, collection: "availabilityZoneInfo", microversion: Servers.microversion, naming: .none,
         nameField: "zoneName", idField: "zoneName",
-        columns: [Column("Name", "zoneName"), Column("Available", "zoneState.available")])
+        columns: [OutputColumn("Name", "zoneName"), OutputColumn("Available", "zoneState.available")])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self]
 }
 
@@ -44,8 +44,9 @@ enum Aggregates: Creatable {
         command: ["aggregate"], noun: "aggregate", service: .compute, path: "/os-aggregates", member: "aggregate",
         collection: "aggregates", microversion: Servers.microversion, naming: .listed,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Zone", "availability_zone"), Column("Hosts", "hosts"),
-            Column("Properties", "metadata"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Zone", "availability_zone"),
+            OutputColumn("Hosts", "hosts"),
+            OutputColumn("Properties", "metadata"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self]
 
@@ -53,7 +54,7 @@ enum Aggregates: Creatable {
         @Argument(help: "The aggregate's name.") var name: String
         @Option(help: ArgumentHelp("The availability zone of the aggregate.", valueName: "zone")) var zone: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name)]
             members.put("availability_zone", zone)
             return members

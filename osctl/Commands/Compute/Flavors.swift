@@ -8,12 +8,12 @@ enum Flavors: Creatable, Settable {
         command: ["flavor"], noun: "flavor", service: .compute, path: "/flavors", listPath: "/flavors/detail",
         member: "flavor", collection: "flavors", microversion: Servers.microversion, naming: .listed,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("vCPUs", "vcpus"), Column("RAM MiB", "ram"),
-            Column("Disk GB", "disk"), Column("Ephemeral GB", "OS-FLV-EXT-DATA:ephemeral"),
-            Column("Public", "os-flavor-access:is_public"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("vCPUs", "vcpus"), OutputColumn("RAM MiB", "ram"),
+            OutputColumn("Disk GB", "disk"), OutputColumn("Ephemeral GB", "OS-FLV-EXT-DATA:ephemeral"),
+            OutputColumn("Public", "os-flavor-access:is_public"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct Filters: FilterArguments {
@@ -21,7 +21,7 @@ enum Flavors: Creatable, Settable {
         @Option(help: "Only with at least this disk, in GB.") var minDisk: Int?
         @Flag(help: "Include private ones (operators).") var all = false
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let minRam { query.append(("minRam", "\(minRam)")) }
             if let minDisk { query.append(("minDisk", "\(minDisk)")) }
@@ -42,7 +42,7 @@ enum Flavors: Creatable, Settable {
         @Option(help: "A description.") var description: String?
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = [
                 "name": .string(name), "vcpus": JSONValue(vcpus), "ram": JSONValue(ram), "disk": JSONValue(disk),
                 "OS-FLV-EXT-DATA:ephemeral": JSONValue(ephemeral), "swap": JSONValue(swap),
@@ -54,14 +54,14 @@ enum Flavors: Creatable, Settable {
         }
     }
 
-    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+    static func create(_ options: CreateOptions, _ api: CloudAPI) async throws -> JSONValue {
         let flavor = try await api.create(kind, kind.body(try await options.members(api)))
         guard !options.property.isEmpty else { return flavor }
         let answer = try await putProperties(options.property, id: try kind.id(flavor), api)
         return JSONValue.object(["extra_specs": answer["extra_specs"] ?? [:]]).overlaid(on: flavor)
     }
 
-    private static func putProperties(_ properties: [Assignment], id: String, _ api: API) async throws -> JSONValue {
+    private static func putProperties(_ properties: [Assignment], id: String, _ api: CloudAPI) async throws -> JSONValue {
         try await api.client.post(
             .compute, kind.path(id: id) + "/os-extra_specs", ["extra_specs": properties.json], microversion: kind.microversion)
     }
@@ -70,14 +70,14 @@ enum Flavors: Creatable, Settable {
         @Option(help: "New description.") var description: String?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("description", description)
             return changes
         }
     }
 
-    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
         guard !changes.isEmpty || !options.property.isEmpty else { throw ValidationError.nothingToSet(kind) }
         if !changes.isEmpty { _ = try await api.update(kind, id: id, method: .put, changes) }

@@ -3,12 +3,12 @@ import Client
 import JSON
 import ServiceCatalog
 
-enum Keypairs: Resource {
+enum Keypairs: Noun {
     static let kind = Kind(
         command: ["keypair"], noun: "keypair", service: .compute, path: "/os-keypairs", member: "keypair",
         collection: "keypairs", microversion: Servers.microversion, naming: .byPath, idField: "name",
         columns: [
-            Column("Name", "keypair.name"), Column("Type", "keypair.type"), Column("Fingerprint", "keypair.fingerprint"),
+            OutputColumn("Name", "keypair.name"), OutputColumn("Type", "keypair.type"), OutputColumn("Fingerprint", "keypair.fingerprint"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create.self, Delete<Self>.self]
 
@@ -32,7 +32,7 @@ enum Keypairs: Resource {
 
         private static let lastGeneratingVersion = "2.91"
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             if let privateKey, Machine.exists(privateKey) {
                 throw CommandFailure("The file \(privateKey) already exists and is not overwritten.")
             }

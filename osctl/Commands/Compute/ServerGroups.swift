@@ -8,8 +8,8 @@ enum ServerGroups: Creatable {
         command: ["server-group"], noun: "server group", service: .compute, path: "/os-server-groups",
         member: "server_group", collection: "server_groups", microversion: Servers.microversion, naming: .listed,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Policy", "policy"),
-            Column("Members", "members") { "\($0["members"]?.arrayValue?.count ?? 0)" },
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Policy", "policy"),
+            OutputColumn("Members", "members") { "\($0["members"]?.arrayValue?.count ?? 0)" },
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self]
 
@@ -17,6 +17,6 @@ enum ServerGroups: Creatable {
         @Argument(help: "The group's name.") var name: String
         @Option(help: "affinity, anti-affinity, soft-affinity or soft-anti-affinity.") var policy = "anti-affinity"
 
-        func members(_ api: API) async throws -> JSONObject { ["name": .string(name), "policy": .string(policy)] }
+        func members(_ api: CloudAPI) async throws -> JSONObject { ["name": .string(name), "policy": .string(policy)] }
     }
 }

@@ -8,7 +8,7 @@ protocol ServerAction {
     static var abstract: String { get }
     /// Statuses at the end of the action; empty if it is complete with its response.
     static var goal: Set<String> { get }
-    static func body(_ options: Options, _ api: API) async throws -> JSONValue
+    static func body(_ options: Options, _ api: CloudAPI) async throws -> JSONValue
 }
 
 protocol ServerActionOptions: ParsableArguments {}
@@ -34,7 +34,7 @@ extension Servers {
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let body = try await A.body(options, api)
             var accepted: [String] = []
             let failures = await Several.run(servers, api) { name in
@@ -56,14 +56,14 @@ extension Servers {
         static let verb = "start"
         static let abstract = "Start servers."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["os-start": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["os-start": nil] }
     }
 
     enum Stop: ServerAction {
         static let verb = "stop"
         static let abstract = "Shut servers down."
         static let goal: Set = ["SHUTOFF"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["os-stop": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["os-stop": nil] }
     }
 
     enum Reboot: ServerAction {
@@ -73,35 +73,35 @@ extension Servers {
         static let verb = "reboot"
         static let abstract = "Reboot servers."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: Options, _ api: API) -> JSONValue { ["reboot": ["type": options.hard ? "HARD" : "SOFT"]] }
+        static func body(_ options: Options, _ api: CloudAPI) -> JSONValue { ["reboot": ["type": options.hard ? "HARD" : "SOFT"]] }
     }
 
     enum Pause: ServerAction {
         static let verb = "pause"
         static let abstract = "Stop servers' processors, keeping memory."
         static let goal: Set = ["PAUSED"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["pause": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["pause": nil] }
     }
 
     enum Unpause: ServerAction {
         static let verb = "unpause"
         static let abstract = "Unpause servers."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unpause": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["unpause": nil] }
     }
 
     enum Suspend: ServerAction {
         static let verb = "suspend"
         static let abstract = "Suspend servers to disk."
         static let goal: Set = ["SUSPENDED"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["suspend": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["suspend": nil] }
     }
 
     enum Resume: ServerAction {
         static let verb = "resume"
         static let abstract = "Resume suspended servers."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["resume": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["resume": nil] }
     }
 
     enum Lock: ServerAction {
@@ -111,7 +111,7 @@ extension Servers {
         static let verb = "lock"
         static let abstract = "Protect servers from changes."
         static let goal: Set<String> = []
-        static func body(_ options: Options, _ api: API) -> JSONValue {
+        static func body(_ options: Options, _ api: CloudAPI) -> JSONValue {
             ["lock": options.reason.map { ["locked_reason": .string($0)] } ?? .null]
         }
     }
@@ -120,7 +120,7 @@ extension Servers {
         static let verb = "unlock"
         static let abstract = "Allow changes again."
         static let goal: Set<String> = []
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unlock": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["unlock": nil] }
     }
 
     enum Rescue: ServerAction {
@@ -131,7 +131,7 @@ extension Servers {
         static let verb = "rescue"
         static let abstract = "Boot servers into another system, to repair their disks."
         static let goal: Set = ["RESCUE"]
-        static func body(_ options: Options, _ api: API) async throws -> JSONValue {
+        static func body(_ options: Options, _ api: CloudAPI) async throws -> JSONValue {
             guard let image = options.image else { return ["rescue": nil] }
             return ["rescue": ["rescue_image_ref": .string(try await api.id(Images.kind, image))]]
         }
@@ -141,7 +141,7 @@ extension Servers {
         static let verb = "unrescue"
         static let abstract = "Boot rescued servers into their own system again."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["unrescue": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["unrescue": nil] }
     }
 
     enum Rebuild: ServerAction {
@@ -151,7 +151,7 @@ extension Servers {
         static let verb = "rebuild"
         static let abstract = "Rebuild servers from an image; their disks are lost."
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
-        static func body(_ options: Options, _ api: API) async throws -> JSONValue {
+        static func body(_ options: Options, _ api: CloudAPI) async throws -> JSONValue {
             ["rebuild": ["imageRef": .string(try await api.id(Images.kind, options.image))]]
         }
     }
@@ -171,7 +171,7 @@ extension Servers {
         static let verb = "resize"
         static let abstract = "Resize servers to another flavor."
         static let goal: Set = ["VERIFY_RESIZE", "ACTIVE", "SHUTOFF"]
-        static func body(_ options: Options, _ api: API) async throws -> JSONValue {
+        static func body(_ options: Options, _ api: CloudAPI) async throws -> JSONValue {
             if options.confirm { return ["confirmResize": nil] }
             if options.revert { return ["revertResize": nil] }
             return ["resize": ["flavorRef": .string(try await api.id(Flavors.kind, options.flavor ?? ""))]]

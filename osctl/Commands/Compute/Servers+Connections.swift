@@ -35,7 +35,7 @@ extension Servers {
             }
         }
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             let ports = try await api.list(Ports.kind, query: [("device_id", id)])
             let port = ports.first { port in
@@ -69,7 +69,7 @@ extension Servers {
         @Argument(help: "The floating IP, by address or id.") var floatingIp: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             let floating = try await api.find(FloatingIPs.kind, floatingIp)
             guard let port = floating["port_id"]?.stringValue, try await api.get(Ports.kind, id: port)["device_id"]?.stringValue == id
@@ -91,7 +91,7 @@ extension Servers {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             let volumeID = try await api.id(Volumes.kind, volume)
             let answer = try await api.client.post(
@@ -111,7 +111,7 @@ extension Servers {
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             let volumeID = try await api.id(Volumes.kind, volume)
             try await api.client.delete(.compute, kind.path(id: id) + "/os-volume_attachments/\(volumeID)", microversion: kind.microversion)
@@ -127,7 +127,7 @@ extension Servers {
         @Argument(help: "The network.") var network: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let body: JSONValue = ["interfaceAttachment": ["net_id": .string(try await api.id(Networks.kind, network))]]
             try await api.client.post(
                 .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
@@ -140,7 +140,7 @@ extension Servers {
         @Argument(help: "The port.") var port: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let body: JSONValue = ["interfaceAttachment": ["port_id": .string(try await api.id(Ports.kind, port))]]
             try await api.client.post(
                 .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
@@ -153,7 +153,7 @@ extension Servers {
         @Argument(help: "The port.") var port: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let portID = try await api.id(Ports.kind, port)
             try await api.client.delete(
                 .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface/\(portID)", microversion: kind.microversion)
@@ -166,7 +166,7 @@ extension Servers {
         @Argument(help: "The security group.") var group: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let groupID = try await api.id(SecurityGroups.kind, group)
             try await api.act(kind, id: try await api.id(kind, server), [Way.action: ["name": .string(groupID)]])
         }

@@ -20,7 +20,7 @@ extension Servers {
 
         private static let pause: Duration = .seconds(1)
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             var shown = try await text(api, id, lines)
             Machine.write(to: 1, shown)
@@ -38,7 +38,7 @@ extension Servers {
             }
         }
 
-        private func text(_ api: API, _ id: String, _ lines: Int?) async throws -> String {
+        private func text(_ api: CloudAPI, _ id: String, _ lines: Int?) async throws -> String {
             let answer = try await api.act(kind, id: id, ["os-getConsoleOutput": lines.map { ["length": JSONValue($0)] } ?? [:]])
             return answer["output"]?.stringValue ?? ""
         }
@@ -52,7 +52,7 @@ extension Servers {
         @Option(help: "novnc or serial.") var form: Form = .novnc
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let (protocolName, type) =
                 switch form {
                 case .novnc: ("vnc", "novnc")
@@ -73,11 +73,11 @@ extension Servers {
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         static let columns = [
-            Column("Start", "start_time"), Column("Action", "action"), Column("Message", "message"),
-            Column("User", "user_id"), Column("Request", "request_id"),
+            OutputColumn("Start", "start_time"), OutputColumn("Action", "action"), OutputColumn("Message", "message"),
+            OutputColumn("User", "user_id"), OutputColumn("Request", "request_id"),
         ]
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             let list = try await api.client.list(
                 service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion

@@ -18,7 +18,7 @@ extension Servers {
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let answer = try await api.client.post(
                 .compute, kind.path(id: try await api.id(kind, server)) + "/remote-consoles",
                 ["remote_console": ["protocol": "serial", "type": "serial"]], microversion: kind.microversion)

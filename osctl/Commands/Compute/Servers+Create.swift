@@ -45,7 +45,7 @@ extension Servers {
         }
 
         /// The API requires ids of groups and servers; here names are accepted too.
-        func hints(_ api: API) async throws -> JSONValue {
+        func hints(_ api: CloudAPI) async throws -> JSONValue {
             var object = JSONObject()
             for pair in hint {
                 let value: String
@@ -63,7 +63,7 @@ extension Servers {
             return .object(object)
         }
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "flavorRef": .string(try await api.id(Flavors.kind, flavor))]
             try await putDisks(&members, api)
             members["networks"] = try await networks(api)
@@ -84,7 +84,7 @@ extension Servers {
             return members
         }
 
-        private func putDisks(_ members: inout JSONObject, _ api: API) async throws {
+        private func putDisks(_ members: inout JSONObject, _ api: CloudAPI) async throws {
             if let volume {
                 let id = try await api.id(Volumes.kind, volume)
                 members["block_device_mapping_v2"] = [
@@ -108,7 +108,7 @@ extension Servers {
             }
         }
 
-        private func networks(_ api: API) async throws -> JSONValue {
+        private func networks(_ api: CloudAPI) async throws -> JSONValue {
             if noNetwork { return "none" }
             var list = try await api.ids(Networks.kind, network).map { JSONValue.object(["uuid": .string($0)]) }
             list += try await api.ids(Ports.kind, port).map { .object(["port": .string($0)]) }

@@ -13,21 +13,21 @@ extension Servers {
         static let verb = "restore"
         static let abstract = "Restore deleted servers that the cloud still keeps (see: osctl server list --status soft_deleted)."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["restore": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["restore": nil] }
     }
 
     enum ForceDelete: ServerAction {
         static let verb = "force-delete"
         static let abstract = "Delete servers at once, also where the cloud keeps deleted servers for a while."
         static let goal: Set<String> = []
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["forceDelete": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["forceDelete": nil] }
     }
 
     enum CrashDump: ServerAction {
         static let verb = "dump"
         static let abstract = "Make the kernels of servers write a crash dump (non-maskable interrupt)."
         static let goal: Set<String> = []
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["trigger_crash_dump": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["trigger_crash_dump": nil] }
     }
 
     /// `osctl server password …`
@@ -45,7 +45,7 @@ extension Servers {
         var passwordFile: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let password = try Users.password(nil, file: passwordFile) ?? ""
             try await api.act(kind, id: try await api.id(kind, server), ["changePassword": ["adminPass": .string(password)]])
         }
@@ -57,7 +57,7 @@ extension Servers {
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let path = kind.path(id: try await api.id(kind, server)) + "/os-server-password"
             print(try await api.client.get(.compute, path, microversion: kind.microversion)["password"]?.stringValue ?? "")
         }
@@ -69,7 +69,7 @@ extension Servers {
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let path = kind.path(id: try await api.id(kind, server)) + "/os-server-password"
             try await api.client.delete(.compute, path, microversion: kind.microversion)
         }

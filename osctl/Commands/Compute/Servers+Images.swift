@@ -25,7 +25,7 @@ extension Servers {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             var members = JSONObject()
             if !property.isEmpty { members["metadata"] = property.json }
             try await Servers.makeImage("createImage", of: server, name: name, members, waiting, output, api)
@@ -43,7 +43,7 @@ extension Servers {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let members: JSONObject = ["backup_type": .string(type), "rotation": JSONValue(rotate)]
             try await Servers.makeImage("createBackup", of: server, name: name, members, waiting, output, api)
         }
@@ -54,7 +54,7 @@ extension Servers {
     /// - Throws: `CommandFailure` if the image could not be made.
     private static func makeImage(
         _ action: String, of server: String, name: String?, _ members: JSONObject, _ waiting: WaitOptions, _ output: OutputOptions,
-        _ api: API
+        _ api: CloudAPI
     ) async throws {
         let found = try await api.find(kind, server)
         let id = try kind.id(found)
@@ -77,14 +77,14 @@ extension Servers {
         static let verb = "shelve"
         static let abstract = "Stop servers, keep their disks as images, and free their hosts."
         static let goal: Set = ["SHELVED", "SHELVED_OFFLOADED"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["shelve": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["shelve": nil] }
     }
 
     enum Offload: ServerAction {
         static let verb = "offload"
         static let abstract = "Remove shelved servers from their hosts (operators)."
         static let goal: Set = ["SHELVED_OFFLOADED"]
-        static func body(_ options: NoActionOptions, _ api: API) -> JSONValue { ["shelveOffload": nil] }
+        static func body(_ options: NoActionOptions, _ api: CloudAPI) -> JSONValue { ["shelveOffload": nil] }
     }
 
     enum Unshelve: ServerAction {
@@ -102,7 +102,7 @@ extension Servers {
         static let verb = "unshelve"
         static let abstract = "Restore shelved servers."
         static let goal: Set = ["ACTIVE"]
-        static func body(_ options: Options, _ api: API) -> JSONValue {
+        static func body(_ options: Options, _ api: CloudAPI) -> JSONValue {
             var place = JSONObject()
             place.put("availability_zone", options.availabilityZone)
             if options.anyZone { place["availability_zone"] = .null }

@@ -22,7 +22,7 @@ extension Servers {
             @OptionGroup(title: "Output") var output: OutputOptions
             @OptionGroup(title: "Cloud") var access: AccessOptions
 
-            func execute(_ api: API) async throws {
+            func execute(_ api: CloudAPI) async throws {
                 var query: [(String, String)] = []
                 if let server { query.append(("instance_uuid", try await api.id(Servers.kind, server))) }
                 for (name, value) in [("status", status), ("migration_type", type), ("host", host)] {
@@ -37,13 +37,14 @@ extension Servers {
             }
 
             private static let columns = [
-                Column("ID", "id"), Column("Server", "instance_uuid"), Column("Type", "migration_type"), Column("Status", "status"),
-                Column("From", "source_compute"), Column("To", "dest_compute"), Column("Started", "created_at"),
-                Column("Progress", "progress"),
+                OutputColumn("ID", "id"), OutputColumn("Server", "instance_uuid"), OutputColumn("Type", "migration_type"),
+                OutputColumn("Status", "status"),
+                OutputColumn("From", "source_compute"), OutputColumn("To", "dest_compute"), OutputColumn("Started", "created_at"),
+                OutputColumn("Progress", "progress"),
             ]
 
             /// Compute shows the bytes of a live migration only while it runs, and one by one.
-            private static func withProgress(_ record: JSONValue, _ api: API) async throws -> JSONValue {
+            private static func withProgress(_ record: JSONValue, _ api: CloudAPI) async throws -> JSONValue {
                 guard record["status"] == "running", record["migration_type"] == "live-migration", var row = record.objectValue,
                     let id = record["instance_uuid"]?.stringValue, let number = record["id"]?.intValue
                 else { return record }

@@ -26,7 +26,7 @@ extension Servers {
             }
         }
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             var accepted: [String] = []
             let failures = await Several.run(servers, api) { name in
                 let id = try await api.id(Servers.kind, name)
@@ -46,14 +46,14 @@ extension Servers {
             return ["migrate": target.map { ["host": $0] } ?? .null]
         }
 
-        private func reach(_ id: String, _ api: API) async throws {
+        private func reach(_ id: String, _ api: CloudAPI) async throws {
             guard let rule = Servers.kind.progress else { return }
             let server = try await Waiter(api, limit: waiting.timeout).reach(["VERIFY_RESIZE"], Servers.kind, id: id, rule: rule)
             print("Server \(Servers.kind.title(server)) is \(server[rule.field]?.stringValue ?? "").")
         }
 
         /// Ends the migration under way, one way or the other.
-        private func change(_ id: String, _ api: API) async throws {
+        private func change(_ id: String, _ api: CloudAPI) async throws {
             guard let number = try await LiveMove(api, limit: 0).current(id)?["id"]?.intValue else {
                 throw CommandFailure("No live migration of the server \(id) is under way.", hint: "See: osctl server events \(id)")
             }
@@ -73,7 +73,7 @@ extension Servers {
         static let verb = "evacuate"
         static let abstract = "Start servers of a host that is down on another one; local disks are made anew."
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
-        static func body(_ options: Options, _ api: API) -> JSONValue {
+        static func body(_ options: Options, _ api: CloudAPI) -> JSONValue {
             ["evacuate": .object(JSONObject(options.host.map { [("host", .string($0))] } ?? []))]
         }
     }
@@ -81,13 +81,13 @@ extension Servers {
 
 /// Follows a live migration until it ends.
 private struct LiveMove {
-    private let api: API
+    private let api: CloudAPI
     private let limit: Int
     private let line = ProgressLine()
 
     private static let pause = Duration.milliseconds(500)
 
-    init(_ api: API, limit: Int) {
+    init(_ api: CloudAPI, limit: Int) {
         self.api = api
         self.limit = limit
     }

@@ -14,7 +14,7 @@ extension Servers {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let object = try await api.find(kind, server)
             let id = try kind.id(object)
             let record = try await scheduling(api, id)
@@ -50,7 +50,7 @@ extension Servers {
         }
 
         /// Nil if the cloud does not support the request.
-        private func scheduling(_ api: API, _ id: String) async throws -> JSONValue? {
+        private func scheduling(_ api: CloudAPI, _ id: String) async throws -> JSONValue? {
             do {
                 return try await api.client.get(.compute, kind.path(id: id) + "/os-wolke-scheduling", microversion: kind.microversion)
             } catch let error as ResourceError where error.code == .notFound {
@@ -58,7 +58,7 @@ extension Servers {
             }
         }
 
-        private func lastAction(_ api: API, _ id: String, details showsDetails: Bool) async throws -> String {
+        private func lastAction(_ api: CloudAPI, _ id: String, details showsDetails: Bool) async throws -> String {
             let actions = try await api.client.list(
                 service: .compute, path: kind.path(id: id) + "/os-instance-actions", key: "instanceActions", microversion: kind.microversion
             )
@@ -76,7 +76,7 @@ extension Servers {
     }
 
     /// `server create --dry-run`: asks the scheduler instead of creating the server.
-    static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool {
+    static func preview(_ options: CreateOptions, _ api: CloudAPI, _ output: OutputOptions) async throws -> Bool {
         guard options.dryRun else { return false }
         let answer = try await api.client.post(
             .compute, "/os-wolke-scheduling", try await body(options, api), microversion: microversion)

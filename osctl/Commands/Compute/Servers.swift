@@ -10,21 +10,22 @@ enum Servers: Creatable, Settable {
         command: ["server"], noun: "server", service: .compute, path: "/servers", listPath: "/servers/detail",
         member: "server", collection: "servers", microversion: microversion,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"),
-            Column("Networks", "addresses", ServerText.addresses), Column("Flavor", "flavor.original_name"),
-            Column("Created", "created"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Status", "status"),
+            OutputColumn("Networks", "addresses", ServerText.addresses), OutputColumn("Flavor", "flavor.original_name"),
+            OutputColumn("Created", "created"),
         ],
         fields: [
-            Column("ID", "id"), Column("Name", "name"), Column("Description", "description"), Column("Status", "status"),
-            Column("Task", "OS-EXT-STS:task_state"), Column("Fault", "fault.message"),
-            Column("Networks", "addresses", ServerText.addresses), Column("Flavor", "flavor", ServerText.flavor),
-            Column("Image", "image.id") { $0["image"]?["id"]?.stringValue ?? "(boots from a volume)" },
-            Column("Keypair", "key_name"),
-            Column("Security groups", "security_groups", ServerText.securityGroups),
-            Column("Volumes", "os-extended-volumes:volumes_attached", ServerText.volumes),
-            Column("Availability zone", "OS-EXT-AZ:availability_zone"), Column("Host", "OS-EXT-SRV-ATTR:host"),
-            Column("Properties", "metadata"), Column("Tags", "tags"), Column("Project", "tenant_id"),
-            Column("User", "user_id"), Column("Created", "created"), Column("Started", "OS-SRV-USG:launched_at"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Description", "description"),
+            OutputColumn("Status", "status"),
+            OutputColumn("Task", "OS-EXT-STS:task_state"), OutputColumn("Fault", "fault.message"),
+            OutputColumn("Networks", "addresses", ServerText.addresses), OutputColumn("Flavor", "flavor", ServerText.flavor),
+            OutputColumn("Image", "image.id") { $0["image"]?["id"]?.stringValue ?? "(boots from a volume)" },
+            OutputColumn("Keypair", "key_name"),
+            OutputColumn("Security groups", "security_groups", ServerText.securityGroups),
+            OutputColumn("Volumes", "os-extended-volumes:volumes_attached", ServerText.volumes),
+            OutputColumn("Availability zone", "OS-EXT-AZ:availability_zone"), OutputColumn("Host", "OS-EXT-SRV-ATTR:host"),
+            OutputColumn("Properties", "metadata"), OutputColumn("Tags", "tags"), OutputColumn("Project", "tenant_id"),
+            OutputColumn("User", "user_id"), OutputColumn("Created", "created"), OutputColumn("Started", "OS-SRV-USG:launched_at"),
         ],
         progress: ProgressRule(
             field: "status", created: ["ACTIVE"], failed: ["ERROR", "DELETED"], deleted: ["DELETED"],
@@ -32,7 +33,7 @@ enum Servers: Creatable, Settable {
         ))
 
     static let verbs: [any ParsableCommand.Type] =
-        [List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self]
+        [List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self]
         + actions + guestVerbs + [ServerImage.self, ServerBackup.self, Console.self, Add.self, Remove.self, Events.self, Why.self]
 
     struct Filters: FilterArguments {
@@ -44,7 +45,7 @@ enum Servers: Creatable, Settable {
         @Option(help: ArgumentHelp("Only on this host (operators).", valueName: "host")) var host: String?
         @Flag(help: "Of all projects (operators).") var allProjects = false
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let name { query.append(("name", name)) }
             if let status { query.append(("status", status.uppercased())) }
@@ -57,7 +58,7 @@ enum Servers: Creatable, Settable {
         }
     }
 
-    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+    static func create(_ options: CreateOptions, _ api: CloudAPI) async throws -> JSONValue {
         let created = try await api.create(kind, try await body(options, api))
         // Compute answers with the id and the password of the new server; the other fields are requested afterwards.
         guard options.count > 1 else { return created }
@@ -65,7 +66,7 @@ enum Servers: Creatable, Settable {
         return created
     }
 
-    static func body(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+    static func body(_ options: CreateOptions, _ api: CloudAPI) async throws -> JSONValue {
         var body: JSONObject = ["server": .object(try await options.members(api))]
         if !options.hint.isEmpty { body["os:scheduler_hints"] = try await options.hints(api) }
         return .object(body)
@@ -76,7 +77,7 @@ enum Servers: Creatable, Settable {
         @Option(help: "New description.") var description: String?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)
@@ -84,7 +85,7 @@ enum Servers: Creatable, Settable {
         }
     }
 
-    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
         guard !changes.isEmpty || !options.property.isEmpty else { throw ValidationError.nothingToSet(kind) }
         if !options.property.isEmpty {

@@ -15,8 +15,8 @@ struct CatalogCommand: ParsableCommand {
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         static let columns = [
-            Column("Name", "name"), Column("Type", "type"),
-            Column("Endpoints", "endpoints") { service in
+            OutputColumn("Name", "name"), OutputColumn("Type", "type"),
+            OutputColumn("Endpoints", "endpoints") { service in
                 (service["endpoints"]?.arrayValue ?? []).map { endpoint in
                     """
                     \(endpoint["region"]?.stringValue ?? "-") \(endpoint["interface"]?.stringValue ?? ""): \
@@ -26,7 +26,7 @@ struct CatalogCommand: ParsableCommand {
             },
         ]
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let catalog = try await api.client.token().document["catalog"]?.arrayValue ?? []
             print(try output.list(catalog, columns: List.columns), terminator: "")
         }
@@ -52,7 +52,7 @@ struct TokenCommand: ParsableCommand {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             // Not the cached one, so that the token has the full lifetime.
             let token = try await RESTClient(api.client.configuration).token()
             var object = JSONObject()
@@ -67,7 +67,7 @@ struct TokenCommand: ParsableCommand {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             print(try output.object(.object(facts(try await api.client.token())), fields: nil), terminator: "")
         }
     }
@@ -77,7 +77,7 @@ struct TokenCommand: ParsableCommand {
         @Argument(help: "The token; by default the cached one.") var token: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let own = try await api.client.token()
             _ = try await api.client.request(
                 service: .identity, method: .delete, path: "/auth/tokens",

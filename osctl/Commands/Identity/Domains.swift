@@ -9,17 +9,18 @@ enum Domains: Creatable, Settable {
         command: ["domain"], noun: "domain", service: .identity, path: "/domains", member: "domain", collection: "domains",
         naming: .listed,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Enabled", "enabled"), Column("Description", "description"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Enabled", "enabled"),
+            OutputColumn("Description", "description"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The domain's name.") var name: String
         @Option(help: "A description.") var description: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "enabled": true]
             members.put("description", description)
             return members
@@ -30,7 +31,7 @@ enum Domains: Creatable, Settable {
         @OptionGroup var texts: NameAndDescription
         @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = texts.changes(api)
             changes.put("enabled", state)
             return changes

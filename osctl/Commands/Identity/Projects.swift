@@ -9,11 +9,11 @@ enum Projects: Creatable, Settable {
         command: ["project"], noun: "project", service: .identity, path: "/projects", member: "project",
         collection: "projects",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Domain", "domain_id"), Column("Enabled", "enabled"),
-            Column("Description", "description"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Domain", "domain_id"), OutputColumn("Enabled", "enabled"),
+            OutputColumn("Description", "description"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct Filters: FilterArguments {
@@ -21,7 +21,7 @@ enum Projects: Creatable, Settable {
         @Option(help: ArgumentHelp("Only those in which this user has a role.", valueName: "user")) var user: String?
         @Flag(inversion: .prefixedNo, help: "Only those of the cloud's operators, or only the others.") var cloud: Bool?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let domain { query.append(("domain_id", try await api.id(Domains.kind, domain))) }
             if let user { query.append(("user_id", try await api.id(Users.kind, user))) }
@@ -37,7 +37,7 @@ enum Projects: Creatable, Settable {
         @Flag(help: "Create it disabled.") var disable = false
         @Flag(help: "Create it as a project of the cloud's operators, which managers of the domain cannot change.") var cloud = false
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
             members["domain_id"] = .string(try await domain.asyncMap { try await api.id(Domains.kind, $0) } ?? "default")
             members.put("description", description)
@@ -54,7 +54,7 @@ enum Projects: Creatable, Settable {
             help: "Make it a project of the cloud's operators, which managers of the domain cannot change, or a project like others.")
         var cloud: Bool?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = texts.changes(api)
             changes.put("enabled", state)
             changes.put("cloud_project", cloud)

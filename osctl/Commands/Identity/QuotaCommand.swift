@@ -25,7 +25,7 @@ struct QuotaCommand: ParsableCommand {
     }
 
     /// The project in an argument, or the token's own.
-    static func project(_ name: String?, _ api: API) async throws -> String {
+    static func project(_ name: String?, _ api: CloudAPI) async throws -> String {
         guard let name else { return try await api.project() }
         let own = try await api.client.token()
         if own.document["project"]?["name"]?.stringValue == name, let id = own.projectID { return id }
@@ -35,7 +35,7 @@ struct QuotaCommand: ParsableCommand {
     private static func path(_ quotas: QuotaInterface, _ project: String) -> RESTPath { RESTPath(encoded: quotas.path) + "/\(project)" }
 
     /// Rows with `service`, `resource`, `limit`, `used`, `reserved`, in the order of `items`.
-    static func rows(_ project: String, _ api: API) async throws -> [JSONValue] {
+    static func rows(_ project: String, _ api: CloudAPI) async throws -> [JSONValue] {
         var rows: [JSONValue] = []
         for (service, interface) in services {
             let answer = try await api.client.get(
@@ -60,10 +60,10 @@ struct QuotaCommand: ParsableCommand {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let rows = try await QuotaCommand.rows(try await QuotaCommand.project(project, api), api)
             let limits = rows.map { ($0["resource"]?.stringValue ?? "", $0["limit"] ?? .null) }
-            let fields = limits.map { name, limit in Column(name, name) { _ in limit == -1 ? "unlimited" : CellText.text(limit) } }
+            let fields = limits.map { name, limit in OutputColumn(name, name) { _ in limit == -1 ? "unlimited" : CellText.text(limit) } }
             print(try output.object(.object(JSONObject(limits)), fields: fields), terminator: "")
         }
     }
@@ -75,12 +75,12 @@ struct QuotaCommand: ParsableCommand {
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         static let columns = [
-            Column("Service", "service"), Column("Resource", "resource"), Column("Used", "used"),
-            Column("Reserved", "reserved"),
-            Column("Limit", "limit") { $0["limit"] == -1 ? "unlimited" : CellText.text($0["limit"] ?? .null) },
+            OutputColumn("Service", "service"), OutputColumn("Resource", "resource"), OutputColumn("Used", "used"),
+            OutputColumn("Reserved", "reserved"),
+            OutputColumn("Limit", "limit") { $0["limit"] == -1 ? "unlimited" : CellText.text($0["limit"] ?? .null) },
         ]
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let rows = try await QuotaCommand.rows(try await QuotaCommand.project(project, api), api)
             print(try output.list(rows, columns: Usage.columns), terminator: "")
         }
@@ -95,7 +95,7 @@ struct QuotaCommand: ParsableCommand {
         @Argument(help: ArgumentHelp("New limits.", valueName: "limit=number")) var limits: [Assignment]
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             var bodies: [CloudService: JSONObject] = [:]
             for limit in limits {
                 guard let item = items.first(where: { $0.name == limit.name || $0.key == limit.name }) else {

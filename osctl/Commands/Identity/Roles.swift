@@ -6,7 +6,10 @@ import ServiceCatalog
 enum Roles: Creatable {
     static let kind = Kind(
         command: ["role"], noun: "role", service: .identity, path: "/roles", member: "role", collection: "roles",
-        columns: [Column("ID", "id"), Column("Name", "name"), Column("Domain", "domain_id"), Column("Description", "description")])
+        columns: [
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Domain", "domain_id"),
+            OutputColumn("Description", "description"),
+        ])
     static let verbs: [any ParsableCommand.Type] = [
         List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self, Grant<Add>.self, Grant<Remove>.self,
         ResourceCommand<RoleAssignments>.self,
@@ -16,7 +19,7 @@ enum Roles: Creatable {
         @Argument(help: "The role's name.") var name: String
         @Option(help: "A description.") var description: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name)]
             members.put("description", description)
             return members
@@ -44,7 +47,7 @@ enum Roles: Creatable {
             guard !inherited || !system else { throw ValidationError("--inherited needs --project or --domain.") }
         }
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let roleID = try await api.id(Roles.kind, role)
             let place: RESTPath
             if let project {
@@ -87,15 +90,15 @@ protocol GrantWay {
 }
 
 /// Role assignments.
-enum RoleAssignments: Resource {
+enum RoleAssignments: Noun {
     static let kind = Kind(
         command: ["role", "assignment"], noun: "role assignment", service: .identity, path: "/role_assignments", member: nil,
         collection: "role_assignments", naming: .none, listQuery: [("include_names", "true")],
         columns: [
-            Column("Role", "role.name"),
-            Column("User", "user.name") { ($0["user"] ?? $0["group"])?["name"]?.stringValue ?? "" },
-            Column("Project", "scope.project.name"), Column("Domain", "scope.domain.name"),
-            Column("System", "scope.system.all"),
+            OutputColumn("Role", "role.name"),
+            OutputColumn("User", "user.name") { ($0["user"] ?? $0["group"])?["name"]?.stringValue ?? "" },
+            OutputColumn("Project", "scope.project.name"), OutputColumn("Domain", "scope.domain.name"),
+            OutputColumn("System", "scope.system.all"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self]
 
@@ -104,7 +107,7 @@ enum RoleAssignments: Resource {
         @Option(help: ArgumentHelp("Only in this project.", valueName: "project")) var project: String?
         @Flag(help: "Include implied and inherited roles.") var effective = false
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let user { query.append(("user.id", try await api.id(Users.kind, user))) }
             if let project { query.append(("scope.project.id", try await api.id(Projects.kind, project))) }

@@ -9,17 +9,17 @@ enum Users: Creatable, Settable {
     static let kind = Kind(
         command: ["user"], noun: "user", service: .identity, path: "/users", member: "user", collection: "users",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Domain", "domain_id"), Column("Enabled", "enabled"),
-            Column("Email", "email"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Domain", "domain_id"), OutputColumn("Enabled", "enabled"),
+            OutputColumn("Email", "email"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct Filters: FilterArguments {
         @Option(help: ArgumentHelp("Only of this domain.", valueName: "domain")) var domain: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             guard let domain else { return [] }
             return [("domain_id", try await api.id(Domains.kind, domain))]
         }
@@ -46,7 +46,7 @@ enum Users: Creatable, Settable {
             }
         }
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
             members["domain_id"] = .string(try await domain.asyncMap { try await api.id(Domains.kind, $0) } ?? "default")
             if generatePassword {
@@ -83,7 +83,7 @@ enum Users: Creatable, Settable {
             completion: .file()) var passwordFile: String?
         @Flag(inversion: .prefixedEnableDisable, help: "Enable or disable it.") var state: Bool?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("email", email)

@@ -9,13 +9,14 @@ enum Images: Creatable, Settable {
     static let kind = Kind(
         command: ["image"], noun: "image", service: .image, path: "/images", member: nil, collection: "images",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"), Column("Format", "disk_format"),
-            Column("Size", "size") { $0["size"]?.intValue.map(CellText.bytes) ?? "" }, Column("Visibility", "visibility"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Status", "status"), OutputColumn("Format", "disk_format"),
+            OutputColumn("Size", "size") { $0["size"]?.intValue.map(CellText.bytes) ?? "" }, OutputColumn("Visibility", "visibility"),
         ],
         progress: ProgressRule(field: "status", created: ["active"], failed: ["killed", "deleted"], deleted: ["deleted"]))
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Upload.self, Download.self, Stage.self,
-        Import.self, Copy.self, ResourceCommand<ImageTasks>.self, ResourceCommand<ImageStores>.self, ResourceCommand<Metadefs>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self, Upload.self, Download.self,
+        Stage.self,
+        Import.self, Copy.self, ResourceCommand<ImageTasks>.self, ResourceCommand<ImageStoreNoun>.self, ResourceCommand<Metadefs>.self,
     ]
 
     enum Visibility: String, ExpressibleByArgument, CaseIterable { case `private`, shared, community, `public` }
@@ -25,7 +26,7 @@ enum Images: Creatable, Settable {
         @Option(help: "Only in this status, such as active.") var status: String?
         @Option(help: "By name.") var name: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let visibility { query.append(("visibility", visibility.rawValue)) }
             if let status { query.append(("status", status.lowercased())) }
@@ -47,7 +48,7 @@ enum Images: Creatable, Settable {
         @Option(help: ArgumentHelp("A tag (repeatable).", valueName: "tag")) var tag: [String] = []
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = [
                 "name": .string(name), "disk_format": .string(diskFormat), "container_format": .string(containerFormat),
             ]
@@ -62,7 +63,7 @@ enum Images: Creatable, Settable {
     }
 
     /// Creates the record and uploads the file; if the upload fails, the record is deleted.
-    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+    static func create(_ options: CreateOptions, _ api: CloudAPI) async throws -> JSONValue {
         let file = try options.file.map { try FileContent($0) }
         let image = try await api.create(kind, .object(try await options.members(api)))
         guard let file else { return image }
@@ -76,12 +77,12 @@ enum Images: Creatable, Settable {
         return try await api.get(kind, id: id)
     }
 
-    static func upload(_ file: FileContent, id: String, store: String?, _ api: API) async throws {
+    static func upload(_ file: FileContent, id: String, store: String?, _ api: CloudAPI) async throws {
         try await send(file, to: "file", id: id, headers: store.map { [("x-image-meta-store", $0)] } ?? [], api)
     }
 
     /// - Parameter place: the last part of the path: `file` or `stage`.
-    static func send(_ file: FileContent, to place: String, id: String, headers: [(String, String)] = [], _ api: API) async throws {
+    static func send(_ file: FileContent, to place: String, id: String, headers: [(String, String)] = [], _ api: CloudAPI) async throws {
         let progress = TransferProgress("Uploading \(file.path)", total: file.length, time: api.client.ambient.time)
         defer { progress.end() }
         _ = try await api.client.upload(
@@ -97,7 +98,7 @@ enum Images: Creatable, Settable {
         @Option(help: ArgumentHelp("Minimum memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("visibility", visibility?.rawValue)
@@ -110,7 +111,7 @@ enum Images: Creatable, Settable {
     }
 
     /// RFC 6902 with Image's own media type.
-    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
         guard !changes.isEmpty else { throw ValidationError.nothingToSet(kind) }
         let present = try await api.get(kind, id: id)
@@ -130,7 +131,7 @@ enum Images: Creatable, Settable {
         @Option(help: ArgumentHelp("The store for the data.", valueName: "store")) var store: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let content = try FileContent(file)
             try await Images.upload(content, id: try await api.id(kind, image), store: store, api)
         }
@@ -144,7 +145,7 @@ enum Images: Creatable, Settable {
         var file: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, image)
             if file != "-", Machine.exists(file) { throw CommandFailure("The file \(file) already exists and is not overwritten.") }
             let download = try await api.client.download(service: .image, path: kind.path(id: id) + "/file")

@@ -5,12 +5,12 @@ import Kernel
 import ServiceCatalog
 
 /// Imports of images, as the service records them.
-enum ImageTasks: Resource {
+enum ImageTasks: Noun {
     static let kind = Kind(
         command: ["image", "task"], noun: "image task", service: .image, path: "/tasks", member: nil, collection: "tasks", naming: .none,
         columns: [
-            Column("ID", "id"), Column("Type", "type"), Column("Status", "status"), Column("Image", "image_id"),
-            Column("Created", "created_at"), Column("Updated", "updated_at"),
+            OutputColumn("ID", "id"), OutputColumn("Type", "type"), OutputColumn("Status", "status"), OutputColumn("Image", "image_id"),
+            OutputColumn("Created", "created_at"), OutputColumn("Updated", "updated_at"),
         ],
         progress: ProgressRule(
             field: "status", created: ["success"], failed: ["failure"], detail: { $0["message"]?.stringValue ?? "" },
@@ -26,7 +26,7 @@ extension Images {
         @Argument(help: "The disk image, also compressed with gzip.", completion: .file()) var file: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let content = try FileContent(file)
             try await Images.send(content, to: "stage", id: try await api.id(kind, image), api)
         }
@@ -41,7 +41,7 @@ extension Images {
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             var method: JSONObject = ["name": uri == nil ? "glance-direct" : "web-download"]
             method.put("uri", uri)
             try await Images.transfer(image, method: method, stores, waiting, api, "Importing", "Imported")

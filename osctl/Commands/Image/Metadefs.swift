@@ -9,9 +9,9 @@ enum Metadefs: Creatable {
         command: ["image", "metadef"], noun: "metadata namespace", service: .image, path: "/metadefs/namespaces", member: nil,
         collection: "namespaces", naming: .byPath, nameField: "namespace", idField: "namespace",
         columns: [
-            Column("Namespace", "namespace"), Column("Name", "display_name"), Column("Visibility", "visibility"),
-            Column("Protected", "protected"),
-            Column("For", "resource_type_associations") { namespace in
+            OutputColumn("Namespace", "namespace"), OutputColumn("Name", "display_name"), OutputColumn("Visibility", "visibility"),
+            OutputColumn("Protected", "protected"),
+            OutputColumn("For", "resource_type_associations") { namespace in
                 (namespace["resource_type_associations"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }.joined(separator: ", ")
             },
         ])
@@ -23,7 +23,7 @@ enum Metadefs: Creatable {
         @Option(help: "public or private.") var visibility: Visibility?
         @Option(help: ArgumentHelp("Only those for a type of resources.", valueName: "OS::Nova::Flavor")) var resourceType: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let visibility { query.append(("visibility", visibility.rawValue)) }
             if let resourceType { query.append(("resource_types", resourceType)) }
@@ -42,7 +42,7 @@ enum Metadefs: Creatable {
             completion: .file())
         var definitions: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members = JSONObject()
             if let definitions { members = try Metadefs.read(definitions) }
             members["namespace"] = .string(namespace)

@@ -5,10 +5,10 @@ import Kernel
 import ServiceCatalog
 
 /// The places where images are kept.
-enum ImageStores: Resource {
+enum ImageStoreNoun: Noun {
     static let kind = Kind(
         command: ["image", "store"], noun: "image store", service: .image, path: "/info/stores", member: nil, collection: "stores",
-        naming: .none, columns: [Column("ID", "id"), Column("Default", "default"), Column("Description", "description")])
+        naming: .none, columns: [OutputColumn("ID", "id"), OutputColumn("Default", "default"), OutputColumn("Description", "description")])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Remove.self]
 
     /// `osctl image store remove`
@@ -18,7 +18,7 @@ enum ImageStores: Resource {
         @Argument(help: "The store.") var store: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(Images.kind, image)
             try await api.client.delete(.image, "/stores/\(store)/\(id)")
         }
@@ -53,7 +53,7 @@ extension Images {
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             guard !stores.members().isEmpty else { throw ValidationError("Give --store or --all-stores.") }
             try await Images.transfer(image, method: ["name": "copy-image"], stores, waiting, api, "Copying", "Copied")
         }
@@ -61,7 +61,8 @@ extension Images {
 
     /// Requests an import and waits for its task.
     static func transfer(
-        _ image: String, method: JSONObject, _ stores: StoreOptions, _ waiting: WaitOptions, _ api: API, _ present: String, _ past: String
+        _ image: String, method: JSONObject, _ stores: StoreOptions, _ waiting: WaitOptions, _ api: CloudAPI, _ present: String,
+        _ past: String
     ) async throws {
         let id = try await api.id(kind, image)
         var body = stores.members()
@@ -82,7 +83,7 @@ extension Images {
     }
 
     /// The ids of an image's tasks, the latest first.
-    private static func tasks(of id: String, _ api: API) async throws -> [String] {
+    private static func tasks(of id: String, _ api: CloudAPI) async throws -> [String] {
         (try await api.client.get(.image, kind.path(id: id) + "/tasks")["tasks"]?.arrayValue ?? []).compactMap { $0["id"]?.stringValue }
     }
 }

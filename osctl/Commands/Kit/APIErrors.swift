@@ -2,7 +2,7 @@ import Kernel
 
 /// Converts services' errors to failures with advice.
 enum APIErrors {
-    static func translated<Answer>(_ api: API, _ body: () async throws -> Answer) async throws -> Answer {
+    static func translated<Answer>(_ api: CloudAPI, _ body: () async throws -> Answer) async throws -> Answer {
         do {
             return try await body()
         } catch let error as ResourceError {

@@ -36,9 +36,9 @@ struct Kind: Sendable {
     var idField = "id"
     /// Added to every list request.
     var listQuery: [(String, String)] = []
-    let columns: [Column]
+    let columns: [OutputColumn]
     /// The fields of `show`; nil for all fields of the API.
-    var fields: [Column]?
+    var fields: [OutputColumn]?
     /// How to detect that a change is complete; nil if every change is complete at once.
     var progress: ProgressRule?
 

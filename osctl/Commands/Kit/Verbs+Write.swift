@@ -24,7 +24,7 @@ struct Create<R: Creatable>: APICommand {
     @OptionGroup(title: "Output") var output: OutputOptions
     @OptionGroup(title: "Cloud") var access: AccessOptions
 
-    func execute(_ api: API) async throws {
+    func execute(_ api: CloudAPI) async throws {
         if try await R.preview(options, api, output) { return }
         var object = try await R.create(options, api)
         if let rule = R.kind.progress, let id = object[R.kind.idField]?.stringValue {
@@ -40,7 +40,7 @@ struct Create<R: Creatable>: APICommand {
 }
 
 /// `set`: changes fields of one object.
-struct Change<R: Settable>: APICommand {
+struct SetFields<R: Settable>: APICommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(commandName: "set", abstract: "Change \(R.kind.oneOf).")
     }
@@ -49,13 +49,13 @@ struct Change<R: Settable>: APICommand {
     @OptionGroup var options: R.SetOptions
     @OptionGroup(title: "Cloud") var access: AccessOptions
 
-    func execute(_ api: API) async throws {
+    func execute(_ api: CloudAPI) async throws {
         try await R.set(options, id: try await api.id(R.kind, name), api)
     }
 }
 
 /// `delete`: any number of objects; continues after a failure and fails at the end.
-struct Delete<R: Resource>: APICommand {
+struct Delete<R: Noun>: APICommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(commandName: "delete", abstract: "Delete \(R.kind.plural).")
     }
@@ -64,7 +64,7 @@ struct Delete<R: Resource>: APICommand {
     @OptionGroup var waiting: WaitOptions
     @OptionGroup(title: "Cloud") var access: AccessOptions
 
-    func execute(_ api: API) async throws {
+    func execute(_ api: CloudAPI) async throws {
         var deleted: [(name: String, id: String)] = []
         let failures = await Several.run(names, api) { name in
             let id = try await api.id(R.kind, name)
@@ -84,7 +84,7 @@ struct Delete<R: Resource>: APICommand {
 /// Tries all objects and reports failures immediately.
 enum Several {
     /// - Returns: the number of failures.
-    static func run(_ names: [String], _ api: API, _ body: (String) async throws -> Void) async -> Int {
+    static func run(_ names: [String], _ api: CloudAPI, _ body: (String) async throws -> Void) async -> Int {
         var failures = 0
         for name in names {
             do {

@@ -5,12 +5,12 @@ import Kernel
 
 /// Waits until a change is complete and shows the progress: on a terminal in one line, otherwise one line per state.
 struct Waiter {
-    let api: API
+    let api: CloudAPI
     /// The longest wait, in seconds.
     let limit: Int
     private let line = ProgressLine()
 
-    init(_ api: API, limit: Int) {
+    init(_ api: CloudAPI, limit: Int) {
         self.api = api
         self.limit = limit
     }

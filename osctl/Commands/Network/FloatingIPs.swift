@@ -8,11 +8,11 @@ enum FloatingIPs: Creatable, Settable {
         command: ["floating-ip"], noun: "floating IP", service: .network, path: "/floatingips", member: "floatingip",
         collection: "floatingips", nameField: "floating_ip_address",
         columns: [
-            Column("ID", "id"), Column("Address", "floating_ip_address"), Column("Fixed address", "fixed_ip_address"),
-            Column("Port", "port_id"), Column("Status", "status"), Column("Network", "floating_network_id"),
+            OutputColumn("ID", "id"), OutputColumn("Address", "floating_ip_address"), OutputColumn("Fixed address", "fixed_ip_address"),
+            OutputColumn("Port", "port_id"), OutputColumn("Status", "status"), OutputColumn("Network", "floating_network_id"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct CreateOptions: CreateArguments {
@@ -21,7 +21,7 @@ enum FloatingIPs: Creatable, Settable {
         @Option(name: .customLong("address"), help: "The requested address.") var address: String?
         @Option(help: "A description.") var description: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["floating_network_id": .string(try await api.id(Networks.kind, network))]
             if let port { members["port_id"] = .string(try await api.id(Ports.kind, port)) }
             members.put("floating_ip_address", address)
@@ -36,7 +36,7 @@ enum FloatingIPs: Creatable, Settable {
         @Option(help: "The port's fixed IP to associate.") var fixedIpAddress: String?
         @Option(help: "New description.") var description: String?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             if let port { changes["port_id"] = .string(try await api.id(Ports.kind, port)) }
             if noPort { changes["port_id"] = .null }

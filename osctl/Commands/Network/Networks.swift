@@ -8,11 +8,11 @@ enum Networks: Creatable, Settable {
         command: ["network"], noun: "network", service: .network, path: "/networks", member: "network",
         collection: "networks",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"), Column("Subnets", "subnets"),
-            Column("External", "router:external"), Column("Shared", "shared"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Status", "status"), OutputColumn("Subnets", "subnets"),
+            OutputColumn("External", "router:external"), OutputColumn("Shared", "shared"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct Filters: FilterArguments {
@@ -20,7 +20,7 @@ enum Networks: Creatable, Settable {
         @Flag(help: "Only networks shared by all projects.") var share = false
         @Option(help: "By name.") var name: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if external { query.append(("router:external", "true")) }
             if share { query.append(("shared", "true")) }
@@ -42,7 +42,7 @@ enum Networks: Creatable, Settable {
         @Option(help: ArgumentHelp("VLAN or tunnel id.", valueName: "id")) var providerSegment: Int?
         @Option(help: ArgumentHelp("Owning project.", valueName: "project")) var project: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "admin_state_up": .bool(!disable)]
             members.put("description", description)
             members.put("mtu", mtu)
@@ -65,7 +65,7 @@ enum Networks: Creatable, Settable {
         @Flag(inversion: .prefixedNo, help: "Shared by all projects.") var share: Bool?
         @Flag(inversion: .prefixedNo, help: "Routers can use it as gateway.") var external: Bool?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)

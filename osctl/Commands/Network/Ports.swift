@@ -7,12 +7,12 @@ enum Ports: Creatable, Settable {
     static let kind = Kind(
         command: ["port"], noun: "port", service: .network, path: "/ports", member: "port", collection: "ports",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("MAC", "mac_address"),
-            Column("Addresses", "fixed_ips") { addresses($0) }, Column("Status", "status"),
-            Column("Owner", "device_owner"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("MAC", "mac_address"),
+            OutputColumn("Addresses", "fixed_ips") { addresses($0) }, OutputColumn("Status", "status"),
+            OutputColumn("Owner", "device_owner"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     static func addresses(_ port: JSONValue) -> String {
@@ -24,7 +24,7 @@ enum Ports: Creatable, Settable {
         @Option(help: ArgumentHelp("Only of this server.", valueName: "server")) var server: String?
         @Option(help: ArgumentHelp("Only of this router.", valueName: "router")) var router: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let network { query.append(("network_id", try await api.id(Networks.kind, network))) }
             if let server { query.append(("device_id", try await api.id(Servers.kind, server))) }
@@ -34,7 +34,7 @@ enum Ports: Creatable, Settable {
     }
 
     /// The `fixed_ips` of `subnet=NAME,ip-address=ADDRESS` options.
-    static func fixedIPs(_ options: [AssignmentList], _ api: API) async throws -> JSONValue {
+    static func fixedIPs(_ options: [AssignmentList], _ api: CloudAPI) async throws -> JSONValue {
         var list: [JSONValue] = []
         for option in options {
             try option.check("--fixed-ip", ["subnet", "ip-address"])
@@ -58,7 +58,7 @@ enum Ports: Creatable, Settable {
         @Option(help: ArgumentHelp("The hardware address.", valueName: "address")) var macAddress: String?
         @Option(help: "A description.") var description: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "network_id": .string(try await api.id(Networks.kind, network))]
             if !fixedIp.isEmpty { members["fixed_ips"] = try await Ports.fixedIPs(fixedIp, api) }
             if !securityGroup.isEmpty || noSecurityGroup {
@@ -83,7 +83,7 @@ enum Ports: Creatable, Settable {
         @Flag(name: .customLong("port-security"), inversion: .prefixedEnableDisable, help: "Enable or disable port security.")
         var portSecurity: Bool?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)

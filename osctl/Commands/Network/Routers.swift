@@ -7,13 +7,13 @@ enum Routers: Creatable, Settable {
     static let kind = Kind(
         command: ["router"], noun: "router", service: .network, path: "/routers", member: "router", collection: "routers",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"),
-            Column("Enabled", "admin_state_up"),
-            Column("External network", "external_gateway_info.network_id"),
-            Column("External addresses", "external_gateway_info.external_fixed_ips") { addresses($0) },
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Status", "status"),
+            OutputColumn("Enabled", "admin_state_up"),
+            OutputColumn("External network", "external_gateway_info.network_id"),
+            OutputColumn("External addresses", "external_gateway_info.external_fixed_ips") { addresses($0) },
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self, Add.self, Remove.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self, Add.self, Remove.self,
         SetGateway.self, UnsetGateway.self,
     ]
 
@@ -23,7 +23,7 @@ enum Routers: Creatable, Settable {
     }
 
     /// `external_gateway_info` for an external network.
-    private static func gateway(_ network: String, address: String?, snat: Bool?, _ api: API) async throws -> JSONValue {
+    private static func gateway(_ network: String, address: String?, snat: Bool?, _ api: CloudAPI) async throws -> JSONValue {
         var info: JSONObject = ["network_id": .string(try await api.id(Networks.kind, network))]
         if let address { info["external_fixed_ips"] = [["ip_address": .string(address)]] }
         info.put("enable_snat", snat)
@@ -36,7 +36,7 @@ enum Routers: Creatable, Settable {
         @Option(help: "A description.") var description: String?
         @Flag(help: "Create it disabled.") var disable = false
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "admin_state_up": .bool(!disable)]
             members.put("description", description)
             if let externalGateway {
@@ -57,7 +57,7 @@ enum Routers: Creatable, Settable {
         var route: [AssignmentList] = []
         @Flag(help: "No static routes.") var noRoute = false
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)
@@ -84,7 +84,7 @@ enum Routers: Creatable, Settable {
         @Flag(inversion: .prefixedNo, help: "Whether guests without a floating IP use the router's address (SNAT).") var snat: Bool?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let info = try await Routers.gateway(network, address: address, snat: snat, api)
             _ = try await api.update(kind, id: try await api.id(kind, router), method: .put, ["external_gateway_info": info])
         }
@@ -95,7 +95,7 @@ enum Routers: Creatable, Settable {
         @Argument(help: "The router.") var router: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             _ = try await api.update(kind, id: try await api.id(kind, router), method: .put, ["external_gateway_info": .object([:])])
         }
     }
@@ -119,7 +119,7 @@ enum Routers: Creatable, Settable {
         @Argument(help: "The subnet or port.") var target: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, router)
             let body: JSONValue = [Way.target.command[0] + "_id": .string(try await api.id(Way.target, target))]
             try await api.client.put(.network, kind.path(id: id) + "/\(Way.path)", body)

@@ -9,9 +9,10 @@ enum SecurityGroupRules: Creatable {
         path: "/security-group-rules", member: "security_group_rule", collection: "security_group_rules", naming: .none,
         nameField: "id",
         columns: [
-            Column("ID", "id"), Column("Direction", "direction"), Column("Type", "ethertype"),
-            Column("Protocol", "protocol") { $0["protocol"]?.stringValue ?? "any" }, Column("Ports", "port_range_min") { ports($0) },
-            Column("Remote", "remote_ip_prefix") { remote($0) }, Column("Group", "security_group_id"),
+            OutputColumn("ID", "id"), OutputColumn("Direction", "direction"), OutputColumn("Type", "ethertype"),
+            OutputColumn("Protocol", "protocol") { $0["protocol"]?.stringValue ?? "any" },
+            OutputColumn("Ports", "port_range_min") { ports($0) },
+            OutputColumn("Remote", "remote_ip_prefix") { remote($0) }, OutputColumn("Group", "security_group_id"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self]
     static let abstract = "Rules of security groups."
@@ -38,7 +39,7 @@ enum SecurityGroupRules: Creatable {
         @Argument(help: "Only of this group.") var group: String?
         @Option(help: "ingress or egress.") var direction: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let group { query.append(("security_group_id", try await api.id(SecurityGroups.kind, group))) }
             if let direction { query.append(("direction", direction)) }
@@ -71,7 +72,7 @@ enum SecurityGroupRules: Creatable {
         @Option(help: "IPv4 or IPv6; by default derived from --remote-ip.") var ethertype: String?
         @Option(help: "A description.") var description: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = [
                 "security_group_id": .string(try await api.id(SecurityGroups.kind, group)),
                 "direction": egress ? "egress" : "ingress",

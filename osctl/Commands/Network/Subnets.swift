@@ -8,17 +8,17 @@ enum Subnets: Creatable, Settable {
     static let kind = Kind(
         command: ["subnet"], noun: "subnet", service: .network, path: "/subnets", member: "subnet", collection: "subnets",
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Network", "network_id"), Column("Range", "cidr"),
-            Column("Gateway", "gateway_ip"), Column("DHCP", "enable_dhcp"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Network", "network_id"), OutputColumn("Range", "cidr"),
+            OutputColumn("Gateway", "gateway_ip"), OutputColumn("DHCP", "enable_dhcp"),
         ])
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
     ]
 
     struct Filters: FilterArguments {
         @Option(help: ArgumentHelp("Only of this network.", valueName: "network")) var network: String?
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             guard let network else { return [] }
             return [("network_id", try await api.id(Networks.kind, network))]
         }
@@ -57,7 +57,7 @@ enum Subnets: Creatable, Settable {
         @Option(help: "slaac, dhcpv6-stateful or dhcpv6-stateless.") var ipv6RaMode: String?
         @Option(help: "A description.") var description: String?
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             let version = ipVersion ?? (subnetRange.contains(":") ? 6 : 4)
             var members: JSONObject = [
                 "name": .string(name), "network_id": .string(try await api.id(Networks.kind, network)),
@@ -89,7 +89,7 @@ enum Subnets: Creatable, Settable {
         @Flag(help: "No name servers.") var noDnsNameservers = false
         @Flag(inversion: .prefixedNo, help: "Enable or disable DHCP.") var dhcp: Bool?
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)

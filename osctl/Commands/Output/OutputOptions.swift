@@ -16,7 +16,7 @@ struct OutputOptions: ParsableArguments {
     var columns: [String] = []
 
     /// A list: one row per element.
-    func list(_ elements: [JSONValue], columns standard: [Column]) throws -> String {
+    func list(_ elements: [JSONValue], columns standard: [OutputColumn]) throws -> String {
         let columns = try chosen(standard, known: elements.flatMap { $0.objectValue?.names ?? [] }, mayBeUnknown: elements.isEmpty)
         switch format {
         case .table: return TableText.list(columns.map(\.heading), elements.map { element in columns.map { $0.text(element) } })
@@ -27,8 +27,8 @@ struct OutputOptions: ParsableArguments {
     }
 
     /// One object: one row per field.
-    func object(_ object: JSONValue, fields standard: [Column]?) throws -> String {
-        let all = (object.objectValue?.names ?? []).map { Column($0, $0) }
+    func object(_ object: JSONValue, fields standard: [OutputColumn]?) throws -> String {
+        let all = (object.objectValue?.names ?? []).map { OutputColumn($0, $0) }
         let fields = try chosen(standard ?? all, known: object.objectValue?.names ?? [], mayBeUnknown: false)
         switch format {
         case .table: return TableText.list(["Field", "Value"], fields.map { [$0.heading, $0.text(object)] })
@@ -39,12 +39,12 @@ struct OutputOptions: ParsableArguments {
     }
 
     /// Without `-c`, program-readable formats print the complete object.
-    private func narrowed(_ object: JSONValue, _ fields: [Column]) -> JSONValue {
+    private func narrowed(_ object: JSONValue, _ fields: [OutputColumn]) -> JSONValue {
         guard !columns.isEmpty else { return object }
         return .object(JSONObject(zip(columns, fields).map { name, field in (name, field.raw(object)) }))
     }
 
-    private func chosen(_ standard: [Column], known: [String], mayBeUnknown: Bool) throws -> [Column] {
+    private func chosen(_ standard: [OutputColumn], known: [String], mayBeUnknown: Bool) throws -> [OutputColumn] {
         guard !columns.isEmpty else { return standard }
         return try columns.map { name in
             let lower = name.lowercased()
@@ -55,13 +55,13 @@ struct OutputOptions: ParsableArguments {
                 throw CommandFailure(
                     "There is no column \(name).", hint: "Columns: \(names.joined(separator: ", ")); `-o json` shows every field.")
             }
-            return Column(name, name)
+            return OutputColumn(name, name)
         }
     }
 }
 
 /// A column of a list, or a field of an object.
-struct Column: Sendable {
+struct OutputColumn: Sendable {
     let heading: String
     /// The path of members in the object, separated by dots.
     let path: String

@@ -8,8 +8,9 @@ enum VolumeTypes: Creatable {
         command: ["volume", "type"], noun: "volume type", service: .blockStorage, path: "/types", member: "volume_type",
         collection: "volume_types", microversion: Volumes.microversion, naming: .listed,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Public", "is_public"), Column("Description", "description"),
-            Column("Properties", "extra_specs"),
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Public", "is_public"),
+            OutputColumn("Description", "description"),
+            OutputColumn("Properties", "extra_specs"),
         ])
     static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self]
 
@@ -19,7 +20,7 @@ enum VolumeTypes: Creatable {
         @Flag(name: .customLong("private"), help: "Only for projects with access.") var isPrivate = false
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name), "os-volume-type-access:is_public": .bool(!isPrivate)]
             members.put("description", description)
             if !property.isEmpty { members["extra_specs"] = property.json }

@@ -14,7 +14,7 @@ extension Volumes {
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let found = try await api.find(kind, volume)
             let id = try kind.id(found)
             let answer = try await api.act(
@@ -45,7 +45,7 @@ extension Volumes {
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
-        func execute(_ api: API) async throws {
+        func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, volume)
             let image = try await api.id(Images.kind, image)
             try await api.client.post(

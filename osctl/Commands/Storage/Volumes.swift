@@ -10,15 +10,16 @@ enum Volumes: Creatable, Settable {
         command: ["volume"], noun: "volume", service: .blockStorage, path: "/volumes", listPath: "/volumes/detail",
         member: "volume", collection: "volumes", microversion: microversion,
         columns: [
-            Column("ID", "id"), Column("Name", "name"), Column("Status", "status"), Column("Size GB", "size"),
-            Column("Type", "volume_type"), Column("Bootable", "bootable"), Column("Attached to", "attachments") { servers($0) },
+            OutputColumn("ID", "id"), OutputColumn("Name", "name"), OutputColumn("Status", "status"), OutputColumn("Size GB", "size"),
+            OutputColumn("Type", "volume_type"), OutputColumn("Bootable", "bootable"),
+            OutputColumn("Attached to", "attachments") { servers($0) },
         ],
         progress: ProgressRule(
             field: "status", created: ["available"],
             failed: ["error", "error_deleting", "error_extending", "error_restoring", "error_managing"]))
 
     static let verbs: [any ParsableCommand.Type] = [
-        List<Self>.self, Show<Self>.self, Create<Self>.self, Change<Self>.self, Delete<Self>.self,
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self,
         Upload.self, Reimage.self, ResourceCommand<Snapshots>.self, ResourceCommand<VolumeTypes>.self,
     ]
 
@@ -33,7 +34,7 @@ enum Volumes: Creatable, Settable {
         @Option(help: "By name.") var name: String?
         @Flag(help: "Of all projects (operators).") var allProjects = false
 
-        func query(_ api: API) async throws -> [(String, String)] {
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
             if let status { query.append(("status", status.lowercased())) }
             if let name { query.append(("name", name)) }
@@ -60,7 +61,7 @@ enum Volumes: Creatable, Settable {
             guard size != nil || snapshot != nil || source != nil else { throw ValidationError("A volume needs --size, in GB.") }
         }
 
-        func members(_ api: API) async throws -> JSONObject {
+        func members(_ api: CloudAPI) async throws -> JSONObject {
             var members: JSONObject = ["name": .string(name)]
             members.put("size", size)
             if let image { members["imageRef"] = .string(try await api.id(Images.kind, image)) }
@@ -90,7 +91,7 @@ enum Volumes: Creatable, Settable {
         @Flag(inversion: .prefixedNo, help: "Whether it is read-only.") var readOnly: Bool?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
 
-        func changes(_ api: API) async throws -> JSONObject {
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)
@@ -106,7 +107,7 @@ enum Volumes: Creatable, Settable {
         }
     }
 
-    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
         let actions = options.actions
         guard !changes.isEmpty || !actions.isEmpty || !options.property.isEmpty else { throw ValidationError.nothingToSet(kind) }

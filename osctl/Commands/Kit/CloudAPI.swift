@@ -3,7 +3,7 @@ import JSON
 import Kernel
 
 /// The signed-on client, with functions for all verbs.
-struct API: Sendable {
+struct CloudAPI: Sendable {
     let client: RESTClient
     /// The source of the cloud's values, for messages.
     let source: String
@@ -57,8 +57,8 @@ struct API: Sendable {
 
     private func findByID(_ kind: Kind, _ text: String) async throws -> JSONValue? {
         switch kind.naming {
-        case .listed where !API.looksLikeID(text): return nil
-        case .filtered where !API.looksLikeID(text): return nil
+        case .listed where !CloudAPI.looksLikeID(text): return nil
+        case .filtered where !CloudAPI.looksLikeID(text): return nil
         default: break
         }
         do {
@@ -70,7 +70,7 @@ struct API: Sendable {
 
     /// The id for a name. An id is returned unchanged; the service reports if it does not exist.
     func id(_ kind: Kind, _ text: String) async throws -> String {
-        if API.looksLikeID(text) || kind.naming == .none || kind.naming == .byPath { return text }
+        if CloudAPI.looksLikeID(text) || kind.naming == .none || kind.naming == .byPath { return text }
         return try kind.id(try await find(kind, text))
     }
 

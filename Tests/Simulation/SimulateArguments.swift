@@ -2,7 +2,7 @@ import Glibc
 import Kernel
 
 /// `wolke-simulate [--seed N,N… | --from N --seeds N] [--processes N] [--twice] [--verbose]`
-struct Command {
+struct SimulateArguments {
     private var from: UInt64 = 1
     /// Seeds given individually.
     private var listed: [UInt64] = []
@@ -12,7 +12,7 @@ struct Command {
     private var isTwice = false
 
     static func run(_ arguments: [String]) -> Int32 {
-        guard let command = Command(arguments) else {
+        guard let command = SimulateArguments(arguments) else {
             print("wolke-simulate [--seed N,N… | --from N --seeds N] [--processes N] [--twice] [--verbose]")
             return 2
         }

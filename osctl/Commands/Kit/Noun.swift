@@ -2,8 +2,8 @@ import ArgumentParser
 import Client
 import JSON
 
-/// A resource of the command line. One file declares it; the verbs are generic.
-protocol Resource {
+/// A kind of resource on the command line. One file declares it; the verbs are generic.
+protocol Noun {
     /// Options that filter a list.
     associatedtype Filters: FilterArguments = NoFilters
     static var kind: Kind { get }
@@ -12,53 +12,53 @@ protocol Resource {
     static var abstract: String { get }
 }
 
-extension Resource {
+extension Noun {
     static var abstract: String { "\(kind.plural.prefix(1).uppercased())\(kind.plural.dropFirst())." }
 }
 
 /// Options of `list` that become query parameters.
 protocol FilterArguments: ParsableArguments {
-    func query(_ api: API) async throws -> [(String, String)]
+    func query(_ api: CloudAPI) async throws -> [(String, String)]
 }
 
 struct NoFilters: FilterArguments {
-    func query(_ api: API) async throws -> [(String, String)] { [] }
+    func query(_ api: CloudAPI) async throws -> [(String, String)] { [] }
 }
 
 /// A resource that can be created.
-protocol Creatable: Resource {
+protocol Creatable: Noun {
     associatedtype CreateOptions: CreateArguments
     /// Sends the request; by default a POST of the options' members to the kind's path.
-    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue
+    static func create(_ options: CreateOptions, _ api: CloudAPI) async throws -> JSONValue
     /// If the options only ask for a preview: prints it and returns true.
-    static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool
+    static func preview(_ options: CreateOptions, _ api: CloudAPI, _ output: OutputOptions) async throws -> Bool
 }
 
 extension Creatable {
-    static func preview(_ options: CreateOptions, _ api: API, _ output: OutputOptions) async throws -> Bool { false }
+    static func preview(_ options: CreateOptions, _ api: CloudAPI, _ output: OutputOptions) async throws -> Bool { false }
 
-    static func create(_ options: CreateOptions, _ api: API) async throws -> JSONValue {
+    static func create(_ options: CreateOptions, _ api: CloudAPI) async throws -> JSONValue {
         try await api.create(kind, kind.body(try await options.members(api)))
     }
 }
 
 protocol CreateArguments: ParsableArguments {
     /// Members of the request's object.
-    func members(_ api: API) async throws -> JSONObject
+    func members(_ api: CloudAPI) async throws -> JSONObject
 }
 
 /// A resource whose fields can be changed.
-protocol Settable: Resource {
+protocol Settable: Noun {
     associatedtype SetOptions: SetArguments
     static var setMethod: RESTMethod { get }
     /// Sends `changes`; resources that are changed in other ways override it.
-    static func set(_ options: SetOptions, id: String, _ api: API) async throws
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws
 }
 
 extension Settable {
     static var setMethod: RESTMethod { .put }
 
-    static func set(_ options: SetOptions, id: String, _ api: API) async throws {
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
         guard !changes.isEmpty else { throw ValidationError.nothingToSet(kind) }
         _ = try await api.update(kind, id: id, method: setMethod, changes)
@@ -67,7 +67,7 @@ extension Settable {
 
 protocol SetArguments: ParsableArguments {
     /// Changed members of the object; empty if no option was given.
-    func changes(_ api: API) async throws -> JSONObject
+    func changes(_ api: CloudAPI) async throws -> JSONObject
 }
 
 extension ValidationError {
@@ -77,7 +77,7 @@ extension ValidationError {
 }
 
 /// The noun: `osctl network`.
-struct ResourceCommand<R: Resource>: ParsableCommand {
+struct ResourceCommand<R: Noun>: ParsableCommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(commandName: R.kind.command.last ?? "", abstract: R.abstract, subcommands: R.verbs)
     }
@@ -86,7 +86,7 @@ struct ResourceCommand<R: Resource>: ParsableCommand {
 /// A command that uses the cloud's APIs.
 protocol APICommand: AsyncParsableCommand {
     var access: AccessOptions { get }
-    func execute(_ api: API) async throws
+    func execute(_ api: CloudAPI) async throws
 }
 
 extension APICommand {
@@ -101,7 +101,7 @@ struct NameAndDescription: SetArguments {
     @Option(name: .customLong("name"), help: "New name.") var newName: String?
     @Option(help: "New description.") var description: String?
 
-    func changes(_ api: API) -> JSONObject {
+    func changes(_ api: CloudAPI) -> JSONObject {
         var changes = JSONObject()
         changes.put("name", newName)
         changes.put("description", description)

@@ -13,7 +13,7 @@ import WebAPI
 @testable import IdentityService
 
 /// A bootstrapped Identity with a private database.
-struct Cloud: Sendable {
+struct IdentityCloud: Sendable {
     let database: Database
     let identity: Identity
     let api: API
@@ -43,8 +43,8 @@ struct Cloud: Sendable {
     ]
 
     static func with(
-        options: IdentityOptions = IdentityOptions(), policy: [String: String] = [:], plan: JSONValue = Cloud.plan,
-        _ body: (Cloud) async throws -> Void
+        options: IdentityOptions = IdentityOptions(), policy: [String: String] = [:], plan: JSONValue = IdentityCloud.plan,
+        _ body: (IdentityCloud) async throws -> Void
     ) async throws {
         try await TestDatabase.with { test in
             let time = ManualTime()
@@ -69,7 +69,7 @@ struct Cloud: Sendable {
                     test.database, .identity, ambient: ambient, authenticator: authenticator, policy: policy,
                     publicURL: "http://cloud.example:5000")
             ).api
-            try await body(Cloud(database: test.database, identity: identity, api: api, time: time, verifier: verifier))
+            try await body(IdentityCloud(database: test.database, identity: identity, api: api, time: time, verifier: verifier))
         }
     }
 
@@ -121,9 +121,9 @@ struct Cloud: Sendable {
 
     /// Issues a token; fails the test if the sign-on is refused.
     func token(_ user: String, project: String? = nil, scope: JSONValue? = nil, password: String? = nil) async throws -> String {
-        let scope = scope ?? project.map(Cloud.project)
+        let scope = scope ?? project.map(IdentityCloud.project)
         let answer = try await call(
-            "POST", "/v3/auth/tokens", body: Cloud.signOn(user, password ?? user + "-pw", scope: scope))
+            "POST", "/v3/auth/tokens", body: IdentityCloud.signOn(user, password ?? user + "-pw", scope: scope))
         try #require(answer.status == 201, "\(answer.json)")
         return try #require(answer.headers["x-subject-token"])
     }

@@ -6,7 +6,7 @@ import NIOCore
 import ServiceCatalog
 
 /// Creates the initial objects of a cloud. Everything is looked up first, so that repeating it changes nothing.
-struct Bootstrap: Sendable {
+struct InitialObjects: Sendable {
     let layout: CloudLayout
     let secrets: CloudSecrets
     /// The directory of the services' executables.
@@ -81,7 +81,7 @@ struct Bootstrap: Sendable {
     func flavors() async throws -> String {
         let client = client
         let there = try await client.list(service: .compute, path: "/flavors/detail", key: "flavors").compactMap { $0["name"]?.stringValue }
-        for flavor in Bootstrap.flavorList where !there.contains(flavor.name) {
+        for flavor in InitialObjects.flavorList where !there.contains(flavor.name) {
             try await client.post(
                 .compute, "/flavors",
                 [
@@ -91,7 +91,7 @@ struct Bootstrap: Sendable {
                     ]
                 ])
         }
-        return Bootstrap.flavorList.map(\.name).joined(separator: ", ")
+        return InitialObjects.flavorList.map(\.name).joined(separator: ", ")
     }
 
     // MARK: Image
@@ -99,15 +99,15 @@ struct Bootstrap: Sendable {
     func image() async throws -> String {
         let client = client
         let there = try await client.list(
-            service: .image, path: "/images", key: "images", query: [("name", Bootstrap.imageName), ("visibility", "public")])
+            service: .image, path: "/images", key: "images", query: [("name", InitialObjects.imageName), ("visibility", "public")])
         if let image = there.first(where: { $0["status"]?.stringValue == "active" }) {
-            return "\(Bootstrap.imageName), \(image["size"]?.intValue.map { "\($0 >> 20) MB" } ?? "")"
+            return "\(InitialObjects.imageName), \(image["size"]?.intValue.map { "\($0 >> 20) MB" } ?? "")"
         }
         let path = guestImage ?? layout.images + "/guest.qcow2"
         guard Machine.exists(path) else {
             throw CloudError(
                 """
-                \(path), from which the image `\(Bootstrap.imageName)` is created, does not exist; run `make \
+                \(path), from which the image `\(InitialObjects.imageName)` is created, does not exist; run `make \
                 guest-image`
                 """, isFinal: true)
         }
@@ -118,13 +118,13 @@ struct Bootstrap: Sendable {
         let created = try await client.post(
             .image, "/images",
             [
-                "name": .string(Bootstrap.imageName), "visibility": "public", "disk_format": "qcow2", "container_format": "bare",
+                "name": .string(InitialObjects.imageName), "visibility": "public", "disk_format": "qcow2", "container_format": "bare",
                 "min_disk": 1, "min_ram": 64, "os_distro": "wolke-guest",
             ])
         guard let id = created["id"]?.stringValue else { throw CloudError("Image's response has no id of the new image") }
         let file = try FileChunks(path: path)
         _ = try await client.upload(service: .image, path: "/images/\(id)/file", length: file.size) { try FileChunks(path: path) }
-        return "\(Bootstrap.imageName), \(file.size >> 20) MB"
+        return "\(InitialObjects.imageName), \(file.size >> 20) MB"
     }
 
     // MARK: Network
@@ -132,14 +132,15 @@ struct Bootstrap: Sendable {
     func network() async throws -> String {
         let client = client
         let there = try await client.list(
-            service: .network, path: "/networks", key: "networks", query: [("name", Bootstrap.externalName), ("router:external", "true")])
+            service: .network, path: "/networks", key: "networks",
+            query: [("name", InitialObjects.externalName), ("router:external", "true")])
         var found = there.first
         if found == nil {
             found = try await client.post(
                 .network, "/networks",
                 [
                     "network": [
-                        "name": .string(Bootstrap.externalName), "router:external": true,
+                        "name": .string(InitialObjects.externalName), "router:external": true,
                         "provider:network_type": "flat", "provider:physical_network": .string(CloudLayout.physicalNetwork),
                     ]
                 ])["network"]
@@ -151,7 +152,7 @@ struct Bootstrap: Sendable {
                 .network, "/subnets",
                 [
                     "subnet": [
-                        "network_id": .string(id), "name": .string(Bootstrap.externalName + "-subnet"), "ip_version": 4,
+                        "network_id": .string(id), "name": .string(InitialObjects.externalName + "-subnet"), "ip_version": 4,
                         "cidr": .string("\(layout.externalNetwork)"), "gateway_ip": .string("\(layout.externalAddress(1))"),
                         "enable_dhcp": false,
                         "allocation_pools": [
@@ -160,7 +161,7 @@ struct Bootstrap: Sendable {
                     ]
                 ])
         }
-        return "\(Bootstrap.externalName), \(layout.externalNetwork)"
+        return "\(InitialObjects.externalName), \(layout.externalNetwork)"
     }
 }
 
