@@ -40,7 +40,7 @@ struct ServerEvacuation: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.evacuate",
+            service: Compute.service, kind: "server.evacuate", version: 2,
             steps: [
                 moves.hold(for: \.migration),
                 moves.schedule { try await schedule(&$0, &$1) },
@@ -53,10 +53,6 @@ struct ServerEvacuation: Sendable {
                 .init("exchange", deadline: .seconds(60), run: { try exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }),
                 .init("await", deadline: ServerResize.hostDeadline) { context, _ in
                     try await moves.awaitHost(context.subjectID, "The host could not start the server")
-                },
-                .init("release", deadline: .seconds(300)) { context, frame in
-                    try await compute.clients.scheduler.release(consumer: frame.migration)
-                    return .next
                 },
                 .init("finish", deadline: .seconds(60)) { finish(&$0, $1) },
             ],
@@ -98,8 +94,9 @@ struct ServerEvacuation: Sendable {
         try await moves.setPower(id, frame.formerPower ?? frame.power, on: frame.source)
     }
 
+    /// Another workflow releases the allocations on the source, so that the evacuation still has them to give back if this step fails.
     private func finish(_ context: inout StepContext, _ frame: Frame) -> StepResult {
-        let (id, now, ambient) = (context.subjectID, context.now, compute.ambient)
+        let (id, now, ambient, requestID) = (context.subjectID, context.now, compute.ambient, context.requestID)
         let state: VMState = frame.power == .shutoff ? .stopped : .active
         context.commit { connection in
             try connection.execute(
@@ -110,6 +107,8 @@ struct ServerEvacuation: Sendable {
             try MigrationStore.end(
                 connection, frame.migration, server: id, status: "done", action: MigrationType.evacuation.action, now: now)
             try ServerSteps.noteStop(connection, id, ambient: ambient)
+            try Workflows.start(
+                connection, ServerResize(compute).confirmation, subject: frame.migration, requestID: requestID, ambient: ambient)
         }
         return .next
     }

@@ -159,7 +159,7 @@ struct ServerResize: Sendable {
 
     // MARK: confirm
 
-    /// Returns what the server had before. The subject is the migration.
+    /// Returns what the server had before it was resized, migrated or evacuated. The subject is the migration.
     var confirmation: Workflow<NoFrame> {
         Workflow(
             service: Compute.service, kind: "server.confirm_resize",
