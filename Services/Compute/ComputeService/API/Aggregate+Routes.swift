@@ -118,7 +118,7 @@ struct AggregateRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             let id = try HostAggregateStore.insert(connection, decision, at: now)
             let response = try ResourceKind.newAggregates.one(connection, context, where: "t.id = \(id)::int", id: id)
-            return Change(response, "aggregate", id, content: aggregate)
+            return Change(answer: response, "aggregate", id, member: "aggregate")
         }
     }
 
@@ -137,20 +137,19 @@ struct AggregateRoutes: Sendable {
             throw ResourceError.badRequest("Invalid input for field/attribute aggregate. It needs a name or an availability_zone.")
         }
         try AggregateRoutes.check(zone: aggregate["availability_zone"]?.stringValue)
-        return try await change(context, content: aggregate) { try HostAggregateStore.update($0, $1, aggregate, at: $2) }
+        return try await changeAggregate(context) { try HostAggregateStore.update($0, $1, aggregate, at: $2) }
     }
 
     /// Changes an aggregate, and answers how it is then.
-    private func change(
-        _ context: RequestContext, content: JSONValue,
-        _ change: @escaping @Sendable (Connection, Authorized<String>, Timestamp) throws -> Void
+    private func changeAggregate(
+        _ context: RequestContext, _ change: @escaping @Sendable (Connection, Authorized<String>, Timestamp) throws -> Void
     ) async throws -> Response {
         let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             try change(connection, decision, now)
             let id = decision.value
-            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: content)
+            return Change(answer: try AggregateRoutes.response(connection, context, id), "aggregate", id, member: "aggregate")
         }
     }
 
@@ -164,14 +163,14 @@ struct AggregateRoutes: Sendable {
 
     private func addHost(_ context: RequestContext) async throws -> Response {
         let host = context.body["add_host"]?["host"]?.stringValue ?? ""
-        return try await change(context, content: ["add_host": .string(host)]) {
+        return try await changeAggregate(context) {
             try HostAggregateStore.add($0, host: host, to: $1, at: $2)
         }
     }
 
     private func removeHost(_ context: RequestContext) async throws -> Response {
         let host = context.body["remove_host"]?["host"]?.stringValue ?? ""
-        return try await change(context, content: ["remove_host": .string(host)]) {
+        return try await changeAggregate(context) {
             try HostAggregateStore.remove($0, host: host, from: $1, at: $2)
         }
     }
@@ -181,9 +180,9 @@ struct AggregateRoutes: Sendable {
         let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
-            let metadata = try HostAggregateStore.setMetadata(connection, of: decision, changes, at: now)
+            try HostAggregateStore.setMetadata(connection, of: decision, changes, at: now)
             let id = decision.value
-            return Change(try AggregateRoutes.response(connection, context, id), "aggregate", id, content: ["metadata": .object(metadata)])
+            return Change(answer: try AggregateRoutes.response(connection, context, id), "aggregate", id, member: "aggregate")
         }
     }
 

@@ -145,7 +145,7 @@ struct FlavorRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             try FlavorStore.insert(connection, decision, at: now)
             let response = try ResourceKind.flavors.one(connection, context, where: "t.flavorid = \(id)", id: id)
-            return Change(response, "flavor", id, content: flavor)
+            return Change(answer: response, "flavor", id, member: "flavor")
         }
     }
 

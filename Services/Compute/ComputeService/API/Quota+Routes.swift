@@ -147,9 +147,8 @@ struct QuotaRoutes: Sendable {
                 try compute.quota.setDefault(connection, declaration, limit: limit)
             }
             let values = try compute.quota.currentDefaults(connection).mapValues { (limit: $0, used: 0) }
-            return Change(
-                .json(200, ["quota_class_set": .object(QuotaRoutes.classObject(values, context, id: nil))]),
-                "quota-class-set", name, content: .object(set))
+            let written = JSONValue.object(QuotaRoutes.classObject(values, context, id: nil))
+            return Change(.json(200, ["quota_class_set": written]), "quota-class-set", name, content: written)
         }
     }
 
@@ -199,7 +198,7 @@ struct QuotaRoutes: Sendable {
             var object = QuotaRoutes.object(
                 try compute.quota.all(connection, project: project), context, id: project, isDetailed: false)
             object["id"] = nil
-            return Change(.json(200, ["quota_set": .object(object)]), "quota-set", project, content: .object(set))
+            return Change(.json(200, ["quota_set": .object(object)]), "quota-set", project, content: .object(object))
         }
     }
 

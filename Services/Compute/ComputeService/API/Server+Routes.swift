@@ -106,9 +106,9 @@ struct ServerRoutes: Sendable {
     /// `{"server": {…}}`
     /// - Parameter isChange: the answer to a change, which has all fields from 2.75 on.
     private func response(
-        _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool = false
+        _ connection: Connection, _ context: RequestContext, id: String, isChange: Bool = false, without hidden: Set<String> = []
     ) throws -> Response {
-        let (fields, rows) = try row(connection, context, id: id, isChange: isChange)
+        let (fields, rows) = try row(connection, context, id: id, isChange: isChange, without: hidden)
         return try .object(capacity: 4096) {
             $0.name("server")
             try RowWriter(fields, context).object(rows, row: 0, into: &$0)
@@ -229,8 +229,11 @@ struct ServerRoutes: Sendable {
             if body["name"] != nil || body["hostname"] != nil {
                 try DesiredState.change(connection, of: decision, for: "os_compute_api:servers:update", ambient: ambient)
             }
-            return Change(
-                try response(connection, context, id: server.id, isChange: true), "server", server.id, content: body)
+            // User data may hold secrets.
+            let record = try response(
+                connection, context, id: server.id, isChange: true, without: ["OS-EXT-SRV-ATTR:user_data"])
+            return Change(answer: record, "server", server.id, member: "server")
+                .answering(try response(connection, context, id: server.id, isChange: true), holdsSecret: false)
         }
     }
 

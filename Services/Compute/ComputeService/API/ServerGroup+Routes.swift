@@ -122,7 +122,7 @@ struct ServerGroupRoutes: Sendable {
         let now = compute.ambient.now
         return try await context.write(compute.database) { connection in
             try ServerGroupStore.insert(connection, decision, quota: compute.quota, at: now)
-            return Change(try ServerGroupRoutes.response(connection, context, id), "server-group", id, content: group)
+            return Change(answer: try ServerGroupRoutes.response(connection, context, id), "server-group", id, member: "server_group")
         }
     }
 

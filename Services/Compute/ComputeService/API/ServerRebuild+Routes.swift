@@ -74,7 +74,7 @@ struct ServerRebuildRoutes: Sendable {
             }
             return Change(
                 try response(connection, context, server.id, password: password), "server", server.id,
-                content: ["image": body["imageRef"] ?? .null])
+                content: ["image": .string(accepted.image)])
         }
     }
 

@@ -143,19 +143,20 @@ struct ServerShelveRoutes: Sendable {
             let current = try ServerShelveRoutes.current(
                 connection, context, server.id, states: [.shelved, .shelvedOffloaded], for: "unshelve")
             let isOffloaded = current.vmState == VMState.shelvedOffloaded.rawValue
+            var written: JSONObject = ["action": "unshelve"]
             if let place {
                 guard isOffloaded else {
                     throw ResourceError.conflict(
                         "Cannot unshelve instance \(server.id) to another place: it is \(current.vmState), not shelved_offloaded.")
                 }
-                try ServerTasks.place(connection, decision, place, compute.settings)
+                written["place"] = .object(try ServerTasks.place(connection, decision, place, compute.settings))
             }
             try ServerShelveRoutes.enter(
                 connection, context, decision, for: ServerShelveRoutes.unshelve, .unshelving, action: "unshelve", ambient)
             try Workflows.start(
                 connection, ServerUnshelve(compute).workflow, subject: server.id,
                 frame: ServerUnshelve.Unshelving(isOffloaded: isOffloaded), requestID: context.requestID, ambient: ambient)
-            return Change(.empty(202), "server", server.id, content: ["action": "unshelve", "place": .object(place ?? [:])])
+            return Change(.empty(202), "server", server.id, content: .object(written))
         }
     }
 }

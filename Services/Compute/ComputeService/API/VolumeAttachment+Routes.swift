@@ -155,7 +155,9 @@ struct VolumeAttachmentRoutes: Sendable {
             guard try VolumeAttachmentStore.setDeletesOnTermination(connection, ends, volume: volume, of: server) else {
                 throw VolumeAttachmentRoutes.missing(server.value.id, volume)
             }
-            return Change(.empty(202), "server", server.value.id, content: body)
+            return Change(
+                .empty(202), "server", server.value.id,
+                content: ["volumeId": .string(volume), "delete_on_termination": .bool(ends)])
         }
     }
 

@@ -148,11 +148,10 @@ enum HostAggregateStore {
 
     /// Sets items of the metadata; a null removes one. `availability_zone` is the aggregate's zone.
     ///
-    /// - Returns: the new metadata without the zone.
     /// - Throws: 404; 400 for too many items, or for a zone that is none or that servers run in.
     static func setMetadata(
         _ connection: Connection, of decision: Authorized<String>, _ changes: JSONObject, at now: Timestamp
-    ) throws -> JSONObject {
+    ) throws {
         let id = try decision.value(for: action + "set_metadata")
         let row = try lock(connection, id)
         var metadata = try row.object("metadata")
@@ -179,6 +178,5 @@ enum HostAggregateStore {
             """
             UPDATE aggregates SET metadata = \(metadata)::jsonb, availability_zone = \(zone), updated_at = \(now) WHERE id = \(id)::int
             """)
-        return metadata
     }
 }

@@ -19,18 +19,25 @@ enum ServerTasks {
 
     /// Records where a shelved server is to be placed. A zone of null ends that the server is bound to one.
     ///
+    /// - Returns: the host and the zone as they are recorded.
     /// - Throws: 400 for a host or a zone that does not exist.
     static func place(
         _ connection: Connection, _ server: Authorized<ServerRecord>, _ place: JSONObject, _ settings: ComputeSettings
-    ) throws {
+    ) throws -> JSONObject {
         let id = try server.value(for: "os_compute_api:os-shelve:unshelve").id
         if let host = place["host"]?.stringValue {
             let known = try connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)")
             if known.isEmpty { throw ResourceError.badRequest("Compute host \(host.prefix(255)) could not be found.") }
             try connection.execute("UPDATE servers SET requested_host = \(host) WHERE id = \(id)")
         }
-        guard let zone = place["availability_zone"] else { return }
-        if let name = zone.stringValue { try ServerCreation.requireZone(connection, name, settings) }
-        try connection.execute("UPDATE servers SET pinned_zone = \(zone.stringValue) WHERE id = \(id)")
+        if let zone = place["availability_zone"] {
+            if let name = zone.stringValue { try ServerCreation.requireZone(connection, name, settings) }
+            try connection.execute("UPDATE servers SET pinned_zone = \(zone.stringValue) WHERE id = \(id)")
+        }
+        let row = try connection.query("SELECT requested_host, pinned_zone FROM servers WHERE id = \(id)")[0]
+        return [
+            "host": JSONValue(try row.optionalString("requested_host")),
+            "availability_zone": JSONValue(try row.optionalString("pinned_zone")),
+        ]
     }
 }

@@ -134,7 +134,7 @@ extension NetworkAPI {
             }
             let all = try quota.all(connection, project: project)
             return Change(
-                quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project), "quota", project, content: .object(body))
+                answer: quotaAnswer(all.mapValues { JSONValue.integer(Int64($0.limit)) }, project), "quota", project, member: "quota")
         }
     }
 }
