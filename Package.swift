@@ -111,7 +111,7 @@ let package = Package(
             "ServiceKit",
             [
                 "Kernel", "Contracts", "ServiceCatalog", "Database", "Schema", "Settings", "Telemetry", "Authorization", "WebAPI", "Client",
-                "Messaging", "Workflow", log, lifecycle,
+                "Messaging", "Workflow", "Inspections", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
         shared("FileTransfer", ["Kernel", "Client", "Cryptography", "JSON", "ServiceCatalog", nio]),

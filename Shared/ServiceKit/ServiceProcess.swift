@@ -2,6 +2,7 @@ package import Authorization
 package import Client
 package import Database
 import Foundation
+import Inspections
 package import Kernel
 package import Logging
 import Messaging
@@ -202,13 +203,10 @@ package struct ServiceProcess: Sendable {
         }
         log.notice("starting", metadata: ["url": "\(publicURL)"])
         let forgetting = BackgroundLoop {
-            while true {
-                try await ambient.time.sleep(for: .seconds(900))
-                do {
-                    try await KeptAnswers.forget(database, service: api.service.type, ambient)
-                } catch let error as ResourceError {
-                    log.warning("expired responses could not be deleted", metadata: ["error": "\(error.context ?? error.message)"])
-                }
+            try await PeriodicTask.repeating(
+                every: .seconds(900), ambient, log, failure: "expired responses could not be deleted"
+            ) {
+                try await KeptAnswers.forget(database, service: api.service.type, ambient)
             }
         }
         do { try await run(services + [forgetting, registration(replica)] + servers) } catch {

@@ -1,5 +1,6 @@
 package import Database
 import Glibc
+import Inspections
 package import Kernel
 package import Logging
 import Settings
@@ -30,11 +31,10 @@ package struct SignOfLife: Sendable {
 
     /// Records heartbeats until the task is cancelled.
     package func run() async throws {
-        while true {
-            do { try await give() } catch let error where !(error is CancellationError) {
-                log.warning("the heartbeat could not be written", metadata: ["kind": "\(kind)", "error": "\(error)"])
-            }
-            try await ambient.time.sleep(for: SignOfLife.interval)
+        try await PeriodicTask.repeating(
+            every: SignOfLife.interval, ambient, log, failure: "the heartbeat of \(kind) could not be written"
+        ) {
+            try await give()
         }
     }
 

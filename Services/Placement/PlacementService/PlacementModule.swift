@@ -38,7 +38,15 @@ package enum PlacementModule {
                 },
             ],
             loops: [
-                .init("fleet") { await placement.fleet.follow(database) }, .init("periodic tasks") { try await tasks.run() },
+                .init("fleet") { await placement.fleet.follow(database) },
+                .init("announcements") {
+                    try await PeriodicTask.repeating(
+                        every: FleetCache.announceInterval, ambient, log, failure: "changed resource providers were not announced"
+                    ) {
+                        try await placement.fleet.announce(database)
+                    }
+                },
+                .init("periodic tasks") { try await tasks.run() },
                 .init("sign of life") { try await life.run() },
             ],
             inspections: PlacementInspections.all,

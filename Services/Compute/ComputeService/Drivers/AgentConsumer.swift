@@ -1,6 +1,7 @@
 import ComputeCore
 import Contracts
 import Database
+import Inspections
 import JSON
 import Kernel
 import Logging
@@ -25,13 +26,10 @@ package final class AgentConsumer: Sendable {
                 ) { try await self.handle($0) }
             }
             group.addTask {
-                while true {
-                    try await self.compute.ambient.time.sleep(for: .seconds(2))
-                    do { try await self.writeBeats() } catch is CancellationError {
-                        throw CancellationError()
-                    } catch {
-                        self.compute.log.warning("heartbeats could not be written", metadata: ["error": "\(error)"])
-                    }
+                try await PeriodicTask.repeating(
+                    every: .seconds(2), self.compute.ambient, self.compute.log, failure: "heartbeats could not be written"
+                ) {
+                    try await self.writeBeats()
                 }
             }
             try await group.waitForAll()

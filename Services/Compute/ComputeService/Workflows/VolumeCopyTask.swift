@@ -18,11 +18,10 @@ package struct VolumeCopyTask: Sendable {
 
     /// Runs until the task is cancelled.
     package func run() async throws {
-        while true {
-            do { try await runOnce() } catch is CancellationError { throw CancellationError() } catch {
-                compute.log.warning("snapshots of volumes in use are not begun", metadata: ["error": "\(error)"])
-            }
-            try await compute.ambient.time.sleep(for: VolumeCopyTask.interval)
+        try await PeriodicTask.repeating(
+            every: VolumeCopyTask.interval, compute.ambient, compute.log, failure: "snapshots of volumes in use are not begun"
+        ) {
+            try await runOnce()
         }
     }
 

@@ -26,7 +26,8 @@ package final class FleetCache: Sendable {
     let origin: String
 
     private static let checkIntervalMin: UInt64 = 200_000_000
-    private static let announceInterval: Duration = .milliseconds(100)
+    /// Time between two announcements. Many changes are announced together, because commits with notifications are serialized.
+    static let announceInterval: Duration = .milliseconds(100)
     /// Maximum number of ids in one announcement; PostgreSQL limits it to 8000 bytes.
     private static let announceMax = 150
 
@@ -103,20 +104,13 @@ package final class FleetCache: Sendable {
 
     // MARK: other processes
 
-    /// Announces to the other processes, after a short delay, that these providers changed. Must be called after the commit. Many
-    /// changes are announced together, because commits with notifications are serialized.
+    /// Has the next announcement name these providers as changed. Must be called after the commit.
     func tell(_ ids: some Sequence<String>) { state.withLock { $0.untold.formUnion(ids) } }
 
-    /// Listens for and sends announcements until the task is cancelled.
+    /// Follows the announcements of other processes until the task is cancelled.
     func follow(_ database: Database) async {
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask {
-                for await notification in database.notifications(.placementChanged) {
-                    self.hear(notification.payload(on: .placementChanged) ?? ProviderChanges(""))
-                }
-            }
-            group.addTask { await self.announce(database) }
-            await group.waitForAll()
+        for await notification in database.notifications(.placementChanged) {
+            hear(notification.payload(on: .placementChanged) ?? ProviderChanges(""))
         }
     }
 
@@ -124,22 +118,17 @@ package final class FleetCache: Sendable {
         if changes.origin != origin { markStale(changes.providers) }
     }
 
-    private func announce(_ database: Database) async {
-        while !Task.isCancelled {
-            do {
-                try await ambient.time.sleep(for: FleetCache.announceInterval)
-                let ids = state.withLock { state in
-                    defer { state.untold = [] }
-                    return Array(state.untold)
-                }
-                for start in stride(from: 0, to: ids.count, by: FleetCache.announceMax) {
-                    let some = ids[start..<min(ids.count, start + FleetCache.announceMax)]
-                    let changes = ProviderChanges(origin: origin, providers: Array(some))
-                    try await database.autocommit { try $0.notify(.placementChanged, changes) }
-                }
-            } catch {
-                // The other processes notice when one of their claims fails, or when they read everything again.
-            }
+    /// Announces what has changed since the last announcement. What an error keeps from being announced is not announced later: the
+    /// other processes notice when one of their claims fails, or when they read everything again.
+    func announce(_ database: Database) async throws {
+        let ids = state.withLock { state in
+            defer { state.untold = [] }
+            return Array(state.untold)
+        }
+        for start in stride(from: 0, to: ids.count, by: FleetCache.announceMax) {
+            let some = ids[start..<min(ids.count, start + FleetCache.announceMax)]
+            let changes = ProviderChanges(origin: origin, providers: Array(some))
+            try await database.autocommit { try $0.notify(.placementChanged, changes) }
         }
     }
 }
