@@ -65,9 +65,12 @@ package struct HeldServer: Codable, Sendable, Hashable {
     package var metadataReady: Bool
     /// Whether this is a domain on the host that the control plane did not request.
     package var unknown: Bool
+    /// While the agent makes the server's disks: a number that changes as long as it advances. Nil otherwise, and from agents before
+    /// 0.2.0.
+    package var progress: Int?
 
     private enum CodingKeys: String, CodingKey {
-        case generation, epoch, state, unknown
+        case generation, epoch, state, unknown, progress
         case serverID = "server_id"
         case power = "power_state"
         case metadataReady = "metadata_ready"
@@ -75,8 +78,9 @@ package struct HeldServer: Codable, Sendable, Hashable {
 
     package init(
         serverID: String, generation: Int = 0, epoch: Int = 0, power: ReportedPower? = nil, state: ObservedReport.State = .applied,
-        metadataReady: Bool = false, unknown: Bool = false
+        metadataReady: Bool = false, unknown: Bool = false, progress: Int? = nil
     ) {
+        self.progress = progress
         self.serverID = serverID
         self.generation = generation
         self.epoch = epoch

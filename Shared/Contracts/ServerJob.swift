@@ -110,8 +110,8 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
 
     package var id: String
     package var state: State
-    /// Of `upload-disk` and `copy-volumes`: `copying`, then of the former `uploading`. Nil before the first. Of a `migrate` that has
-    /// failed: `stayed` if the guest certainly runs here.
+    /// Of `upload-disk` and `copy-volumes`: `copying`, then of the former `uploading`. Nil before the first. Of `migrate`: `queued` while
+    /// it waits for other guests that leave the host, then `moving`; when it has failed: `stayed` if the guest certainly runs here.
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int
@@ -122,6 +122,8 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
     /// The error for the server's owner, without names of files, hosts or tools.
     package var reason: String?
 
+    package static let queued = "queued"
+    package static let moving = "moving"
     package static let stayed = "stayed"
 
     package init(

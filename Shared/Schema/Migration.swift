@@ -97,7 +97,7 @@ package enum Schema {
         imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration, portBindingsMigration,
         publishedImagePropertiesMigration,
         serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration, interfaceOperationsMigration,
-        hostCopiesMigration, publishedReadsMigration, hostCopyIndexMigration,
+        hostCopiesMigration, publishedReadsMigration, keptDisksMigration, serverProgressMigration, hostCopyIndexMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

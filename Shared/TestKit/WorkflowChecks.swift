@@ -34,7 +34,13 @@ package struct WorkflowChecks: Sendable {
                         WorkflowStep(
                             original.name, deadline: original.deadline,
                             run: { context in
-                                if late, case .wait(let delay) = try await original.run(&context) { return .wait(delay) }
+                                if late {
+                                    let result = try await original.run(&context)
+                                    switch result {
+                                    case .wait, .progress: return result
+                                    default: break
+                                    }
+                                }
                                 throw StepFailure("made to fail")
                             }, undo: original.undo)
                     }, succeeds: false)

@@ -18,6 +18,8 @@ package enum StepResult: Sendable {
     case nextAfter(Duration)
     /// Not finished: run this step again after `Duration`, or when the subject is woken.
     case wait(Duration)
+    /// As `wait`, and the step's deadline begins anew, because what it waits for advances.
+    case progress(Duration)
     /// Go on to the named step, skipping those between.
     case goto(String)
     /// The whole workflow is done.

@@ -109,6 +109,9 @@ extension WorkflowEngine {
                     &workflow, definition, late("step \(workflow.step) of \(workflow.kind) waited past its deadline"))
             }
             outcome = .pause(isWoken(workflow) ? .zero : delay, attempts: 0, error: nil)
+        case .progress(let delay):
+            workflow.deadline = ambient.deadline(in: definition.steps[index].deadline)
+            outcome = .pause(isWoken(workflow) ? .zero : delay, attempts: 0, error: nil)
         }
         guard let pending = try await record(workflow, context, outcome), case .advance(let step, let deadline, nil) = outcome
         else { return false }

@@ -44,19 +44,48 @@ import Testing
     @Test func aGuestThatWaitsForItsTurnCanBeToldToStay() async throws {
         try await with { hypervisor, driver in
             let (one, two) = (MoveControl(MoveQueueTests.order), MoveControl(MoveQueueTests.order))
-            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, one, isPaused: false) { _ in } }
+            let leaving = Task {
+                try await driver.move(MoveQueueTests.first, MoveQueueTests.order, one, isPaused: false, phase: { _ in }) { _ in }
+            }
             await hypervisor.waitForMove(of: MoveQueueTests.first)
-            let waiting = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, two, isPaused: false) { _ in } }
+            let waiting = Task {
+                try await driver.move(MoveQueueTests.second, MoveQueueTests.order, two, isPaused: false, phase: { _ in }) { _ in }
+            }
             two.cancel()
             await #expect(throws: PermanentFailure.self) { try await waiting.value }
             #expect(hypervisor.moved == [MoveQueueTests.first], "it has not begun")
             // The slot is free again for the next one.
             hypervisor.finish(MoveQueueTests.first)
             try await leaving.value
-            let next = Task { try await driver.move(MoveQueueTests.second, MoveQueueTests.order, one, isPaused: false) { _ in } }
+            let next = Task {
+                try await driver.move(MoveQueueTests.second, MoveQueueTests.order, one, isPaused: false, phase: { _ in }) { _ in }
+            }
             await hypervisor.waitForMove(of: MoveQueueTests.second)
             hypervisor.finish(MoveQueueTests.second)
             try await next.value
+        }
+    }
+
+    /// The control plane limits the time of a copy, and not the time for which the host sends others.
+    @Test func itSaysWhetherAGuestWaitsForItsTurn() async throws {
+        try await with { hypervisor, driver in
+            let control = MoveControl(MoveQueueTests.order)
+            let (one, two) = (Phases(), Phases())
+            let leaving = Task {
+                try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control, isPaused: false, phase: one.add) { _ in }
+            }
+            await hypervisor.waitForMove(of: MoveQueueTests.first)
+            let waiting = Task {
+                try await driver.move(MoveQueueTests.second, MoveQueueTests.order, control, isPaused: false, phase: two.add) { _ in }
+            }
+            while two.all.isEmpty { await Task.yield() }
+            #expect(one.all == ["moving"] && two.all == ["queued"])
+            hypervisor.finish(MoveQueueTests.first)
+            await hypervisor.waitForMove(of: MoveQueueTests.second)
+            #expect(two.all == ["queued", "moving"])
+            hypervisor.finish(MoveQueueTests.second)
+            try await leaving.value
+            try await waiting.value
         }
     }
 
@@ -64,7 +93,9 @@ import Testing
         try await with { hypervisor, driver in
             let control = MoveControl(MoveQueueTests.order)
             hypervisor.failLooks(3)
-            let leaving = Task { try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control, isPaused: false) { _ in } }
+            let leaving = Task {
+                try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control, isPaused: false, phase: { _ in }) { _ in }
+            }
             await hypervisor.waitForMove(of: MoveQueueTests.first)
             control.cancel()
             await #expect(throws: PermanentFailure.self) { try await leaving.value }
@@ -72,6 +103,13 @@ import Testing
             #expect(await driver.hasStayed(MoveQueueTests.first, isPaused: false))
         }
     }
+}
+
+/// The phases of a move, in order.
+private final class Phases: Sendable {
+    private let phases = Mutex<[String]>([])
+    var all: [String] { phases.withLock { $0 } }
+    @Sendable func add(_ phase: String) async { phases.withLock { $0.append(phase) } }
 }
 
 private struct NoImages: ImageSource {

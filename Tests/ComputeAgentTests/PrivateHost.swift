@@ -200,6 +200,8 @@ final class TestImages: ImageSource {
     /// Disks of one boot sector: it says a word on the serial line; then it waits for ever, or powers itself off.
     static var all: TestImages { TestImages([talking: disk(stops: false), stopping: disk(stops: true)]) }
 
+    static var bytes: [UInt8] { disk(stops: false) }
+
     private static func disk(stops: Bool) -> [UInt8] {
         // xor ax,ax; mov ds,ax; mov si,text; next: lodsb; test al,al; jz end; mov dx,0x3f8; out dx,al; jmp next
         var code: [UInt8] = [0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0, 0x7c, 0xac, 0x84, 0xc0, 0x74, 6, 0xba, 0xf8, 3, 0xee, 0xeb, 0xf5]

@@ -54,8 +54,10 @@ extension FakeCloud {
     func deleteImage(_ id: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deleteImage") {
-            _ = try await database.write {
-                try $0.execute("DELETE FROM images WHERE id = \(id)::uuid AND project_id = \(subject.project)")
+            try await database.write { connection in
+                let isProtected = try connection.query("SELECT protected FROM images WHERE id = \(id)::uuid").first?.bool("protected")
+                if isProtected == true { throw ResourceError.forbidden("Image \(id) is protected and cannot be deleted.") }
+                try connection.execute("DELETE FROM images WHERE id = \(id)::uuid AND project_id = \(subject.project)")
             }
         }
     }
@@ -103,6 +105,10 @@ extension FakeCloud {
         state.withLock {
             $0.subjects.append(subject)
             $0.imagePatches += patch
+        }
+        guard let flag = patch.first(where: { $0["path"] == "/protected" })?["value"]?.boolValue else { return }
+        _ = try await database.write {
+            try $0.execute("UPDATE images SET protected = \(flag) WHERE id = \(id)::uuid AND project_id = \(subject.project)")
         }
     }
 

@@ -10,7 +10,9 @@ extension FakeCloud {
         let target = order["endpoint"]?["address"]?.stringValue ?? ""
         let hasLeft = state.withLock { state in
             if state.left.contains(server) { return true }
-            guard failure == nil, !isHeld, order["cancelled"] != true, state.domains[target]?[server]?.power == "expected" else {
+            guard failure == nil, !isHeld, !state.queuesMoves, order["cancelled"] != true,
+                state.domains[target]?[server]?.power == "expected"
+            else {
                 return false
             }
             let isPaused = state.domains.contains { $0.key != target && $0.value[server]?.power == "paused" }
@@ -19,6 +21,9 @@ extension FakeCloud {
             return true
         }
         if hasLeft { return ["id": id, "state": "done", "progress": 100] }
+        if state.withLock({ $0.queuesMoves }), order["cancelled"] != true {
+            return ["id": id, "state": "running", "phase": "queued", "progress": 0]
+        }
         if failure != nil || order["cancelled"] == true {
             let reason = failure ?? "the migration was aborted"
             return [
@@ -36,6 +41,9 @@ extension FakeCloud {
 
     /// Sources say of guests that did not leave that they certainly run there.
     func knowsWhoStays() { state.withLock { $0.failedPhase = "stayed" } }
+
+    /// Sources have other guests to send first.
+    func queueMoves(_ isQueued: Bool) { state.withLock { $0.queuesMoves = isQueued } }
 
     static func endpoint(_ host: String) -> JSONValue {
         ["uri": .string("qemu+tls://\(host)/system"), "address": .string(host), "directory": .string("/\(host)")]

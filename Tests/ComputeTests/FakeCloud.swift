@@ -32,6 +32,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var attachHook: (@Sendable () async throws -> Void)?
         var jobFailure: String?
         var holdsJobs = false
+        /// Whether guests wait for others that leave the host.
+        var queuesMoves = false
         /// What hosts say about guests that did not leave.
         var failedPhase: String?
         /// Servers whose guests have left the host that has their row.

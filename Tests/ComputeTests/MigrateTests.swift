@@ -83,6 +83,7 @@ import Workflow
             #expect(try await cloud.recordedHosts(of: id) == ["host-1"])
             #expect(try await cloud.leftovers() == [])
 
+            try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(try await cloud.act(id, ["migrate": ["host": "host-2"]]).status == 202)
             try await cloud.engine().drain()
             #expect(try await cloud.act(id, ["confirmResize": nil], as: "member").status == 204)

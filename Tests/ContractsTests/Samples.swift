@@ -19,7 +19,7 @@ enum Samples {
         samples["ensure@1 volume of an NBD server"] = try MessageSample(answer: nbdVolume)
         for power in ReportedPower.known {
             samples["heartbeat@1 server \(power)"] = try MessageSample(
-                answer: HeldServer(serverID: id, generation: 3, epoch: 2, power: power, metadataReady: true))
+                answer: HeldServer(serverID: id, generation: 3, epoch: 2, power: power, metadataReady: true, progress: 7))
         }
         samples["console_log@1 answer"] = try MessageSample(answer: ConsoleLogQuestion.Answer(output: "login:"))
         let uptime = HostUptimeQuestion.Answer(uptime: 3600, loadAverages: [1.5, 0.5, 0.25])
@@ -43,7 +43,7 @@ enum Samples {
         [
             "hello@1": AgentHello(host: "host-1", agentVersion: "1", capabilities: capabilities),
             "heartbeat@1": AgentHeartbeat(
-                host: "host-1", agentVersion: "1", freeMemoryMiB: 1024, freeDiskGiB: 20, servers: [HeldServer(observed)]),
+                host: "host-1", agentVersion: "1", freeMemoryMiB: 1024, freeDiskGiB: 20, servers: [held]),
             "observed@1": observed,
             "ports_changed@1": PortsChanged(servers: [id, "not-a-server"]),
             "ensure@1": EnsureServer(server: try Enclosed(try server())),
@@ -174,6 +174,12 @@ enum Samples {
         host: "host-1", serverID: id, generation: 3, epoch: 2, power: .running, state: .failed, error: "no such machine type",
         reason: "the machine type is not available", permanent: true, metadataReady: true, operationID: other, unknown: false,
         jobs: [report], endpoint: endpoint)
+
+    static var held: HeldServer {
+        var held = HeldServer(observed)
+        held.progress = 7
+        return held
+    }
 
     static let capabilities = HostCapabilities(
         cpus: 4, memoryMiB: 8192, diskGiB: 100, virtType: "kvm", hypervisorType: "QEMU", hypervisorVersion: 7_002_000,

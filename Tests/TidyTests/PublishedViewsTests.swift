@@ -10,6 +10,7 @@ import Testing
     private static let ownersOfOthers = [
         "NorthboundChanges": "Network", "ConsoleTokens": "Compute", "ServerJobs": "Compute", "LiveMigration": "Compute",
         "PortBindings": "Network", "TokenPlans": "Identity", "VirtualPorts": "Network", "NorthboundBatches": "Network",
+        "KeptDisks": "Compute", "ServerProgress": "Compute",
     ]
 
     /// The owner of a migration's tables; `.some(nil)` for tables that all services use, nil if unknown.

@@ -37,6 +37,8 @@ package struct LocalServerRecord: Sendable, Hashable {
     package var pins: [Int] = []
     /// Whether the disks of a server that has moved are still here.
     package var hasKeptDisks = false
+    /// The images of `disk_sources` of which the host has made disks, by disk.
+    package var diskOrigins: [ServerSpec.LocalDisk: String] = [:]
 
     package init(serverID: String) { self.serverID = serverID }
 
@@ -57,7 +59,10 @@ package struct LocalServerRecord: Sendable, Hashable {
                     ["id": .string($0.id), "tap": .string($0.tap), "network_id": .string($0.networkID)]
                 }),
             "jobs": .array(jobs.map(\.document)), "pins": .array(pins.map { JSONValue($0) }),
-            "kept_disks": .bool(hasKeptDisks), "desired": desired?.source ?? .null,
+            "kept_disks": .bool(hasKeptDisks),
+            "disk_origins": .object(
+                JSONObject(diskOrigins.map { ($0.key.rawValue, .string($0.value)) }.sorted { $0.0 < $1.0 })),
+            "desired": desired?.source ?? .null,
         ])
     }
 
@@ -82,8 +87,34 @@ package struct LocalServerRecord: Sendable, Hashable {
         // Earlier agents wrote none.
         pins = (fields.object["pins"]?.arrayValue ?? []).compactMap(\.intValue)
         hasKeptDisks = fields.object["kept_disks"]?.boolValue ?? false
+        for member in fields.object["disk_origins"]?.objectValue?.members ?? [] {
+            guard let disk = ServerSpec.LocalDisk(rawValue: member.name) else { continue }
+            diskOrigins[disk] = member.value.stringValue
+        }
         if let value = fields.object["desired"], !value.isNull { desired = try DesiredServer.decode(value) }
     }
+}
+
+extension LocalServerRecord {
+    /// Disks on the host that are from an earlier stay of the server and must not be used: the content of the server's disks is in
+    /// images of which they were not made, or comes from the host on which the guest still runs.
+    ///
+    /// - Throws: `StaleDisk` if the guest may have used such a disk, so that it cannot be replaced.
+    package func staleDisks(_ server: DesiredServer) throws(StaleDisk) -> [ServerSpec.LocalDisk] {
+        let isNew = appliedGeneration < 0
+        // Not again after the host has said where it takes the guest: it may be arriving.
+        if server.power == .expected { return isNew ? [.root, .ephemeral] : [] }
+        let others = server.diskSources.filter { diskOrigins[$0.key] != $0.value.id }.map(\.key).sorted { $0.rawValue > $1.rawValue }
+        // An earlier release of the agent has recorded no origins of disks that a guest uses by now.
+        if isNew { return others }
+        if let disk = others.first(where: { diskOrigins[$0] != nil }) { throw StaleDisk(disk: disk) }
+        return []
+    }
+}
+
+/// A disk of an earlier stay of the server that its guest may have used since.
+package struct StaleDisk: Error, Sendable {
+    package let disk: ServerSpec.LocalDisk
 }
 
 /// The verdict on a received desired state.

@@ -1,4 +1,4 @@
-import Contracts
+package import Contracts
 package import Kernel
 
 /// One idempotent action on a server.
@@ -47,6 +47,8 @@ package enum DiskSelection: Sendable, Hashable {
     case rescue
     /// Copies from before a resize.
     case kept
+    /// Disks from an earlier stay of the server on the host, and their copies.
+    case stale([ServerSpec.LocalDisk])
 }
 
 /// Decides which actions lead from the observed to the desired state.

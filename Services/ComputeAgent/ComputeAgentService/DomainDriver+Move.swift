@@ -42,13 +42,17 @@ actor MoveSlots {
 
     /// Runs `body` when it is its turn.
     ///
+    /// - Parameter waits: runs first if others have their turn.
     /// - Throws: `PermanentFailure` if the guest shall stay; `CancellationError`.
     nonisolated func run<Value: Sendable>(
-        unless control: MoveControl, _ time: any TimeSource, _ body: @Sendable () async -> Value
+        unless control: MoveControl, _ time: any TimeSource, waits: @Sendable () async -> Void, _ body: @Sendable () async -> Value
     ) async throws -> Value {
         let ticket = await draw()
         do {
+            var isFirst = true
             while await !enter(ticket) {
+                if isFirst { await waits() }
+                isFirst = false
                 guard !control.isCancelled else { throw PermanentFailure("the migration was aborted") }
                 try await time.sleep(for: DomainDriver.movePoll)
             }
@@ -96,10 +100,11 @@ extension DomainDriver {
 
     /// Sends the guest to another host. Returns when it has left.
     ///
+    /// - Parameter phase: hears whether the guest waits for others (`queued`) or is on its way (`moving`).
     /// - Throws: `PermanentFailure` if the guest is still here, or does not run.
     func move(
         _ serverID: String, _ order: ServerJob.Migration, _ control: MoveControl, isPaused: Bool,
-        _ progress: @escaping @Sendable (MigrationProgress) async -> Void
+        phase: @escaping @Sendable (String) async -> Void, _ progress: @escaping @Sendable (MigrationProgress) async -> Void
     ) async throws {
         // An earlier process may have begun, and libvirt has gone on without it.
         if try await hypervisor.moveState(serverIfThere: serverID) != nil {
@@ -120,7 +125,9 @@ extension DomainDriver {
         move.disks = try definition.copiedDisks(xml)
         (move.connections, move.slowsDown) = (moves.connections, moves.slowsDown)
         (move.allowsPostCopy, move.encrypts) = (moves.allowsPostCopy, moves.encrypts)
-        let outcome = try await slots.run(unless: control, ambient.time) { [move] in
+        let waits: @Sendable () async -> Void = { await phase(ServerJobReport.queued) }
+        let outcome = try await slots.run(unless: control, ambient.time, waits: waits) { [move] in
+            await phase(ServerJobReport.moving)
             let watch = Task { try await self.follow(serverID, control, progress, begins: true) }
             let outcome: Result<Void, any Error>
             do { outcome = .success(try await hypervisor.move(serverID, move)) } catch { outcome = .failure(error) }

@@ -235,6 +235,21 @@ package actor ImageCache {
         return try await open(path, format)
     }
 
+    /// Lists the files of loads of images that are under way.
+    nonisolated func partialFiles(of images: [DesiredImage]) -> @Sendable () throws -> [String] {
+        let prefixes = images.map { ".\(ImageCache.key($0))." }
+        return { [directory] in
+            try Files.list(directory).filter { name in prefixes.contains { name.hasPrefix($0) } }.map { "\(directory)/\($0)" }
+        }
+    }
+
+    /// Removes an image that was made for one server only, once its disk is a copy of it. A load under way keeps it.
+    func release(_ image: DesiredImage) async throws {
+        let key = ImageCache.key(image)
+        guard loading[key] == nil, let found = file(key) else { return }
+        try await threads.run { try Files.remove(found.path) }
+    }
+
     /// Removes images that were not used during `lifetime`.
     ///
     /// - Parameter inUse: files that disks lie on; they stay.

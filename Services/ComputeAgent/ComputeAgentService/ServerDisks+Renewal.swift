@@ -1,4 +1,5 @@
 package import ComputeAgentCore
+import Contracts
 import ImageFormat
 import Kernel
 
@@ -17,8 +18,7 @@ extension ServerDisks {
 
     /// The system for a rescue. Its disk is as large as the Image service has said, whatever the flavor.
     func rescueImage(_ rescue: DesiredRescue) async throws -> CachedImage {
-        let largest = rescue.image.diskGiB.map { min(max(0, $0) << 30, ImageHeader.virtualSizeMax) } ?? ImageHeader.virtualSizeMax
-        return try await images.ensure(rescue.image, largest: largest)
+        try await images.ensure(rescue.image, largest: rescue.image.largest ?? ImageHeader.virtualSizeMax)
     }
 
     /// Deletes disks of a server that is off. The firmware's variables and the state of the trusted platform module go with the
@@ -33,6 +33,8 @@ extension ServerDisks {
                 [files.root, files.rescue, files.swap, files.nvram, files.secureNVRAM] + (withEphemeral ? [files.ephemeral] : [])
             case .rescue: [files.rescue]
             case .kept: [files.root, files.ephemeral, files.swap].map(ServerFiles.kept)
+            case .stale(let disks):
+                disks.map { $0 == .root ? files.root : files.ephemeral }.flatMap { [$0, ServerFiles.kept($0)] }
             }
         try await threads.run {
             for path in paths { try Files.remove(path) }

@@ -1,3 +1,4 @@
+import CDispatch
 import Commands
 package import ComputeAgentCore
 import Contracts
@@ -42,7 +43,9 @@ package struct ServerDisks: Sendable {
 
     /// Fetches what `provision` will need from elsewhere.
     package func prepare(_ server: DesiredServer) async throws {
-        if let image = server.rootSource, server.hasLocalRoot, !Files.exists(files(server.id).root) {
+        if let image = server.rootSource, server.hasLocalRoot, !Files.exists(files(server.id).root),
+            ServerDisks.expectedRootSize(server) == nil
+        {
             _ = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
         }
         if let image = server.diskSources[.ephemeral], server.ephemeralGiB > 0, !Files.exists(files(server.id).ephemeral) {
@@ -58,15 +61,18 @@ package struct ServerDisks: Sendable {
         let files = files(server.id)
         try await threads.run { try Files.makePassableDirectory(files.directory) }
         if let image = server.rootSource, server.hasLocalRoot, !Files.exists(files.root) {
-            let cached = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
-            let size = try ServerDisks.rootSize(server, cached)
-            if image.isCopied, server.power == .expected {
-                // The content comes from the other host.
+            if let size = ServerDisks.expectedRootSize(server) {
                 try await create(files.root, size: size)
-            } else if image.isCopied {
-                try await copy(cached, to: files.root, size: size)
             } else {
-                try await create(files.root, size: size, backing: cached)
+                let cached = try await images.ensure(image, largest: ServerDisks.largestRoot(server))
+                let size = try ServerDisks.rootSize(server, cached)
+                if !image.isCopied {
+                    try await create(files.root, size: size, backing: cached)
+                } else if server.power == .expected {
+                    try await create(files.root, size: size)
+                } else {
+                    try await copy(cached, to: files.root, size: size)
+                }
             }
         }
         if let rescue = server.rescue {
@@ -91,6 +97,22 @@ package struct ServerDisks: Sendable {
         }
     }
 
+    /// Bytes that are on the host's disk of files which are still being made for a server: loaded images, converted ones, and disks.
+    func written(for server: DesiredServer) async -> Int {
+        let files = files(server.id)
+        let loaded = images.partialFiles(of: [server.rootSource, server.diskSources[.ephemeral], server.rescue?.image].compactMap(\.self))
+        do {
+            return try await threads.run {
+                ([files.root, files.ephemeral, files.swap, files.rescue].map { $0 + ".new" } + (try loaded())).reduce(0) { sum, path in
+                    var info = stat()
+                    return stat(path, &info) == 0 ? sum + Int(info.st_blocks) * 512 : sum
+                }
+            }
+        } catch {
+            return 0
+        }
+    }
+
     /// The flavor decides; a flavor without a size takes the image's, up to what the scheduler claimed for it.
     static func rootSize(_ server: DesiredServer, _ image: CachedImage) throws -> Int {
         guard server.rootGiB > 0 else {
@@ -107,10 +129,17 @@ package struct ServerDisks: Sendable {
         return server.rootGiB * gib
     }
 
+    /// The size of a root disk whose whole content comes from another host, without its image, which may be gone. Nil for another disk,
+    /// and if only the image says how large the disk is.
+    static func expectedRootSize(_ server: DesiredServer) -> Int? {
+        guard server.power == .expected, let image = server.rootSource, image.isCopied else { return nil }
+        return server.rootGiB > 0 ? server.rootGiB * gib : image.largest
+    }
+
     /// The largest image that the server's root disk can hold: the flavor's size, or for a flavor without one what was claimed.
     static func largestRoot(_ server: DesiredServer) -> Int {
         if server.rootGiB > 0 { return server.rootGiB * gib }
-        return server.image?.diskGiB.map { min(max(0, $0), ImageHeader.virtualSizeMax / gib) * gib } ?? ImageHeader.virtualSizeMax
+        return server.image?.largest ?? ImageHeader.virtualSizeMax
     }
 
     private func create(_ path: String, size: Int, backing: CachedImage? = nil) async throws {
@@ -261,4 +290,9 @@ package struct ServerDisks: Sendable {
             try Files.write(descriptor, rest, path)
         }
     }
+}
+
+extension DesiredImage {
+    /// Bytes of the largest disk that the image can have by what the Image service has said; nil if the control plane does not send it.
+    var largest: Int? { diskGiB.map { min(max(0, $0), ImageHeader.virtualSizeMax >> 30) << 30 } }
 }

@@ -1,7 +1,6 @@
 package import ComputeAgentCore
 package import Contracts
 package import JSON
-import ImageFormat
 import Kernel
 package import Libvirt
 import Logging
@@ -309,7 +308,12 @@ package actor ServerFleet {
         caching = Task { [images, log = tools.log] in
             await earlier?.value
             for image in wanted {
-                do { _ = try await images.ensure(image, largest: ImageHeader.virtualSizeMax) } catch {
+                // What the Image service says is also what a server without a size of its own may use.
+                guard let largest = image.largest else {
+                    log.notice("an image of unknown size is not loaded ahead", metadata: ["image": "\(image.id)"])
+                    continue
+                }
+                do { _ = try await images.ensure(image, largest: largest) } catch {
                     log.warning("an image was not loaded ahead", metadata: ["image": "\(image.id)", "error": "\(error)"])
                 }
             }

@@ -113,7 +113,9 @@ extension ServerWorker {
     private func move(_ id: String, _ order: ServerJob.Migration, isPaused: Bool) async {
         let control = runningJobs[id]?.move?.control ?? MoveControl(order)
         do {
-            try await tools.domains.move(serverID, order, control, isPaused: isPaused) { await self.advance(id, $0) }
+            try await tools.domains.move(
+                serverID, order, control, isPaused: isPaused, phase: { await self.advance(id, phase: $0, percent: 0) }
+            ) { await self.advance(id, $0) }
             await end(id, .done)
         } catch {
             guard !isStopping else { return }

@@ -75,7 +75,11 @@ package actor ServerWorker {
     /// Id of the API request behind the current desired state, for the log.
     private var requestID: String?
     /// The current activity, for the tenant's error message if it fails.
-    private var activity: String?
+    var activity: String?
+    /// Images that nobody else uses, of which the server's disks are being made.
+    var ownImages: Set<DesiredImage> = []
+    /// What is being made of the server's disks, and how often it was found waiting for its turn.
+    var provisioning: (server: DesiredServer, waits: Bool, rounds: Int)?
 
     package init(record: LocalServerRecord, tools: ServerTools) {
         serverID = record.serverID
@@ -87,10 +91,14 @@ package actor ServerWorker {
     package var current: LocalServerRecord { record }
     /// The server with what was reported of it last; nil when it is not on the host.
     package var held: HeldServer? {
-        guard record.desired != nil else { return nil }
-        var held = lastReport.map { HeldServer($0) } ?? HeldServer(serverID: serverID, generation: record.generation)
-        held.epoch = record.highestEpoch
-        return held
+        get async {
+            let progress = await progress
+            guard record.desired != nil else { return nil }
+            var held = lastReport.map { HeldServer($0) } ?? HeldServer(serverID: serverID, generation: record.generation)
+            held.epoch = record.highestEpoch
+            held.progress = progress
+            return held
+        }
     }
     /// Whether the desired state is reached and nothing is in progress.
     package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }
@@ -266,6 +274,7 @@ package actor ServerWorker {
         if desired.power == .absent {
             if !record.isGone || record.desired != nil, record.generation == desired.generation {
                 record.hasKeptDisks = desired.keepsDisks
+                if !desired.keepsDisks { record.diskOrigins = [:] }
                 record.goneSince = record.goneSince ?? tools.ambient.now
                 record.appliedGeneration = -1
                 record.appliedPower = nil
@@ -353,14 +362,7 @@ extension ServerWorker {
         case .keep: try await tools.heavyWork.run { [tools] in try await tools.disks.keep(desired) }
         case .restore: try await tools.disks.restore(desired)
         case .grow: try await tools.disks.grow(desired)
-        case .provision:
-            try requireOwnDisk(desired)
-            activity = "fetching its image"
-            try await tools.disks.prepare(desired)
-            activity = action.activity
-            try await tools.heavyWork.run { [tools] in
-                try await tools.disks.provision(desired, refreshConfigDrive: true)
-            }
+        case .provision: try await provision(desired, activity: action.activity)
         case .plug(let ports): try await plug(ports)
         case .unplug(let ports): try await unplug(ports)
         case .define:
@@ -383,20 +385,12 @@ extension ServerWorker {
         case .attachPort(let port): try await domains.attachPort(port, to: desired)
         case .detachPort(let mac, _): try await domains.detachPort(mac, from: serverID)
         case .undefine: try await domains.undefine(serverID)
-        case .removeFiles: try await tools.disks.remove(serverID)
+        case .removeFiles:
+            try await tools.disks.remove(serverID)
+            await releaseImages()
         case .complete(let operationID):
             record.lastOperationID = operationID
             try await save()
-        }
-    }
-
-    /// A missing disk that existed before is an error; it is not replaced by an empty one.
-    private func requireOwnDisk(_ desired: DesiredServer) throws {
-        guard record.appliedGeneration >= 0 || record.hasKeptDisks, desired.hasLocalRoot else { return }
-        // A rebuild has deleted it.
-        if let operation = desired.operation, operation.kind == .rebuild, operation.id != record.lastOperationID { return }
-        guard Files.exists(tools.disks.files(serverID).root) else {
-            throw PermanentFailure("the server's root disk is missing on its host")
         }
     }
 

@@ -107,6 +107,10 @@ package final class AgentConsumer: Sendable {
     /// Makes up for lost reports of the host.
     private func compare(_ servers: [HeldServer], host: String) async throws {
         let ambient = compute.ambient
+        let advancing = servers.filter { $0.progress != nil }
+        if !advancing.isEmpty {
+            try await compute.database.write { try HostProgress.record($0, advancing, host: host, ambient: ambient) }
+        }
         let comparison = try await compute.database.read { try HeldServers.compare($0, servers, host: host, ambient: ambient) }
         guard !comparison.isEmpty else { return }
         try await compute.database.write { try HeldServers.ask($0, comparison, host: host, ambient: ambient) }

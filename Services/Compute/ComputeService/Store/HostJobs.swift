@@ -25,6 +25,8 @@ enum HostJobs {
         let reason: String?
 
         var isDone: Bool { state == ServerJobReport.State.done.rawValue }
+        /// Whether a guest is on its way and does not wait for others; agents that do not tell the two apart always say so.
+        var isMoving: Bool { state == ServerJobReport.State.running.rawValue && phase != ServerJobReport.queued }
 
         /// Why the host gave up; nil if it has not.
         ///

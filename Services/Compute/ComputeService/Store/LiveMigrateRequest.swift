@@ -106,10 +106,11 @@ struct MoveChecks {
         } else { nil }
     }
 
-    /// Hosts that have not yet removed what they had of a server, and those that keep its disks until a move is confirmed.
+    /// Hosts that have not yet removed what they had of a server, and those that keep its disks.
     static func hostsWithRemains(of id: String) -> SQL {
         """
         SELECT host FROM server_absences WHERE server_id = \(id)
+        UNION SELECT host FROM server_kept_disks WHERE server_id = \(id)
         UNION SELECT source_host FROM server_migrations
             WHERE server_id = \(id) AND dest_host <> source_host AND status = ANY(\(MigrationStore.open)::text[])
         """

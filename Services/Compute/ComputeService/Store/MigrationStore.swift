@@ -180,8 +180,11 @@ enum MigrationStore {
     }
 
     /// Gives the server to another host, and orders it away from the one that has it. Does nothing if that host has it no more.
+    ///
+    /// - Parameter leavesDisks: whether the host that has it keeps its disks, until `KeptDisks.discard`.
     static func move(
-        _ connection: Connection, server id: String, from source: String, to target: String, power: DesiredPower?, _ compute: Compute
+        _ connection: Connection, server id: String, from source: String, to target: String, power: DesiredPower?,
+        leavesDisks: Bool = false, _ compute: Compute
     ) throws {
         let ambient = compute.ambient
         let moved = try connection.execute(
@@ -190,9 +193,11 @@ enum MigrationStore {
             WHERE id = \(id) AND host = \(source) AND NOT deleted
             """)
         guard moved > 0 else { return }
+        if leavesDisks { try KeptDisks.keep(connection, server: id, on: source) }
         try Absences.order(connection, server: id, host: source, ambient: ambient)
         // It may still be ordered away from there.
         try connection.execute("DELETE FROM server_absences WHERE server_id = \(id) AND host = \(target)")
+        try KeptDisks.forget(connection, server: id, on: target)
         try connection.execute(
             """
             UPDATE servers SET host = \(target), availability_zone = \(ServerSteps.zone(of: target, compute)) WHERE id = \(id)
@@ -220,22 +225,6 @@ enum MigrationStore {
     ) throws {
         try set(connection, migration, status: status, now: now)
         try ServerActions.finish(connection, server: id, action: action, failure: failure, now: now)
-    }
-
-    /// Whether a host keeps the disks of a server that has left it, because the move can still be reverted.
-    static func canReturn(_ connection: Connection, server id: String, to host: String) throws -> Bool {
-        try !connection.query(
-            """
-            SELECT 1 AS one FROM server_migrations WHERE server_id = \(id) AND source_host = \(host) AND dest_host <> source_host
-                AND status = ANY(\(open)::text[])
-            """
-        ).isEmpty
-    }
-
-    /// Has the host that a server came from remove its disks; the move must have ended.
-    static func discardKept(_ connection: Connection, server id: String, on host: String, ambient: Ambient) throws {
-        try DesiredState.change(connection, server: id)
-        try Absences.order(connection, server: id, host: host, ambient: ambient)
     }
 
     /// Gives the server the other one of its two flavors, without telling its host. Does nothing if the server has the flavor.
@@ -338,7 +327,7 @@ enum MigrationStore {
         // The host deletes the copies; so does the one that the server came from.
         if let target = move.target, target != move.source {
             try connection.execute("UPDATE servers SET root_is_copy = image IS NOT NULL WHERE id = \(id)")
-            try discardKept(connection, server: id, on: move.source, ambient: compute.ambient)
+            try KeptDisks.discard(connection, server: id, ambient: compute.ambient)
         }
         try DesiredState.change(connection, server: id, operation: .null)
         try DesiredState.publish(connection, server: id, ambient: compute.ambient)

@@ -39,7 +39,7 @@ package struct ComputePeriodicTasks: Sendable {
     package func runOnce() async throws -> Int {
         try await PeriodicTask.all([
             resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, confirmResizes, forget,
-            forgetConsoleTokens, reclaim, offload,
+            forgetConsoleTokens, reclaim, offload, discardDisks,
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)
@@ -116,7 +116,7 @@ package struct ComputePeriodicTasks: Sendable {
                 """
                 SELECT id, task_state, observed_power FROM servers WHERE NOT deleted AND updated_at < \(before)
                 AND task_state = ANY(\(TaskState.ofPower.map(\.rawValue))::text[])
-                AND NOT \(MigrationStore.isEvacuated)
+                AND NOT \(MigrationStore.isEvacuated) AND \(HostProgress.standsStill(ambient))
                 LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """)
             for row in rows {
@@ -144,12 +144,20 @@ package struct ComputePeriodicTasks: Sendable {
                 AND \(Workflows.isIdle("s.id")) LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
-            for id in ids {
+            return try each(connection, ids) { id in
                 try connection.execute(
                     "UPDATE servers SET task_state = 'shelving_offloading', updated_at = \(ambient.now) WHERE id = \(id)")
                 try Workflows.start(connection, workflow, subject: id, requestID: nil, ambient: ambient)
             }
-            return ids.count
+        }
+    }
+
+    /// Removes disks that hosts have kept of servers which have been started elsewhere since.
+    private func discardDisks() async throws -> Int {
+        let ambient = compute.ambient
+        return try await compute.database.write { connection in
+            let ids = try KeptDisks.unneeded(connection, limit: ComputePeriodicTasks.batchMax)
+            return try each(connection, ids) { try KeptDisks.discardIfStarted(connection, server: $0, ambient: ambient) }
         }
     }
 
@@ -180,7 +188,7 @@ package struct ComputePeriodicTasks: Sendable {
             do {
                 try connection.savepoint { _ in try body(id) }
                 done += 1
-            } catch  where !(error is DatabaseError) {
+            } catch  where (error as? DatabaseError).map(\.isAboutData) ?? true {
                 compute.log.error("a periodic task failed for a server", metadata: ["server": "\(id)", "error": "\(error)"])
             }
         }
@@ -274,4 +282,10 @@ package struct ComputePeriodicTasks: Sendable {
         }
         return lost.count
     }
+}
+
+extension DatabaseError {
+    /// PostgreSQL refused what the statement does to its rows: data exceptions, broken constraints and errors that triggers raise. Other
+    /// rows are not concerned, and after the savepoint is rolled back the transaction can go on.
+    fileprivate var isAboutData: Bool { ["22", "23", "P0"].contains(String(sqlState.prefix(2))) }
 }

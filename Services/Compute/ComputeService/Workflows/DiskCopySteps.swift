@@ -55,8 +55,9 @@ struct DiskCopySteps: Sendable {
         return .next
     }
 
+    /// Undoes `createImage`.
     func deleteImage(_ copy: DiskCopy) async throws {
-        try await compute.clients.images.deleteImage(copy.image, as: copy.subject)
+        try await ImageRemoval(compute).delete(copy.image, as: copy.subject, isTemporary: copy.body["os_hidden"] == true)
     }
 
     /// Has the host copy and upload the disk.

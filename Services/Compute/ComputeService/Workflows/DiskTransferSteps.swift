@@ -122,7 +122,8 @@ struct DiskTransferSteps: Sendable {
     static func end(_ connection: Connection, server id: String, _ disks: [MovedDisk], requestID: String?, _ compute: Compute) throws {
         try withdraw(connection, server: id)
         for disk in disks {
-            let images = ImageRemoval.Images(project: disk.copy.project, user: disk.copy.user, image: disk.copy.image)
+            var images = ImageRemoval.Images(project: disk.copy.project, user: disk.copy.user, image: disk.copy.image)
+            images.isTemporary = true
             try Workflows.start(
                 connection, ImageRemoval(compute).workflow, subject: disk.copy.image, frame: images, requestID: requestID,
                 ambient: compute.ambient)

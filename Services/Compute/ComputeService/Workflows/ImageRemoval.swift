@@ -23,16 +23,20 @@ struct ImageRemoval: Sendable {
         var server: String?
         var backupType: String?
         var rotation: Int?
+        /// Whether nobody but Compute needs them.
+        var isTemporary: Bool?
 
         enum CodingKeys: String, CodingKey {
             case project, user, image, server, rotation
             case backupType = "backup_type"
+            case isTemporary = "temporary"
         }
     }
 
     var workflow: Workflow<Images> {
         Workflow(
-            service: Compute.service, kind: "image.remove", steps: [.init("remove", run: { try await remove($1) })],
+            service: Compute.service, kind: "image.remove", version: 2, alsoRuns: [1],
+            steps: [.init("remove", run: { try await remove($1) })],
             retriesForever: true, failed: { _, _, _ in })
     }
 
@@ -46,13 +50,25 @@ struct ImageRemoval: Sendable {
             ids += all.dropFirst(rotation).reversed()
         }
         for id in ids {
-            do {
-                try await compute.clients.images.deleteImage(id, as: .accepted(project: frame.project, user: frame.user))
-            } catch let error as ResourceError where !error.isRetryable {
-                // Its owner has protected it, so it stays.
-                compute.log.warning("an image is not deleted", metadata: ["image": "\(id)", "error": "\(error.message)"])
-            }
+            try await delete(id, as: .accepted(project: frame.project, user: frame.user), isTemporary: frame.isTemporary ?? false)
         }
         return .next
+    }
+
+    /// Deletes an image. One that cannot be deleted stays, which is logged: its owner has protected it.
+    ///
+    /// - Parameter isTemporary: whether it is hidden and nobody but Compute needs it, so that its protection does not count.
+    func delete(_ id: String, as subject: ActingSubject, isTemporary: Bool) async throws {
+        let images = compute.clients.images
+        do {
+            do { try await images.deleteImage(id, as: subject) } catch let error as ResourceError
+                where isTemporary && error.code == .forbidden
+            {
+                try await images.changeImage(id, [["op": "replace", "path": "/protected", "value": false]], as: subject)
+                try await images.deleteImage(id, as: subject)
+            }
+        } catch let error as ResourceError where !error.isRetryable {
+            compute.log.warning("an image is not deleted", metadata: ["image": "\(id)", "error": "\(error.message)"])
+        }
     }
 }

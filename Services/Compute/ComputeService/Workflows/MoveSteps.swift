@@ -119,15 +119,18 @@ struct MoveSteps: Sendable {
     /// The server belongs to its source again, and is off until the target has nothing of it any more: only then the source may
     /// start the guest.
     ///
-    /// - Parameter write: takes back what the server got with the move, before the source is told.
+    /// - Parameters:
+    ///   - leavesDisks: whether the target keeps its disks until the source has started the guest.
+    ///   - write: takes back what the server got with the move, before the source is told.
     func takeBack(
-        _ id: String, _ frame: some MoveFrame, _ write: @escaping @Sendable (Connection) throws -> Void
+        _ id: String, _ frame: some MoveFrame, leavesDisks: Bool = false, _ write: @escaping @Sendable (Connection) throws -> Void
     ) async throws {
         guard let target = frame.target else { return }
         let (source, compute) = (frame.source, compute)
         let isRemoved = try await database.write { connection in
             try write(connection)
-            try MigrationStore.move(connection, server: id, from: target, to: source, power: .shutoff, compute)
+            try MigrationStore.move(
+                connection, server: id, from: target, to: source, power: .shutoff, leavesDisks: leavesDisks, compute)
             return try MigrationStore.isRemoved(connection, server: id, from: target)
         }
         if !isRemoved, try await !steps.isFencedOff(host: target) { throw UndoWait(.seconds(2)) }
@@ -145,7 +148,8 @@ struct MoveSteps: Sendable {
                 SELECT host, power FROM servers
                 WHERE id = \(id) AND NOT deleted AND task_state IS DISTINCT FROM 'deleting' FOR UPDATE
                 """)
-            guard let row = rows.first, try row.optionalString("host") == host, try row.string("power") != DesiredPower.absent.rawValue
+            guard let row = rows.first, try row.optionalString("host") == host,
+                try ![DesiredPower.absent, power].map(\.rawValue).contains(row.string("power"))
             else { return }
             try DesiredState.change(connection, server: id, power: power, operation: .null)
             try DesiredState.publish(connection, server: id, ambient: ambient)
@@ -159,7 +163,7 @@ struct MoveSteps: Sendable {
     func awaitHost(_ id: String, _ words: String) async throws -> StepResult {
         let server = try await steps.server(id)
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(words) }
-        return server.isApplied ? .next : .wait(.seconds(5))
+        return server.isApplied ? .next : try await steps.wait(.seconds(5), for: id, on: server.host)
     }
 
     /// As `awaitHost`, for what is not undone: a failure is recorded, and a deleted server is not waited for.

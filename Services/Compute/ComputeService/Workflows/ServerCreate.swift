@@ -157,7 +157,9 @@ struct ServerCreate: Sendable {
             frame.hostFailure = Build.Reported(reason: failure.reason, details: failure.details)
         }
         if server.hasStopped { return .skip }
-        guard server.isApplied, server.observedPower == .running else { return .wait(.seconds(5)) }
+        guard server.isApplied, server.observedPower == .running else {
+            return try await steps.wait(.seconds(5), for: server.id, on: server.host)
+        }
         return try await steps.hasNetworks(server) ? .skip : .wait(.seconds(2))
     }
 

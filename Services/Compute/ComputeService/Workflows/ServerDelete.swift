@@ -77,17 +77,13 @@ struct ServerDelete: Sendable {
                 RETURNING o.vm_state, s.project_id, s.user_id, s.shelved_image_id
                 """)
             guard let row = rows.first else { return }
-            let moves = try connection.query(
+            try connection.execute(
                 """
                 UPDATE server_migrations SET status = 'error', updated_at = \(now)
-                WHERE server_id = \(id) AND status = ANY(\(MigrationStore.open)::text[]) RETURNING source_host, dest_host
+                WHERE server_id = \(id) AND status = ANY(\(MigrationStore.open)::text[])
                 """)
-            for move in moves {
-                guard let target = try move.optionalString("dest_host"), let source = try move.optionalString("source_host"),
-                    target != source
-                else { continue }
-                try MigrationStore.discardKept(connection, server: id, on: source, ambient: ambient)
-            }
+            // Also those of a move that has ended meanwhile.
+            try KeptDisks.discard(connection, server: id, ambient: ambient)
             try connection.execute("DELETE FROM server_jobs WHERE server_id = \(id)")
             if let image = try row.optionalString("shelved_image_id") {
                 let old = ImageRemoval.Images(project: try row.string("project_id"), user: try row.string("user_id"), image: image)

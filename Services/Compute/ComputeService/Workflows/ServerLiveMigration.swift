@@ -36,7 +36,7 @@ struct ServerLiveMigration: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.live_migrate",
+            service: Compute.service, kind: "server.live_migrate", version: 2, alsoRuns: [1],
             steps: [
                 .init(
                     "hold", run: { try await moves.hold($0.subjectID, $1.migration) },
@@ -55,6 +55,9 @@ struct ServerLiveMigration: Sendable {
                     "prepare", deadline: ServerResize.hostDeadline, run: { try await prepare($0, $1) },
                     undo: { try await withdraw($0.subjectID, $1, mayHaveArrived: false) }),
                 .init("send", deadline: .seconds(60), run: { try await send(&$0, $1) }, undo: { try await land($0.subjectID, $1) }),
+                .init(
+                    "queue", deadline: DiskCopySteps.deadline, run: { try await awaitMove($0, $1, onlyItsBegin: true) },
+                    undo: { try await land($0.subjectID, $1) }),
                 .init(
                     "move", deadline: .seconds(6 * 3600), run: { try await awaitMove($0, $1) }, undo: { try await land($0.subjectID, $1) }),
                 .init("exchange", deadline: .seconds(60)) { context, frame in
@@ -160,7 +163,7 @@ struct ServerLiveMigration: Sendable {
         if state?.isReady == true { return .next }
         if let failure = state?.failure, failure.isPermanent { throw failure.failure("The other host could not prepare for the server") }
         guard try await steps.isUp(host: target) else { throw StepFailure("The other host is down.", details: "host \(target)") }
-        return .wait(ServerLiveMigration.interval)
+        return try await steps.wait(ServerLiveMigration.interval, for: id, on: target)
     }
 
     /// Has the target forget the server, unless it has it.
@@ -211,7 +214,9 @@ struct ServerLiveMigration: Sendable {
         return .nextAfter(ServerLiveMigration.interval)
     }
 
-    private func awaitMove(_ context: StepContext, _ frame: Frame) async throws -> StepResult {
+    /// - Parameter onlyItsBegin: whether it is enough that the guest is on its way. The source sends few guests at a time, and the time
+    ///   for which it has others to send does not count as the guest's.
+    private func awaitMove(_ context: StepContext, _ frame: Frame, onlyItsBegin: Bool = false) async throws -> StepResult {
         let id = context.subjectID
         try await requireWanted(frame)
         let ambient = ambient
@@ -231,7 +236,12 @@ struct ServerLiveMigration: Sendable {
         }
         if let refusal = try await refusal(of: job, id) { throw refusal.failure("The host could not move the server") }
         // The source cannot say so any more.
-        if arrival?.hasArrived == true, try await !steps.isUp(host: frame.source) { return .next }
+        let isSourceUp = try await steps.isUp(host: frame.source)
+        if arrival?.hasArrived == true, !isSourceUp { return .next }
+        if onlyItsBegin {
+            if job.isMoving { return .next }
+            guard isSourceUp else { throw StepFailure("The server's host is down.", details: "host \(frame.source)") }
+        }
         return .wait(ServerLiveMigration.interval)
     }
 

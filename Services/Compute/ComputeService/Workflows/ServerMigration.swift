@@ -8,10 +8,11 @@ import Workflow
 /// Moves a server to another host while it is off, and back; also with another flavor.
 ///
 /// The guest is off on one host, as that host has confirmed, before the other one may start it. The first host keeps its local disks
-/// until the move is confirmed.
+/// until the move is confirmed. If the move is undone or reverted, the other one keeps its disks until the first one has started the
+/// guest again.
 struct ServerMigration: Sendable {
-    private let moves: MoveSteps
-    private let resize: ServerResize
+    let moves: MoveSteps
+    let resize: ServerResize
     private let disks: DiskTransferSteps
 
     init(_ compute: Compute) {
@@ -20,9 +21,9 @@ struct ServerMigration: Sendable {
         resize = ServerResize(compute)
     }
 
-    private var steps: ServerSteps { moves.steps }
-    private var compute: Compute { steps.compute }
-    private var database: Database { steps.database }
+    var steps: ServerSteps { moves.steps }
+    var compute: Compute { steps.compute }
+    var database: Database { steps.database }
     private var ambient: Ambient { steps.ambient }
 
     // MARK: there
@@ -58,6 +59,8 @@ struct ServerMigration: Sendable {
                     run: { try await disks.createImages(&$1.disks) }, undo: { try await disks.deleteImages($1.disks) }),
                 .init("stop", deadline: .seconds(60), run: { context, _ in stop(&context) }) { context, frame in
                     try await moves.setPower(context.subjectID, frame.power, on: frame.source)
+                    // The target keeps its disks until then.
+                    guard try await resize.isOver(context.subjectID) else { throw UndoWait(.seconds(2)) }
                 },
                 .init("stopped", deadline: ServerResize.hostDeadline) { context, _ in
                     try await isOff(context.subjectID) ? .next : .wait(.seconds(2))
@@ -96,7 +99,7 @@ struct ServerMigration: Sendable {
             record: { try ServerResize.enter($0, id, .resizeMigrating, now: now) })
     }
 
-    private func stop(_ context: inout StepContext) -> StepResult {
+    func stop(_ context: inout StepContext) -> StepResult {
         let id = context.subjectID
         let ambient = ambient
         context.commit { connection in
@@ -107,7 +110,7 @@ struct ServerMigration: Sendable {
     }
 
     /// - Throws: `StepFailure` if the host cannot turn the guest off.
-    private func isOff(_ id: String) async throws -> Bool {
+    func isOff(_ id: String) async throws -> Bool {
         let server = try await steps.server(id)
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
             throw failure.failure("The host could not stop the server")
@@ -124,73 +127,18 @@ struct ServerMigration: Sendable {
         context.commit { connection in
             try DiskTransferSteps.offer(connection, server: id, sources, of: frame.disks)
             if let flavor = frame.newFlavor { try MigrationStore.swapFlavors(connection, server: id, to: flavor) }
-            try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: frame.power, compute)
+            try MigrationStore.move(
+                connection, server: id, from: frame.source, to: target, power: frame.power, leavesDisks: true, compute)
             try ServerResize.enter(connection, id, .resizeFinish, now: now)
         }
         return .nextAfter(.seconds(5))
     }
 
+    /// The target must have removed the guest before the source may start it, and removes its disks after that.
     private func takeBack(_ id: String, _ frame: Frame) async throws {
-        try await moves.takeBack(id, frame) { connection in
+        try await moves.takeBack(id, frame, leavesDisks: true) { connection in
             try DiskTransferSteps.withdraw(connection, server: id)
             if let flavor = frame.newFlavor { try MigrationStore.returnFlavor(connection, server: id, from: flavor) }
         }
-    }
-
-    // MARK: back
-
-    struct Reversal: ReversalFrame {
-        var migration: String
-        /// The host to which the server returns.
-        var source: String
-        var target: String
-        /// The power that the server has at the end.
-        var power: DesiredPower
-        /// The id of the earlier flavor's row.
-        var oldFlavor: String?
-        var failure: String?
-        var details: String?
-
-        enum CodingKeys: String, CodingKey {
-            case migration, source, target, power, failure, details
-            case oldFlavor = "old_flavor"
-        }
-    }
-
-    var reversal: Workflow<Reversal> {
-        Workflow(
-            service: Compute.service, kind: "server.revert_migration", version: 2,
-            steps: [
-                .init("stop") { context, _ in stop(&context) },
-                .init("stopped", deadline: ServerResize.hostDeadline) { context, frame in
-                    if try await isDeleted(context.subjectID) { return .goto("allocation") }
-                    if try await steps.isFencedOff(host: frame.target) { return .next }
-                    return try await isOff(context.subjectID) ? .next : .wait(.seconds(2))
-                },
-                .init("connect", deadline: .seconds(300)) { context, frame in
-                    try await moves.connect(context.subjectID, to: frame.source)
-                    return .next
-                },
-                .init("exchange") { context, frame in
-                    let (id, back) = (context.subjectID, frame)
-                    context.commit { connection in
-                        if let flavor = back.oldFlavor { try MigrationStore.swapFlavors(connection, server: id, to: flavor) }
-                        try MigrationStore.move(connection, server: id, from: back.target, to: back.source, power: back.power, compute)
-                    }
-                    return .nextAfter(.seconds(5))
-                },
-                .init("await", deadline: ServerResize.hostDeadline) { context, frame in
-                    try await moves.awaitReversal(context.subjectID, &frame, "The host could not start the server")
-                },
-                .init("allocation") { context, frame in
-                    try await moves.giveBack(context.subjectID, frame.migration)
-                    return .next
-                },
-                .init("finish") { resize.finishReversal(&$0, $1.migration, failure: $1.failure, details: $1.details) },
-            ], retriesForever: true, failed: { _, _, _ in })
-    }
-
-    private func isDeleted(_ id: String) async throws -> Bool {
-        try await database.read { try WorkflowServer.load($0, id) }.map { $0.task == TaskState.deleting.rawValue } ?? true
     }
 }

@@ -21,7 +21,7 @@ struct ServerResize: Sendable {
     private var ambient: Ambient { steps.ambient }
 
     static let words = "The host could not resize the server"
-    /// How long a host may take: it may have to copy a large disk.
+    /// How long a host may take without advancing: it may have to copy a large disk.
     static let hostDeadline: Duration = .seconds(3600)
 
     // MARK: resize
@@ -142,7 +142,7 @@ struct ServerResize: Sendable {
 
     func failed(_ context: StepContext, _ migration: String, _ failure: StepFailure, action: ServerChange) async throws {
         let id = context.subjectID
-        let now = ambient.now
+        let (now, ambient) = (ambient.now, ambient)
         compute.log(failure, of: id, "a \(action == .resize ? "resize" : "migration") failed")
         try await database.write { connection in
             try connection.execute(
@@ -154,7 +154,25 @@ struct ServerResize: Sendable {
             try MigrationStore.end(
                 connection, migration, server: id, status: "error", action: action.name, failure: failure, now: now)
             if let move { try MigrationStore.settle(connection, server: id, move) }
+            try ServerResize.noteBroken(connection, id, now: now)
+            try KeptDisks.discardIfStarted(connection, server: id, ambient: ambient)
         }
+    }
+
+    /// A server that its host cannot start as it was before is in ERROR, with the reason.
+    private static func noteBroken(_ connection: Connection, _ id: String, now: Timestamp) throws {
+        guard let server = try WorkflowServer.load(connection, id), server.task == nil,
+            let failure = server.hostFailure(of: server.generation), failure.isPermanent
+        else { return }
+        let words = failure.failure("The host could not start the server")
+        let fault: JSONValue = [
+            "code": 500, "created": .string(now.iso8601), "message": .string(words.message), "details": JSONValue(words.details),
+        ]
+        try connection.execute(
+            """
+            UPDATE servers SET vm_state = 'error', fault = \(fault)::jsonb, updated_at = \(now)
+            WHERE id = \(id) AND vm_state IN ('active', 'stopped')
+            """)
     }
 
     // MARK: confirm
@@ -221,7 +239,7 @@ struct ServerResize: Sendable {
         _ context: inout StepContext, _ migration: String, failure: String?, details: String?
     ) -> StepResult {
         let id = context.subjectID
-        let now = context.now
+        let (now, ambient) = (context.now, ambient)
         let fault: JSONValue? = failure.map {
             ["code": 500, "created": .string(now.iso8601), "message": .string($0), "details": JSONValue(details)]
         }
@@ -238,7 +256,25 @@ struct ServerResize: Sendable {
             try ServerActions.finish(
                 connection, server: id, action: "revertResize", error: failure, details: details, now: now)
             try MigrationStore.settle(connection, server: id, move)
+            try KeptDisks.discardIfStarted(connection, server: id, ambient: ambient)
         }
         return .next
+    }
+
+    /// Ends a reversal that did not succeed: the server is as before it, and can be confirmed, or reverted later.
+    func keepResized(_ context: inout StepContext, _ migration: String, failure: String?, details: String?) -> StepResult {
+        let (id, now) = (context.subjectID, context.now)
+        context.commit { connection in
+            try connection.execute(
+                """
+                UPDATE servers SET task_state = NULL, updated_at = \(now)
+                WHERE id = \(id) AND NOT deleted AND task_state IS NOT DISTINCT FROM 'resize_reverting'
+                """)
+            try MigrationStore.set(connection, migration, status: "finished", now: now)
+            try ServerActions.finish(
+                connection, server: id, action: "revertResize", error: failure ?? "The server could not return.", details: details,
+                now: now)
+        }
+        return .done
     }
 }

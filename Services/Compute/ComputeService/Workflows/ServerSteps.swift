@@ -364,11 +364,11 @@ struct ServerSteps: Sendable {
 
 /// Records servers that must be absent from a host that could not confirm it.
 enum Absences {
-    /// Records the absence and sends it. The disks of a server whose move can still be reverted stay where it came from.
+    /// Records the absence and sends it. Disks that the host is to keep stay.
     static func order(_ connection: Connection, server: String, host: String, ambient: Ambient) throws {
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
         description.power = .absent
-        description.leavesDisks = try MigrationStore.canReturn(connection, server: server, to: host)
+        description.leavesDisks = try KeptDisks.areKept(connection, server: server, on: host)
         let desired = try Enclosed(description.spec)
         try connection.execute(
             """

@@ -119,7 +119,9 @@ struct ServerUnshelve: Sendable {
             throw failure.failure("The host could not start the server")
         }
         if server.hasStopped { return .skip }
-        guard server.isApplied, server.observedPower == .running else { return .wait(.seconds(5)) }
+        guard server.isApplied, server.observedPower == .running else {
+            return try await steps.wait(.seconds(5), for: server.id, on: server.host)
+        }
         return try await steps.hasNetworks(server) ? .skip : .wait(.seconds(2))
     }
 

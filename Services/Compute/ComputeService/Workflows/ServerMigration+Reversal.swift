@@ -1,0 +1,109 @@
+import ComputeCore
+import Contracts
+import Database
+import Kernel
+import Workflow
+
+/// Moves a server back to the host from which it has come.
+extension ServerMigration {
+    struct Reversal: ReversalFrame {
+        var migration: String
+        /// The host to which the server returns.
+        var source: String
+        var target: String
+        /// The power that the server has at the end.
+        var power: DesiredPower
+        /// The id of the earlier flavor's row.
+        var oldFlavor: String?
+        /// Why the source could not do it.
+        var failure: String?
+        var details: String?
+
+        enum CodingKeys: String, CodingKey {
+            case migration, source, target, power, failure, details
+            case oldFlavor = "old_flavor"
+        }
+    }
+
+    /// If the source cannot start the guest, the server returns to the target, which has kept its disks.
+    var reversal: Workflow<Reversal> {
+        Workflow(
+            service: Compute.service, kind: "server.revert_migration", version: 3, alsoRuns: [2],
+            steps: [
+                .init("stop") { context, _ in stop(&context) },
+                .init("stopped", deadline: ServerResize.hostDeadline) { context, frame in
+                    if try await isDeleted(context.subjectID) { return .goto("allocation") }
+                    if try await steps.isFencedOff(host: frame.target) { return .next }
+                    return try await isOff(context.subjectID) ? .next : .wait(.seconds(2))
+                },
+                .init("connect", deadline: .seconds(300)) { context, frame in
+                    try await moves.connect(context.subjectID, to: frame.source)
+                    return .next
+                },
+                .init("exchange") { context, frame in
+                    let (id, back) = (context.subjectID, frame)
+                    context.commit { connection in
+                        if let flavor = back.oldFlavor { try MigrationStore.swapFlavors(connection, server: id, to: flavor) }
+                        try MigrationStore.move(
+                            connection, server: id, from: back.target, to: back.source, power: back.power, leavesDisks: true, compute)
+                    }
+                    return .nextAfter(.seconds(5))
+                },
+                .init("await", deadline: ServerResize.hostDeadline) { try await awaitSource($0.subjectID, &$1) },
+                .init("return") { context, frame in
+                    let (id, back) = (context.subjectID, frame)
+                    context.commit { connection in
+                        if let flavor = back.oldFlavor { try MigrationStore.returnFlavor(connection, server: id, from: flavor) }
+                        try MigrationStore.move(
+                            connection, server: id, from: back.source, to: back.target, power: .shutoff, leavesDisks: true, compute)
+                    }
+                    return .nextAfter(.seconds(2))
+                },
+                .init("returned", deadline: ServerResize.hostDeadline) { context, frame in
+                    if try await isDeleted(context.subjectID) { return .goto("allocation") }
+                    let isRemoved = try await database.read { [source = frame.source, id = context.subjectID] in
+                        try MigrationStore.isRemoved($0, server: id, from: source)
+                    }
+                    if isRemoved { return .next }
+                    return try await steps.isFencedOff(host: frame.source) ? .next : .wait(.seconds(2))
+                },
+                .init("reconnect", deadline: .seconds(300)) { context, frame in
+                    try await moves.connect(context.subjectID, to: frame.target)
+                    return .next
+                },
+                .init("restart") { context, frame in
+                    try await moves.setPower(context.subjectID, frame.power, on: frame.target)
+                    return .nextAfter(.seconds(5))
+                },
+                .init("restarted", deadline: ServerResize.hostDeadline) { context, frame in
+                    if try await isDeleted(context.subjectID) { return .goto("allocation") }
+                    return try await resize.isOver(context.subjectID) ? .next : .wait(.seconds(5))
+                },
+                .init("reopen") { resize.keepResized(&$0, $1.migration, failure: $1.failure, details: $1.details) },
+                .init("allocation") { context, frame in
+                    try await moves.giveBack(context.subjectID, frame.migration)
+                    return .next
+                },
+                .init("finish") { resize.finishReversal(&$0, $1.migration, failure: $1.failure, details: $1.details) },
+            ], retriesForever: true, failed: { _, _, _ in })
+    }
+
+    private func isDeleted(_ id: String) async throws -> Bool {
+        try await database.read { try WorkflowServer.load($0, id) }.map { $0.task == TaskState.deleting.rawValue } ?? true
+    }
+
+    private func awaitSource(_ id: String, _ frame: inout Reversal) async throws -> StepResult {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .goto("allocation") }
+        if server.isApplied || server.task == TaskState.deleting.rawValue { return .goto("allocation") }
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
+            let words = failure.failure("The host could not start the server")
+            (frame.failure, frame.details) = (words.message, words.details)
+            return .next
+        }
+        if try await steps.isFencedOff(host: frame.source) {
+            (frame.failure, frame.details) = ("The host from which the server came is down.", "host \(frame.source)")
+            return .next
+        }
+        return .wait(.seconds(5))
+    }
+}

@@ -1,0 +1,143 @@
+@testable import ComputeService
+import Database
+import JSON
+import Kernel
+import ServiceKit
+import Synchronization
+import TestKit
+import Testing
+import Workflow
+
+/// Disks on hosts that a server has left: they go when nobody can need them any more, and not before.
+@Suite struct KeptDiskTests {
+    private func act(_ cloud: TestCloud, _ id: String, _ body: JSONValue, as token: String = "admin") async throws -> TestCloud.Answer {
+        try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, as: token)
+    }
+
+    private func with(_ body: (TestCloud) async throws -> Void) async throws {
+        try await TestCloud.with { cloud in
+            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
+            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
+            try await body(cloud)
+        }
+    }
+
+    private func migrated(_ cloud: TestCloud) async throws -> String {
+        let id = try await cloud.createServer()
+        #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+        try await cloud.engine().drain()
+        try await cloud.cloud.deliver(to: cloud.consumer)
+        #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+        return id
+    }
+
+    private func kept(_ cloud: TestCloud) async throws -> Int {
+        try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM server_kept_disks")[0].int("n") }
+    }
+
+    /// The server is deleted while its return waits for the host that has it.
+    @Test func aServerDeletedWhileItReturnsLeavesNoDisks() async throws {
+        try await with { cloud in
+            let id = try await migrated(cloud)
+            cloud.cloud.silence("host-2")
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            let isDeleted = Mutex(false)
+            cloud.time.whenWaiting {
+                let isFirst = isDeleted.withLock { done in
+                    defer { done = true }
+                    return !done
+                }
+                if isFirst {
+                    #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
+                    cloud.cloud.wake("host-2")
+                }
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == [])
+            #expect(try await kept(cloud) == 0)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    /// The host from which the server came cannot start it: the disks of the other one are the only ones that can be used.
+    @Test func aServerThatCannotReturnStaysWhereItWas() async throws {
+        try await with { cloud in
+            let id = try await migrated(cloud)
+            cloud.cloud.failOnHost("bad sectors", reason: "its disks cannot be read", only: "host-1")
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "VERIFY_RESIZE" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
+            #expect(cloud.cloud.domains(on: "host-2")[id]?.power == "running")
+            #expect(cloud.cloud.domains(on: "host-1")[id] == nil)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+            let actions = try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions", as: "admin").json["instanceActions"]
+            let action = actions?.arrayValue?.first { $0["action"] == "revertResize" }
+            #expect(action?["message"] == "Error", "\(action ?? .null)")
+            #expect(try await cloud.leftovers() == [])
+
+            cloud.cloud.failOnHost(nil)
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
+            #expect(try await kept(cloud) == 0)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    /// As before, and the operator has said that the host is down while the server returned to it.
+    @Test func aServerStaysIfItsFirstHostGoesDown() async throws {
+        try await with { cloud in
+            let id = try await migrated(cloud)
+            cloud.cloud.silence("host-1")
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            cloud.time.whenWaiting {
+                if try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-1" {
+                    _ = try await cloud.database.write {
+                        try $0.execute("UPDATE compute_services SET forced_down = true WHERE host = 'host-1'")
+                    }
+                }
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await cloud.engine().drain()
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "VERIFY_RESIZE" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
+            #expect(cloud.cloud.domains(on: "host-2")[id]?.power == "running")
+        }
+    }
+
+    /// A move is undone, and the first host cannot start the guest: the other one's disks stay until it can.
+    @Test func disksStayUntilTheFirstHostHasStartedTheGuest() async throws {
+        try await with { cloud in
+            let definition = try #require(cloud.module.workflows.first { $0.kind == "server.migrate" })
+            let engine = cloud.engine([WorkflowChecks(definition).failing(step: "finish")])
+            let id = try await cloud.createServer()
+            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            cloud.time.whenWaiting {
+                if cloud.cloud.domains(on: "host-2")[id] != nil { cloud.cloud.failOnHost("bad", reason: "bad", only: "host-1") }
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await engine.drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "ERROR" && server["OS-EXT-SRV-ATTR:host"] == "host-1", "\(server)")
+            #expect(server["fault"]?["message"]?.stringValue?.contains("could not start the server") == true, "\(server)")
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+            #expect(cloud.cloud.domains(on: "host-2")[id] == nil)
+
+            cloud.cloud.failOnHost(nil)
+            #expect(try await act(cloud, id, ["reboot": ["type": "HARD"]], as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+            try await ComputePeriodicTasks(cloud.compute).runOnce()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
+            #expect(try await kept(cloud) == 0)
+        }
+    }
+}

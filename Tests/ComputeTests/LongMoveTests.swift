@@ -1,0 +1,147 @@
+import Contracts
+import Database
+import JSON
+import Kernel
+import Synchronization
+import TestKit
+import Testing
+import Workflow
+
+@testable import ComputeService
+
+/// Moves that take very long, because disks are large or many guests leave a host.
+@Suite struct LongMoveTests {
+    private static let live: JSONValue = ["os-migrateLive": ["host": nil, "block_migration": "auto"]]
+
+    private func with(_ body: (TestCloud) async throws -> Void) async throws {
+        try await TestCloud.with { cloud in
+            try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
+            try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
+            try await body(cloud)
+        }
+    }
+
+    /// Lets time pass while the engine waits, without a pause in which no process runs.
+    private func pass(_ cloud: TestCloud, _ hook: @escaping @Sendable (Duration) async throws -> Void) {
+        let start = cloud.time.now()
+        cloud.time.whenWaiting {
+            cloud.time.advance(by: .seconds(50))
+            try await hook(cloud.time.now() - start)
+            try await cloud.cloud.work(cloud.consumer)
+        }
+    }
+
+    @Test func theTimeInTheQueueOfTheHostDoesNotCount() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            cloud.cloud.queueMoves(true)
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", LongMoveTests.live, as: "admin").status == 202)
+            pass(cloud) { if $0 > .seconds(7 * 3600) { cloud.cloud.queueMoves(false) } }
+            try await cloud.engine().drain()
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "ACTIVE" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    @Test func aCopyThatDoesNotEndIsGivenUp() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            cloud.cloud.holdJobs(true)
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", LongMoveTests.live, as: "admin").status == 202)
+            pass(cloud) { _ in }
+            try await cloud.engine().drain()
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "ACTIVE" && server["OS-EXT-SRV-ATTR:host"] == "host-1", "\(server)")
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    /// Migrates a server to a host that works on its disks for three hours.
+    ///
+    /// - Parameter advances: whether the host says that it advances.
+    private func migrate(_ cloud: TestCloud, advances: Bool) async throws -> JSONValue {
+        let id = try await cloud.createServer()
+        #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["migrate": nil], as: "admin").status == 202)
+        cloud.cloud.silence("host-2")
+        pass(cloud) { passed in
+            if passed > .seconds(3 * 3600) {
+                cloud.cloud.wake("host-2")
+                try await ComputePeriodicTasks(cloud.compute).runOnce()
+            }
+            guard try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-2" else { return }
+            let progress = advances ? Int(passed.components.seconds) : 7
+            let heartbeat = AgentHeartbeat(
+                host: "host-2", agentVersion: "1", servers: [HeldServer(serverID: id, epoch: 1_000_000, progress: progress)])
+            try await cloud.cloud.send(try heartbeat.document(), cloud.consumer)
+        }
+        try await cloud.engine().drain()
+        #expect(try await cloud.leftovers() == [])
+        return try await cloud.server(id, as: "admin")
+    }
+
+    @Test func aHostMayWorkAsLongAsItAdvances() async throws {
+        try await with { cloud in
+            let server = try await migrate(cloud, advances: true)
+            #expect(server["status"] == "VERIFY_RESIZE" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
+        }
+    }
+
+    @Test func aHostThatStandsStillIsGivenUp() async throws {
+        try await with { cloud in
+            let server = try await migrate(cloud, advances: false)
+            #expect(server["status"] == "ACTIVE" && server["OS-EXT-SRV-ATTR:host"] == "host-1", "\(server)")
+        }
+    }
+
+    // MARK: images that only a move needs
+
+    /// Somebody protects every image of the server.
+    private func protect(_ cloud: TestCloud, _ id: String) {
+        cloud.time.whenWaiting {
+            _ = try await cloud.database.write {
+                try $0.execute("UPDATE images SET protected = true WHERE properties->>'instance_uuid' = \(id)")
+            }
+            try await cloud.cloud.work(cloud.consumer)
+        }
+    }
+
+    private func images(_ cloud: TestCloud, _ id: String) async throws -> Int {
+        try await cloud.database.read {
+            try $0.query("SELECT count(*) AS n FROM images WHERE properties->>'instance_uuid' = \(id)")[0].int("n")
+        }
+    }
+
+    @Test(arguments: [false, true]) func aProtectedCopyOfADiskIsDeleted(fails: Bool) async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            if fails { cloud.cloud.failJobs("no") }
+            protect(cloud, id)
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["migrate": nil], as: "admin").status == 202)
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(id)["status"] == (fails ? "ACTIVE" : "VERIFY_RESIZE"))
+            #expect(try await images(cloud, id) == 0)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
+    /// The image is its owner's; that it stays does not hold the server up.
+    @Test func aProtectedImageThatFailsStays() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            cloud.cloud.failJobs("no")
+            try await cloud.database.write { connection in
+                try connection.script(
+                    """
+                    CREATE FUNCTION protect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.protected := true; RETURN NEW; END $$;
+                    CREATE TRIGGER protect BEFORE INSERT ON images FOR EACH ROW EXECUTE FUNCTION protect();
+                    """)
+            }
+            cloud.workWhileWaiting()
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["createImage": ["name": "copy"]]).status / 100 == 2)
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(id)["OS-EXT-STS:task_state"] == .null)
+            #expect(try await images(cloud, id) == 1)
+        }
+    }
+}
