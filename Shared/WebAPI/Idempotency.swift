@@ -85,13 +85,14 @@ struct Idempotency: Sendable {
 
     /// The answer that was given before, if there is one.
     ///
+    /// - Parameter isLocked: whether it stays as it is until the transaction ends.
     /// - Throws: 422 if the key was used with another request.
-    func look(_ connection: Connection) throws -> KeptAnswer? {
+    func look(_ connection: Connection, isLocked: Bool = false) throws -> KeptAnswer? {
         guard
             let row = try connection.query(
                 """
                 SELECT fingerprint, status, headers, encode(body, 'hex') AS body, grants FROM idempotency_keys
-                WHERE scope = \(scope) AND key = \(name)
+                WHERE scope = \(scope) AND key = \(name) \(raw: isLocked ? "FOR UPDATE" : "")
                 """
             ).first
         else { return nil }

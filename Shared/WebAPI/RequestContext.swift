@@ -233,7 +233,15 @@ package struct RequestContext: Sendable {
         var response = try await finish(try JSONValue.parse(begun.bytes ?? []))
         if let kept = try idempotency() {
             let answer = response
-            try await database.write { try kept.remember($0, answer, holdsSecret: false, decision.grants, ambient) }
+            // A repetition may have awaited the same work and seen something else: the first of them answers for both.
+            let earlier = try await database.write { connection -> Response? in
+                if let earlier = try kept.look(connection, isLocked: true)?.response, earlier.status != Idempotency.provisional {
+                    return earlier
+                }
+                try kept.remember(connection, answer, holdsSecret: false, decision.grants, ambient)
+                return nil
+            }
+            response = earlier ?? response
         }
         response.headers["idempotent-replay"] = begun.headers["idempotent-replay"]
         return response

@@ -5,6 +5,7 @@ import JSON
 import Kernel
 import Logging
 import ServiceCatalog
+import Synchronization
 import Telemetry
 import TestKit
 import Testing
@@ -57,7 +58,7 @@ private struct Notes: Sendable {
                             "Notes cannot be read aloud."
                         ) { try $0.authorize(target: .project($0.caller.requireProject())) },
                         Route(.get, "/broken", action: "notes:broken", rule: "@") { _ in .empty() },
-                        action("burn"), action("stamp"),
+                        action("burn"), action("stamp"), Notes.waiting(database),
                         kept("all") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil) },
                         kept("member") { Change(answer: .json(200, ["note": ["title": "t"]]), "note", nil, member: "note") },
                         kept("none") { Change(answer: .empty(200), "note", nil) },
@@ -82,6 +83,25 @@ private struct Notes: Sendable {
         Route(.post, "/kept/\(name)", action: "notes:kept_\(name)", rule: "@") { context in
             try context.authorize(target: .none)
             return try await context.write(database) { _ in change() }
+        }
+    }
+
+    /// A route that waits for work, whose end each request sees differently.
+    private static func waiting(_ database: Database) -> Route {
+        let waiting = Mutex(0)
+        return Route(.post, "/waiting", action: "notes:wait", rule: "@") { context in
+            try context.authorize(target: .none)
+            return try await context.write(
+                database, begin: { _ in ("work", "note", nil) },
+                finish: { _ in
+                    let number = waiting.withLock { count in
+                        count += 1
+                        return count
+                    }
+                    // Until the other request with the same key waits too.
+                    while waiting.withLock({ $0 < 2 }) { await Task.yield() }
+                    return .json(200, ["seen": JSONValue(number)])
+                })
         }
     }
 
@@ -313,6 +333,18 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
             #expect(try await api.call("POST", "/notes", headers: key, body: note("other")).status == 422)
             let count = try await database.read { try $0.query("SELECT count(*) AS n FROM notes")[0].int("n") }
             #expect(count == 1)
+        }
+    }
+
+    @Test func repetitionsThatWaitForTheSameWorkGetOneAnswer() async throws {
+        try await Notes.with { api, _ in
+            let seen = try await withThrowingTaskGroup(of: JSONValue.self) { group in
+                for _ in 0..<2 {
+                    group.addTask { try await api.call("POST", "/waiting", headers: [("Idempotency-Key", "k2")], body: nil).json }
+                }
+                return try await group.reduce(into: Set<JSONValue>()) { $0.insert($1) }
+            }
+            #expect(seen.count == 1, "\(seen)")
         }
     }
 
