@@ -140,4 +140,54 @@ import Workflow
             #expect(try await kept(cloud) == 0)
         }
     }
+
+    private func keep(_ cloud: TestCloud, _ id: String, on host: String) async throws {
+        _ = try await cloud.database.write { try KeptDisks.keep($0, server: id, on: host) }
+    }
+
+    /// Steps of an earlier version have had the other host remove its disks: it would make new ones.
+    @Test func aServerDoesNotReturnToAHostWithoutItsDisks() async throws {
+        try await with { cloud in
+            let id = try await migrated(cloud)
+            cloud.cloud.failOnHost("bad sectors", reason: "its disks cannot be read", only: "host-1")
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            cloud.time.whenWaiting {
+                if try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-1" {
+                    _ = try await cloud.database.write { try $0.execute("DELETE FROM server_kept_disks") }
+                }
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-1")
+            #expect(cloud.cloud.domains(on: "host-2")[id] == nil)
+        }
+    }
+
+    @Test func theHostOfARunningServerKeepsIt() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            try await keep(cloud, id, on: "host-1")
+            try await keep(cloud, id, on: "host-2")
+            try await ComputePeriodicTasks(cloud.compute).runOnce()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.domains(on: "host-1")[id]?.power == "running")
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
+            #expect(try await kept(cloud) == 0)
+        }
+    }
+
+    /// The host would take the disks that it has for the server's.
+    @Test func aServerIsNotUnshelvedWhereDisksOfItAreKept() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            #expect(try await act(cloud, id, ["shelve": nil]).status == 202)
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "SHELVED_OFFLOADED")
+            try await keep(cloud, id, on: "host-1")
+            #expect(try await act(cloud, id, ["unshelve": nil]).status == 202)
+            try await cloud.engine().drain()
+            #expect(try await cloud.server(id, as: "admin")["OS-EXT-SRV-ATTR:host"] == "host-2")
+        }
+    }
 }

@@ -183,10 +183,9 @@ extension DesiredServer {
     /// What a local root disk is made of.
     package var rootSource: DesiredImage? { diskSources[.root] ?? image }
 
-    /// The images that were made for this server alone, and of which its disks are copies.
-    package var ownImages: [DesiredImage] {
-        power == .expected ? [] : Array(diskSources.values) + (rootSource.map { $0.isCopied && hasLocalRoot ? [$0] : [] } ?? [])
-    }
+    /// The images that were made for this server alone, and of which its disks are copies. The image of a shelved server is not
+    /// one of them: its owner can make other servers of it.
+    package var ownImages: [DesiredImage] { power == .expected ? [] : Array(diskSources.values) }
 
     /// The job that takes the guest to another host; nil if it stays.
     package var move: ServerJob? { jobs.first { $0.migration != nil && $0.kind == ServerJob.migrate } }

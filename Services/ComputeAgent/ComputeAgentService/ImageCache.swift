@@ -244,9 +244,11 @@ package actor ImageCache {
     }
 
     /// Removes an image that was made for one server only, once its disk is a copy of it. A load under way keeps it.
-    func release(_ image: DesiredImage) async throws {
+    ///
+    /// - Parameter inUse: files that disks lie on; they stay.
+    func release(_ image: DesiredImage, inUse: Set<String>) async throws {
         let key = ImageCache.key(image)
-        guard loading[key] == nil, let found = file(key) else { return }
+        guard loading[key] == nil, let found = file(key), !inUse.contains(found.path) else { return }
         try await threads.run { try Files.remove(found.path) }
     }
 

@@ -57,8 +57,9 @@ extension ServerWorker {
 
     /// Removes images of which the server's disks were made, and of which nobody makes another one.
     func releaseImages() async {
+        guard !ownImages.isEmpty else { return }
         for image in ownImages {
-            do { try await tools.disks.images.release(image) } catch {
+            do { try await tools.disks.images.release(image, inUse: try await tools.disks.backingFiles()) } catch {
                 // They go later, as any image that is not used.
                 tools.log.info("an image is not removed yet", metadata: ["image": "\(image.id)", "error": "\(error)"])
             }

@@ -23,11 +23,13 @@ enum KeptDisks {
         try !connection.query("SELECT 1 AS one FROM server_kept_disks WHERE server_id = \(id) AND host = \(host)").isEmpty
     }
 
-    /// Has all hosts remove the disks that they have kept of a server; its move must have ended.
+    /// Has all other hosts remove the disks that they have kept of a server; its move must have ended.
     static func discard(_ connection: Connection, server id: String, ambient: Ambient) throws {
+        // The server's row first, as everywhere.
+        let own = try connection.query("SELECT host FROM servers WHERE id = \(id) FOR UPDATE").first?.optionalString("host")
         let hosts = try connection.query("DELETE FROM server_kept_disks WHERE server_id = \(id) RETURNING host").map {
             try $0.string("host")
-        }
+        }.filter { $0 != own }
         guard !hosts.isEmpty else { return }
         // Reports about earlier orders, which came with lower generations, do not count as reports about this one.
         try DesiredState.change(connection, server: id)
@@ -53,7 +55,7 @@ enum KeptDisks {
         try connection.query(
             """
             SELECT DISTINCT s.id FROM server_kept_disks k JOIN servers s ON s.id = k.server_id
-            WHERE NOT s.deleted AND s.task_state IS NULL AND s.vm_state NOT IN ('error', 'resized')
+            WHERE NOT s.deleted AND s.task_state IS NULL AND k.host <> s.host AND s.vm_state NOT IN ('error', 'resized')
                 AND s.observed_generation >= s.generation AND s.observed_state = 'applied' AND s.observed_host = s.host
                 AND s.observed_power IN ('running', 'paused')
                 AND NOT EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = s.id

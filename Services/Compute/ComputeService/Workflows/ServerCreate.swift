@@ -61,9 +61,13 @@ struct ServerCreate: Sendable {
 
     // MARK: schedule
 
-    func schedule(_ context: inout StepContext) async throws -> StepResult {
+    /// - Parameter avoidsRemains: leaves out hosts that still have something of the server, which they would take for its disks.
+    func schedule(_ context: inout StepContext, avoidsRemains: Bool = false) async throws -> StepResult {
         let id = context.subjectID
-        let host = try await steps.schedule(context)
+        let host = try await steps.schedule(context) { connection, question in
+            guard avoidsRemains else { return }
+            question.excludedHosts += try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
+        }
         let zone = ServerSteps.zone(of: host, compute)
         let now = context.now
         context.commit { connection in

@@ -98,12 +98,17 @@ extension ServerMigration {
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
             let words = failure.failure("The host could not start the server")
             (frame.failure, frame.details) = (words.message, words.details)
-            return .next
+            return try await canReturn(id, to: frame.target)
         }
         if try await steps.isFencedOff(host: frame.source) {
             (frame.failure, frame.details) = ("The host from which the server came is down.", "host \(frame.source)")
-            return .next
+            return try await canReturn(id, to: frame.target)
         }
         return .wait(.seconds(5))
+    }
+
+    /// A host that has removed its disks, as the steps of an earlier version had it do, would start the server with new ones.
+    private func canReturn(_ id: String, to host: String) async throws -> StepResult {
+        try await database.read { try KeptDisks.areKept($0, server: id, on: host) } ? .next : .goto("allocation")
     }
 }

@@ -40,7 +40,7 @@ struct ServerUnshelve: Sendable {
             steps: [
                 .init(
                     "schedule", deadline: .seconds(300),
-                    run: { context, frame in frame.isOffloaded ? try await creation.schedule(&context) : .skip },
+                    run: { context, frame in frame.isOffloaded ? try await creation.schedule(&context, avoidsRemains: true) : .skip },
                     undo: { context, frame in if frame.isOffloaded { try await creation.unschedule(&context) } }),
                 .init(
                     "ports", deadline: .seconds(180),
