@@ -45,7 +45,7 @@ package enum BlockStorageModule {
         return ServiceModule(
             .blockStorage, surroundings, api: api, workflows: workflows.definitions, intents: workflows.intents,
             loops: [
-                .init("state report") { try await report.run() }, .init("quota audit") { try await quotas.run() },
+                .init("state report") { try await report.run() }, .init("periodic tasks") { try await quotas.run() },
 
                 .init("leftovers") {
                     try await PeriodicTask.repeating(

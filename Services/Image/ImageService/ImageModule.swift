@@ -47,7 +47,7 @@ package enum ImageModule {
         return ServiceModule(
             .image, surroundings, api: api, workflows: workflows.definitions,
             loops: (cache.map { cache in [.init("cache") { try await cache.run() }] } ?? []) + [
-                .init("cleanup") { try await cleanup.run() }, .init("quota audit") { try await quotas.run() },
+                .init("cleanup") { try await cleanup.run() }, .init("periodic tasks") { try await quotas.run() },
                 .init("metadata definitions") { try await definitions.run() },
             ],
             quota: handlers.quota.quota)

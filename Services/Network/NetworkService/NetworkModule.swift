@@ -46,7 +46,7 @@ package enum NetworkModule {
         }
         let api = try NetworkAPI(database: database, ambient: ambient, options: options, fleet: backend.fleet).make(surroundings)
         return ServiceModule(
-            .network, surroundings, api: api, loops: [.init("quota audit") { try await quotas.run() }] + backend.loops,
+            .network, surroundings, api: api, loops: [.init("periodic tasks") { try await quotas.run() }] + backend.loops,
             inspections: NetworkInspections.all, quota: options.quota, ready: backend.ready)
     }
 }
