@@ -135,6 +135,15 @@ let package = Package(
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
         + service("Console", "wolke-console", ["Cryptography", nio, nioPosix, nioHTTP, nioWebSocket])
         + service("Network", "wolke-network", ["OVSDB"])
+        + [
+            // Bare Metal has no executable yet: ADR 20.
+            .target(
+                name: "BareMetalCore", dependencies: ["Kernel", "JSON", "Contracts", "ServiceCatalog"],
+                path: "Services/BareMetal/BareMetalCore", swiftSettings: swift),
+            .target(
+                name: "BareMetalService", dependencies: ["BareMetalCore"] + platform, path: "Services/BareMetal/BareMetalService",
+                swiftSettings: swift),
+        ]
         + service(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
             ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
@@ -194,6 +203,7 @@ let package = Package(
             tests(
                 "ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "GuestKeys", "ImageAccess", "ImageFormat"],
                 platform: platform),
+            tests("BareMetalTests", ["BareMetalCore", "BareMetalService"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["ComputeCore", "PlacementCore", "PlacementService"], platform: platform),

@@ -117,7 +117,7 @@ package final class RESTClient: Sendable {
 
     static func addMicroversion(_ version: String, _ service: CloudService, to request: inout HTTPClientRequest) {
         request.headers.add(name: "openstack-api-version", value: "\(service.microversions?.serviceType ?? service.name) \(version)")
-        if service == .compute { request.headers.add(name: "x-openstack-nova-api-version", value: version) }
+        if let legacy = service.microversions?.legacyHeader { request.headers.add(name: legacy, value: version) }
     }
 
     /// Runs `send` with a token, and once more with a new one if the service refuses the first.

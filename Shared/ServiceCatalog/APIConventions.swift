@@ -2,7 +2,7 @@ package import Kernel
 
 /// The conventions of an OpenStack API: the error format, and the interpretation of unusual paths and limits.
 package enum FaultStyle: Sendable {
-    case compute, blockStorage, network, identity, image, placement
+    case compute, blockStorage, network, identity, image, placement, bareMetal
 
     /// Whether a path with a trailing slash (an empty id) is 404; otherwise it is treated as the path of the list.
     package var refusesTrailingSlash: Bool { conventions.refusesTrailingSlash }
@@ -14,7 +14,7 @@ package enum FaultStyle: Sendable {
         switch self {
         case .compute, .blockStorage: (true, true)
         case .image: (true, false)
-        case .network, .identity, .placement: (false, false)
+        case .network, .identity, .placement, .bareMetal: (false, false)
         }
     }
 }
@@ -27,8 +27,13 @@ package struct VersionNegotiation: Sendable {
     package let serviceType: String
     /// An older header, such as `X-OpenStack-Nova-API-Version`, if the service has one.
     package let legacyHeader: String?
+    /// Whether each response has the range in two headers named after the older one, as Ironic's have.
+    package let announcesRange: Bool
 
-    package init(minimum: Microversion, maximum: Microversion, serviceType: String, legacyHeader: String? = nil) {
+    package init(
+        minimum: Microversion, maximum: Microversion, serviceType: String, legacyHeader: String? = nil, announcesRange: Bool = false
+    ) {
+        self.announcesRange = announcesRange
         self.minimum = minimum
         self.maximum = maximum
         self.serviceType = serviceType

@@ -61,6 +61,11 @@ extension CloudService {
             resources: [.init("volumes"), .init("snapshots"), .init("gigabytes")]),
         hasWorkflows: true, repairTasks: ["block_storage"])
 
+    /// Not in `all` yet: no cloud has it until it deploys real machines (ADR 20).
+    package static let bareMetal = CloudService(
+        "bare-metal", title: "Bare Metal", project: "ironic", catalog: [CatalogEntry(type: "baremetal", path: "")],
+        port: 6385, versionPath: "/v1", faults: .bareMetal, microversions: .bareMetal, hasWorkflows: true)
+
     package static let image = CloudService(
         "image", title: "Image", project: "glance", catalog: [CatalogEntry(type: "image", path: "")],
         port: 9292, versionPath: "/v2", faults: .image, repairTasks: ["image"])
@@ -73,6 +78,10 @@ extension VersionNegotiation {
 
     package static let compute = VersionNegotiation(
         minimum: Microversion(2, 1), maximum: Microversion(2, 104), serviceType: "compute", legacyHeader: "x-openstack-nova-api-version")
+
+    package static let bareMetal = VersionNegotiation(
+        minimum: Microversion(1, 1), maximum: Microversion(1, 96), serviceType: "baremetal",
+        legacyHeader: "x-openstack-ironic-api-version", announcesRange: true)
 
     package static let blockStorage = VersionNegotiation(
         minimum: Microversion(3, 0), maximum: Microversion(3, 70), serviceType: "volume")

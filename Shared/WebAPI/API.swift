@@ -107,6 +107,10 @@ package struct API: Sendable {
             var vary = "OpenStack-API-Version"
             if let legacy = negotiation.legacyHeader {
                 response.headers[legacy] = version.description
+                if negotiation.announcesRange {
+                    response.headers[legacy.replacing("api-version", with: "api-minimum-version")] = negotiation.minimum.description
+                    response.headers[legacy.replacing("api-version", with: "api-maximum-version")] = negotiation.maximum.description
+                }
                 vary += ", " + legacy
             }
             response.headers["vary"] = vary

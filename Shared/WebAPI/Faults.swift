@@ -71,6 +71,12 @@ extension FaultStyle {
                     "message": .string(error.message), "detail": "",
                 ]
             ]
+        case .bareMetal:
+            // A document in a text, as Ironic has written it since its first version.
+            let fault: JSONValue = [
+                "faultcode": error.code.rawValue < 500 ? "Client" : "Server", "faultstring": .string(error.message), "debuginfo": nil,
+            ]
+            return ["error_message": .string(fault.description)]
         case .image:
             return [
                 "message": .string(error.message), "code": .string("\(error.code.rawValue) \(FaultStyle.title(error.code))"),

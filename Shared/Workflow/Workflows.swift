@@ -99,8 +99,11 @@ package enum Workflows {
     }
 
     /// The condition that no work is under way on the subject in a column of type uuid: `s.id`.
-    package static func isIdle(_ column: String) -> SQL {
-        "NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = \(raw: column) AND w.finished_at IS NULL)"
+    package static func isIdle(_ column: String) -> SQL { "\(raw: idleExpression(column))" }
+
+    /// The text of `isIdle`, for the expression of a field.
+    package static func idleExpression(_ column: String) -> String {
+        "NOT EXISTS (SELECT 1 FROM workflows w WHERE w.subject_id = \(column) AND w.finished_at IS NULL)"
     }
 
     /// The state of a workflow; nil if it was deleted.

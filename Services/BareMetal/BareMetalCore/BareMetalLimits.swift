@@ -1,0 +1,12 @@
+/// Limits of requests to Bare Metal.
+package enum BareMetalLimits {
+    package static let patchOperationsMax = 100
+    package static let patchPathMax = 1024
+    package static let descriptionMax = 4096
+    package static let traitsMax = 50
+    package static let stepsMax = 100
+    /// The size of a JSON member of a node, in bytes of its text.
+    package static let documentMax = 65_536
+    /// The size of a config drive that a request carries, in characters of its base64 text.
+    package static let configDriveMax = 4 * 1024 * 1024
+}

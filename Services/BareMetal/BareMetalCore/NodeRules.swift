@@ -1,0 +1,134 @@
+package import JSON
+import Kernel
+
+/// The rules for what clients say about nodes and their ports.
+package enum NodeRules {
+    /// Paths below `/v1/nodes` that a node's name would hide.
+    private static let reserved: Set<String> = ["detail", "validate", "maintenance", "management", "states", "vendor_passthru"]
+
+    /// Whether clients can name a node, a port or a chassis so: unreserved characters of RFC 3986, and not like an id.
+    package static func isName(_ name: String) -> Bool {
+        let allowed =
+            !name.isEmpty && name.utf8.count <= 255
+            && name.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+                    UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "~"):
+                    true
+                default: false
+                }
+            }
+        return allowed && UUID128(name) == nil && !reserved.contains(name)
+    }
+
+    /// - Throws: 400 for a name that cannot be part of a path.
+    package static func requireName(_ name: String, of resource: String) throws {
+        guard isName(name) else {
+            throw ResourceError.badRequest(
+                """
+                Invalid input for name of a \(resource). Value: '\(name.prefix(64))'. It has 1 to 255 letters, digits and the characters \
+                - . _ ~, is not a UUID, and not a word of the API's paths.
+                """)
+        }
+    }
+
+    /// - Throws: 400 for a trait that is neither custom nor could be a standard one.
+    package static func requireTrait(_ trait: String) throws {
+        let isWord =
+            !trait.isEmpty && trait.utf8.count <= 255
+            && trait.utf8.allSatisfy {
+                (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+                    || $0 == UInt8(ascii: "_")
+            }
+        guard isWord, trait.hasPrefix("CUSTOM_") ? trait.utf8.count > 7 : trait.contains("_") else {
+            throw ResourceError.badRequest(
+                """
+                Invalid input for trait. Value: '\(trait.prefix(64))'. It must be a standard trait, or CUSTOM_ and upper-case letters, \
+                digits and underscores, of at most 255 characters.
+                """)
+        }
+    }
+
+    /// Words in the names of members that hold secrets.
+    package static let secretWords = ["password", "secret", "token", "community", "_key", "passphrase"]
+
+    /// Whether a member of `driver_info` holds a secret: it is never shown.
+    package static func isSecret(_ name: String) -> Bool {
+        let name = name.lowercased()
+        return secretWords.contains { name.contains($0) }
+    }
+
+    /// What is shown in place of a secret.
+    package static let mask: JSONValue = "******"
+
+    /// A member that is an object, null for none.
+    ///
+    /// - Throws: 400 for anything else, and for more than 64 KiB.
+    package static func document(_ value: JSONValue, _ name: String) throws -> JSONObject {
+        if value == .null { return [:] }
+        guard let object = value.objectValue else {
+            throw ResourceError.badRequest(
+                "Invalid input for \(name). Value: \(value.description.prefix(64)). It must be an object, not \(value.kindName).")
+        }
+        guard value.description.utf8.count <= BareMetalLimits.documentMax else {
+            throw ResourceError.badRequest("Invalid input for \(name). It is larger than \(BareMetalLimits.documentMax) bytes.")
+        }
+        return object
+    }
+
+    /// The normal form of a port's connection to a switch.
+    ///
+    /// - Throws: 400 naming the member.
+    package static func localLink(_ value: JSONValue) throws -> JSONObject {
+        var link = try document(value, "local_link_connection")
+        guard !link.isEmpty else { return link }
+        func invalid(_ member: String, _ value: JSONValue, _ rule: String) -> ResourceError {
+            .badRequest("Invalid input for local_link_connection/\(member.prefix(64)). Value: \(value.description.prefix(64)). \(rule)")
+        }
+        let known: Set<String> = ["port_id", "switch_id", "hostname", "switch_info", "network_type"]
+        for (name, value) in link.members {
+            guard known.contains(name) else {
+                throw invalid(name, value, "There are only the members \(known.sorted().joined(separator: ", ")).")
+            }
+            guard let text = value.stringValue, text.utf8.count <= 255 else {
+                throw invalid(name, value, "It must be a text of up to 255 bytes.")
+            }
+        }
+        let network = link["network_type"]?.stringValue
+        guard network == nil || network == "managed" || network == "unmanaged" else {
+            throw invalid("network_type", JSONValue(network), "It must be managed or unmanaged.")
+        }
+        guard network == "unmanaged" || link["port_id"] != nil && (link["switch_id"] != nil || link["hostname"] != nil) else {
+            throw ResourceError.badRequest("Invalid input for local_link_connection. It needs port_id and switch_id (or hostname).")
+        }
+        if let text = link["switch_id"]?.stringValue {
+            guard let address = MACAddress(text)?.description ?? datapathID(text) else {
+                throw invalid("switch_id", .string(text), "It must be a MAC address or an OpenFlow datapath id.")
+            }
+            link["switch_id"] = .string(address)
+        }
+        return link
+    }
+
+    /// A datapath id (16 hexadecimal digits, also `0x…` or in pairs with colons) in lower case.
+    private static func datapathID(_ text: String) -> String? {
+        let digits = (text.hasPrefix("0x") ? String(text.dropFirst(2)) : text.replacing(":", with: "")).lowercased()
+        guard digits.utf8.count == 16, UInt64(digits, radix: 16) != nil else { return nil }
+        return text.lowercased()
+    }
+
+    /// A step of cleaning, deploying or servicing that a request names.
+    package struct Step: Codable, Sendable, Hashable {
+        package let interface: String
+        package let step: String
+        package var args: JSONObject?
+        package var priority: Int?
+
+        package init(interface: String, step: String, args: JSONObject? = nil, priority: Int? = nil) {
+            self.interface = interface
+            self.step = step
+            self.args = args
+            self.priority = priority
+        }
+    }
+}

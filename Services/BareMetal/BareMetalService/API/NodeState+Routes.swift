@@ -1,0 +1,292 @@
+import Authorization
+import BareMetalCore
+import Database
+import JSON
+import Kernel
+import WebAPI
+import Workflow
+
+/// The states of a node: power, provisioning, and from what it boots.
+struct NodeStateRoutes: Sendable {
+    let bareMetal: BareMetal
+    private var database: Database { bareMetal.database }
+
+    var resource: Resource {
+        let (states, management) = (NodeRoutes.one + "/states", NodeRoutes.one + "/management")
+        return Resource(
+            "node-state",
+            routes: [
+                Route(
+                    .get, states, action: "baremetal:node:get_states", rule: NodePolicy.nodeReader, answer: .one(.nodeStates),
+                    "Show the states of a node", handler: show),
+                Route(
+                    .put, states + "/power", action: "baremetal:node:set_power_state", rule: NodePolicy.nodeMember,
+                    body: .json(NodeStateRoutes.power), status: 202, "Change the power state", handler: setPower),
+                Route(
+                    .put, states + "/provision", action: "baremetal:node:set_provision_state", rule: NodePolicy.nodeUser,
+                    body: .json(NodeStateRoutes.provision), status: 202, "Change the provision state", handler: setProvision),
+                Route(
+                    .get, management + "/boot_device", action: "baremetal:node:get_boot_device", rule: NodePolicy.owner,
+                    answer: .form(.object([.required("boot_device", .nullable(.anyText)), .required("persistent", .nullable(.boolean))])),
+                    "Show from what a node boots", handler: showBootDevice),
+                Route(
+                    .put, management + "/boot_device", action: "baremetal:node:set_boot_device", rule: NodePolicy.owner,
+                    body: .json(NodeStateRoutes.bootDevice), status: 204, "Set from what a node boots", handler: setBootDevice),
+                Route(
+                    .get, management + "/boot_device/supported", action: "baremetal:node:get_boot_device", rule: NodePolicy.owner,
+                    answer: .form(.object([.required("supported_boot_devices", .many(.anyText))])), "List from what a node can boot"
+                ) { context in
+                    let node = try await database.read { try bareMetal.node($0, context).value }
+                    let devices = try bareMetal.hardware.driver(of: node).bootDevices
+                    return .json(200, ["supported_boot_devices": JSONValue(devices.map(\.rawValue))])
+                },
+            ])
+    }
+
+    private static let power = BodySchema.object([
+        .init("target", .enumeration(NodePower.Target.allCases.map(\.rawValue)), required: true),
+        .init("timeout", .nullable(.integer(min: 1, max: 86400)), versions: .minor(27)),
+    ])
+
+    private static let step = BodySchema.object([
+        .init("interface", .enumeration(HardwareInterface.allCases.map(\.rawValue)), required: true),
+        .init("step", .string(min: 1, max: 255, format: nil), required: true), .init("args", .object([], additional: .allowed)),
+        .init("priority", .integer(min: 0, max: Int(Int32.max))), .init("order", .integer(min: 0, max: Int(Int32.max))),
+    ])
+
+    private static let provision = BodySchema.object([
+        .init("target", .string(min: 1, max: 64, format: nil), required: true),
+        .init("clean_steps", .nullable(.array(step, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(15)),
+        .init("deploy_steps", .nullable(.array(step, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(69)),
+        .init("service_steps", .nullable(.array(step, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(87)),
+        .init("rescue_password", .nullable(.string(min: 1, max: 255, format: nil)), versions: .minor(38)),
+        .init("configdrive", .nullable(.string(min: 0, max: BareMetalLimits.configDriveMax, format: nil))),
+        .init("disable_ramdisk", .nullable(.boolean), versions: .minor(70)),
+    ])
+
+    private static let bootDevice = BodySchema.object([
+        .init("boot_device", .enumeration(BootDevice.allCases.map(\.rawValue)), required: true),
+        .init("persistent", .nullable(.boolean)),
+    ])
+
+    private func show(_ context: RequestContext) async throws -> Response {
+        try await database.read { connection in
+            let node = try bareMetal.node(connection, context)
+            let id = node.value.id
+            return try ResourceKind.nodeStates.one(connection, context, where: "t.id = \(id)", id: "\(id)")
+        }
+    }
+
+    // MARK: power
+
+    private func setPower(_ context: RequestContext) async throws -> Response {
+        guard let target = NodePower.Target(rawValue: context.body["target"]?.stringValue ?? "") else {
+            throw ResourceError.badRequest("The request needs a target.")
+        }
+        guard !target.isSoft || context.version(atLeast: 1, 27) else { throw NodeRoutes.notAcceptable(27, "the target \(target.rawValue)") }
+        let timeout = context.body["timeout"]?.intValue
+        return try await context.write(database) { connection in
+            let node = try bareMetal.node(connection, context, isLocked: true)
+            try node.value(for: "baremetal:node:set_power_state")
+            try bareMetal.requireIdle(connection, node.value)
+            // A machine that is cleaned or deployed must not lose its power.
+            guard !node.value.state.isWorking else {
+                throw ResourceError.conflict(
+                    "The power of node \(node.value.id) cannot be changed while it is in state \(node.value.state.rawValue).")
+            }
+            if node.value.disablesPowerOff, target.result == .off {
+                throw ResourceError.badRequest("Node \(node.value.id) has disable_power_off set, so it cannot be powered off.")
+            }
+            try NodeStore.requestPower(connection, node, target, at: context.ambient.now)
+            try Workflows.start(
+                connection, bareMetal.workflows.power, subject: node.value.id.description,
+                frame: .init(target: target, timeout: timeout, user: node.caller.userID), requestID: context.requestID,
+                ambient: context.ambient)
+            return Change(
+                .empty(202, headers: ["location": "\(context.publicURL)/v1/nodes/\(context.parameter("node"))/states"]), "node",
+                node.value.id.description, content: ["target_power_state": .string(target.rawValue)])
+        }
+    }
+
+    // MARK: provisioning
+
+    private func setProvision(_ context: RequestContext) async throws -> Response {
+        let body = context.body.objectValue ?? [:]
+        let word = body["target"]?.stringValue ?? ""
+        guard let event = ProvisionState.Event(target: word) else {
+            throw ResourceError.badRequest("The requested action \"\(word.prefix(64))\" could not be understood.")
+        }
+        if let since = NodeStateRoutes.since[word], !context.version(atLeast: 1, since) {
+            throw NodeRoutes.notAcceptable(since, "the target \(word)")
+        }
+        let steps = try NodeStateRoutes.steps(body, event)
+        return try await context.write(database) { connection in
+            let node = try bareMetal.node(connection, context, isLocked: true)
+            try NodeTransition(bareMetal: bareMetal, context: context, node: node, event: event, word: word, steps: steps, body: body)
+                .begin(connection)
+            return Change(
+                .empty(202, headers: ["location": "\(context.publicURL)/v1/nodes/\(context.parameter("node"))/states"]), "node",
+                node.value.id.description, content: ["target": .string(word)])
+        }
+    }
+
+    /// The first versions of the verbs.
+    private static let since = [
+        "manage": 4, "provide": 4, "inspect": 6, "abort": 13, "clean": 15, "adopt": 17, "rescue": 38, "unrescue": 38, "deploy": 73,
+        "undeploy": 73, "unhold": 85, "service": 87,
+    ]
+
+    /// The steps that a request names for its verb.
+    ///
+    /// - Throws: 400 for steps of another verb.
+    private static func steps(_ body: JSONObject, _ event: ProvisionState.Event) throws -> [NodeRules.Step] {
+        let places: [(name: String, events: Set<ProvisionState.Event>)] = [
+            ("clean_steps", [.clean]), ("deploy_steps", [.deploy, .rebuild]), ("service_steps", [.service]),
+        ]
+        for (name, events) in places where body[name]?.arrayValue != nil && !events.contains(event) {
+            let words = events.map(\.rawValue).sorted().joined(separator: " or ")
+            throw ResourceError.badRequest(
+                "\"\(name)\" is only valid when setting target provision state to \(words)."
+            )
+        }
+        if body["rescue_password"]?.stringValue != nil, event != .rescue {
+            throw ResourceError.badRequest("\"rescue_password\" is only valid when setting target provision state to rescue.")
+        }
+        if body["configdrive"]?.stringValue != nil, event != .deploy, event != .rebuild {
+            throw ResourceError.badRequest("Adding a config drive is only supported when setting provision state to active or rebuild.")
+        }
+        if body["disable_ramdisk"]?.boolValue == true, event != .clean {
+            throw ResourceError.badRequest("\"disable_ramdisk\" is only valid when setting target provision state to clean.")
+        }
+        let named = places.first { $0.events.contains(event) }.flatMap { body[$0.name]?.arrayValue } ?? []
+        return named.map {
+            NodeRules.Step(
+                interface: $0["interface"]?.stringValue ?? "", step: $0["step"]?.stringValue ?? "", args: $0["args"]?.objectValue,
+                priority: ($0["priority"] ?? $0["order"])?.intValue)
+        }
+    }
+
+    // MARK: boot device
+
+    private func showBootDevice(_ context: RequestContext) async throws -> Response {
+        let node = try await database.read { try bareMetal.node($0, context).value }
+        let boot = try await bareMetal.hardware.asked(node) { try await $0.bootDevice(of: node) }
+        return .json(
+            200, ["boot_device": JSONValue(boot?.device.rawValue), "persistent": boot.map { .bool($0.isPersistent) } ?? .null])
+    }
+
+    private func setBootDevice(_ context: RequestContext) async throws -> Response {
+        guard let device = BootDevice(rawValue: context.body["boot_device"]?.stringValue ?? "") else {
+            throw ResourceError.badRequest("The request needs a boot_device.")
+        }
+        let isPersistent = context.body["persistent"]?.boolValue ?? false
+        let (database, hardware) = (database, bareMetal.hardware)
+        // The work is the call of the controller, which another request with the same key repeats without harm.
+        return try await context.write(database) { connection in
+            let node = try bareMetal.node(connection, context, isLocked: true)
+            try bareMetal.requireIdle(connection, node.value)
+            guard try hardware.driver(of: node.value).bootDevices.contains(device) else {
+                throw ResourceError.badRequest("Invalid input for boot_device. Value: '\(device.rawValue)'. The node cannot boot from it.")
+            }
+            let id = try node.value(for: "baremetal:node:set_boot_device").id.description
+            return (["device": .string(device.rawValue)], "node", id)
+        } finish: { _ in
+            let node = try await database.read { try bareMetal.node($0, context).value }
+            try await hardware.asked(node) { try await $0.setBootDevice(of: node, device, isPersistent: isPersistent) }
+            return .empty(204)
+        }
+    }
+}
+
+/// A change of the provision state that a request asks for.
+private struct NodeTransition {
+    let bareMetal: BareMetal
+    let context: RequestContext
+    let node: Authorized<Node>
+    let event: ProvisionState.Event
+    /// The event in the request's word.
+    let word: String
+    let steps: [NodeRules.Step]
+    let body: JSONObject
+
+    /// Moves the node and starts its work, in the transaction of the request.
+    ///
+    /// - Throws: 400 where the state does not allow it, 409 while other work is in progress.
+    func begin(_ connection: Connection) throws {
+        let node = try self.node.value(for: "baremetal:node:set_provision_state")
+        let now = context.ambient.now
+        guard let next = node.state.after(event) else {
+            try bareMetal.requireIdle(connection, node)
+            throw ResourceError.badRequest(
+                """
+                The requested action "\(word)" can not be performed on node "\(node.id)" while it is in state "\(node.state.rawValue)".
+                """)
+        }
+        try requireUsable(node)
+        // Aborting and deleting end the work that is in progress; everything else waits for its end.
+        if event != .abort, event != .unhold { try bareMetal.requireIdle(connection, node) }
+        try NodeStore.begin(connection, self.node, event, target: event == .clean ? .manageable : nil, at: now)
+        try NodeStore.record(
+            connection, self.node, "\(node.state.rawValue) → \(next.rawValue): \(word)", ambient: context.ambient)
+        let workflows = bareMetal.workflows
+        switch event {
+        case .manage where next == .verifying: try start(connection, workflows.verify, .init())
+        case .inspect: try start(connection, workflows.inspect, .init())
+        case .provide: try start(connection, workflows.clean, .init(steps: try workflows.automatedSteps(node), isManual: false))
+        case .clean: try start(connection, workflows.clean, .init(steps: steps, isManual: true))
+        case .adopt: try start(connection, workflows.adopt, .init())
+        case .deploy, .rebuild: try start(connection, workflows.deploy, .init(steps: steps, isRebuild: event == .rebuild))
+        case .delete: try start(connection, workflows.undeploy, .init(steps: try workflows.automatedSteps(node), isManual: false))
+        case .rescue: try start(connection, workflows.rescue, .init())
+        case .unrescue: try start(connection, workflows.unrescue, .init())
+        case .service: try start(connection, workflows.service, .init(steps: steps, isManual: true))
+        case .abort, .unhold: Workflows.wake(connection, service: NodeWorkflows.service, subject: node.id.description)
+        default: break
+        }
+    }
+
+    private func start<Frame>(_ connection: Connection, _ workflow: Workflow<Frame>, _ frame: Frame) throws {
+        let id = try node.value(for: "baremetal:node:set_provision_state").id
+        try Workflows.start(
+            connection, workflow, subject: id.description, frame: frame, requestID: context.requestID, ambient: context.ambient)
+    }
+
+    private func requireUsable(_ node: Node) throws {
+        switch event {
+        case .deploy, .rebuild:
+            guard !node.isInMaintenance else {
+                throw ResourceError.badRequest(
+                    "The provisioning operation can't be performed on node \(node.id) because it's in maintenance mode.")
+            }
+            guard event != .rebuild || !node.isProtected else { throw protected(node) }
+        case .delete: guard !node.isProtected else { throw protected(node) }
+        case .provide:
+            guard !node.isRetired else {
+                throw ResourceError.conflict("Node \(node.id) is retired; it cannot be made available.")
+            }
+        case .clean, .service:
+            guard !steps.isEmpty else {
+                throw ResourceError.badRequest("\"\(event.rawValue)_steps\" is required when setting target provision state to \(word).")
+            }
+            try bareMetal.hardware.driver(of: node).require(steps, for: event, of: node)
+        case .rescue:
+            guard node.interfaces[.rescue] != "no-rescue" else { throw unsupported(node, .rescue) }
+            guard body["rescue_password"]?.stringValue?.allSatisfy(\.isWhitespace) == false else {
+                throw ResourceError.badRequest("A non-empty \"rescue_password\" is required when setting target provision state to rescue.")
+            }
+        case .inspect: guard node.interfaces[.inspect] != "no-inspect" else { throw unsupported(node, .inspect) }
+        default: break
+        }
+        if event == .deploy || event == .rebuild, !steps.isEmpty {
+            try bareMetal.hardware.driver(of: node).require(steps, for: event, of: node)
+        }
+    }
+
+    private func protected(_ node: Node) -> ResourceError {
+        .forbidden("Node \(node.id) is protected and cannot be undeployed, rebuilt or deleted.")
+    }
+
+    private func unsupported(_ node: Node, _ interface: HardwareInterface) -> ResourceError {
+        .badRequest("Driver \(node.driver) does not support \(interface.rawValue) (disabled or not implemented) for node \(node.id).")
+    }
+}

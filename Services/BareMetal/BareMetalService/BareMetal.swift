@@ -1,0 +1,83 @@
+import Authorization
+import BareMetalCore
+import Database
+import JSON
+import Kernel
+import ServiceKit
+import WebAPI
+import Workflow
+
+/// Bare Metal, with what its handlers and workflows work on.
+struct BareMetal: Sendable {
+    let surroundings: ServiceSurroundings
+    let hardware: HardwareFleet
+
+    var database: Database { surroundings.database }
+    var ambient: Ambient { surroundings.ambient }
+    var workflows: NodeWorkflows { NodeWorkflows(surroundings: surroundings, hardware: hardware) }
+
+    var resources: [Resource] {
+        [
+            DiscoveryRoutes.resource, NodeRoutes(bareMetal: self).resource, NodeStateRoutes(bareMetal: self).resource,
+            NodeTraitRoutes(bareMetal: self).resource, PortRoutes(bareMetal: self).resource, ChassisRoutes(bareMetal: self).resource,
+            DriverRoutes(bareMetal: self).resource,
+        ]
+    }
+}
+
+/// The default rules of policy actions. Owners and lessees are projects: an owner's members may do with their nodes what operators
+/// may, a lessee's managers may use them.
+enum NodePolicy {
+    static let admin = "rule:admin_required"
+    /// Lists, which show each caller what they may see.
+    static let reader = "rule:admin_required or role:reader"
+    static let nodeReader = "rule:admin_required or (role:reader and (project_id:%(node.owner)s or project_id:%(node.lessee)s))"
+    static let nodeMember = "rule:admin_required or (role:member and (project_id:%(node.owner)s or project_id:%(node.lessee)s))"
+    static let nodeUser = """
+        rule:admin_required or (role:member and project_id:%(node.owner)s) or (role:manager and project_id:%(node.lessee)s)
+        """
+    static let owner = "rule:admin_required or (role:member and project_id:%(node.owner)s)"
+    static let ownersManager = "rule:admin_required or (role:manager and project_id:%(node.owner)s)"
+
+    /// Actions that no route has by itself.
+    static let extra: [String: String] = [
+        ResourceKind.allNodes: "rule:admin_required",
+        "baremetal:node:update:driver": ownersManager, "baremetal:node:update:owner": admin,
+        "baremetal:node:update:lessee": ownersManager, "baremetal:node:update:instance": nodeUser,
+        "baremetal:node:update:protected": nodeUser,
+        "baremetal:node:update_extra": nodeMember, "baremetal:node:disable_cleaning": admin,
+    ]
+}
+
+extension BareMetal {
+    /// The node that a path names, after the decision about the route's action.
+    ///
+    /// - Throws: 404 if the caller may see no such node.
+    func node(_ connection: Connection, _ context: RequestContext, isLocked: Bool = false) throws -> Authorized<Node> {
+        let ident = context.parameter("node")
+        let missing = ResourceKind.nodes.notFound(ident)
+        guard let node = try NodeStore.node(connection, ident, isLocked: isLocked) else {
+            // Who may read no node at all gets 403 as for any node.
+            guard context.allows("baremetal:node:list", target: .project(try context.caller.projectID)) else {
+                try context.authorize(target: .none)
+                throw missing
+            }
+            throw missing
+        }
+        return try context.authorizeVisible(
+            node, target: BareMetal.target(node), visibleBy: "baremetal:node:get", notFound: missing)
+    }
+
+    static func target(_ node: Node) -> PolicyTarget {
+        var target = PolicyTarget.none
+        target.attributes = node.policyTarget
+        return target
+    }
+
+    /// - Throws: 409 while a workflow works on the node, in the words that clients wait and try again after.
+    func requireIdle(_ connection: Connection, _ node: Node) throws {
+        guard try Workflows.isActive(connection, subject: node.id.description) else { return }
+        throw ResourceError.conflict(
+            "Node \(node.id) is locked by host \(surroundings.machine), please retry after the current operation is completed.")
+    }
+}

@@ -1,0 +1,129 @@
+import BareMetalCore
+import Database
+import JSON
+import Kernel
+
+/// Machines that exist in the database only, with delays and failures that the node's `driver_info` sets.
+struct FakeHardware: HardwareDriver {
+    let database: Database
+    let ambient: Ambient
+
+    let type = HardwareType.fake
+    let bootDevices: [BootDevice] = [.pxe, .disk, .cdrom, .bios, .safe]
+
+    let steps = [
+        HardwareStep(interface: .deploy, name: "erase_devices_metadata", uses: [.clean], priority: 99),
+        HardwareStep(interface: .deploy, name: "erase_devices", uses: [.clean], priority: 0),
+        HardwareStep(interface: .deploy, name: "deploy", uses: [.deploy], priority: 100),
+        HardwareStep(interface: .management, name: "update_firmware", uses: [.clean, .service], priority: 0),
+        HardwareStep(interface: .rescue, name: "rescue", uses: [.rescue], priority: 0),
+        HardwareStep(interface: .rescue, name: "unrescue", uses: [.rescue], priority: 0),
+    ]
+
+    /// The longest delay of an operation, in seconds.
+    private static let delayMax = 3600.0
+
+    func problems(of node: Node) -> [HardwareInterface: String] {
+        if let delay = node.driverInfo["fake_delay"], !(0...FakeHardware.delayMax).contains(delay.doubleValue ?? -1) {
+            return [
+                .power:
+                    "fake_delay must be a number of seconds from 0 to \(Int(FakeHardware.delayMax)), not \(delay.description.prefix(64))."
+            ]
+        }
+        let unknown = failing(node).subtracting(Operation.allCases.map(\.rawValue)).sorted()
+        guard unknown.isEmpty else {
+            let known = Operation.allCases.map(\.rawValue).joined(separator: ", ")
+            return [.power: "fake_failing has no operation \(unknown[0].prefix(64)), only \(known)."]
+        }
+        return [:]
+    }
+
+    private enum Operation: String, CaseIterable { case power, management, inspect, deploy, clean, rescue }
+
+    private func failing(_ node: Node) -> Set<String> {
+        let names: [String] =
+            switch node.driverInfo["fake_failing"] {
+            case .string(let text)?: text.split(separator: ",").map { $0.filter { !$0.isWhitespace } }
+            case .array(let list)?: list.compactMap(\.stringValue)
+            default: []
+            }
+        return Set(names)
+    }
+
+    /// Takes its time, and fails where that is asked for.
+    private func pretend(_ operation: Operation, _ node: Node) async throws {
+        let delay = min(max(node.driverInfo["fake_delay"]?.doubleValue ?? 0, 0), FakeHardware.delayMax)
+        if delay > 0 { try await ambient.time.sleep(for: .milliseconds(Int(delay * 1000))) }
+        if failing(node).contains(operation.rawValue) {
+            throw HardwareFailure(
+                description: node.driverInfo["fake_failure"]?.stringValue ?? "The fake \(operation.rawValue) operation fails.")
+        }
+    }
+
+    func power(of node: Node) async throws -> NodePower {
+        try await pretend(.power, node)
+        let isOn = try await database.read { connection in
+            try connection.query("SELECT is_on FROM bare_metal_fake_machines WHERE node_id = \(node.id)").first?.bool("is_on")
+        }
+        return isOn == true ? .on : .off
+    }
+
+    func setPower(of node: Node, _ target: NodePower.Target) async throws {
+        try await pretend(.power, node)
+        let isOn = target.result == .on
+        try await database.write { connection in
+            try connection.execute(
+                """
+                INSERT INTO bare_metal_fake_machines (node_id, is_on) SELECT id, \(isOn) FROM bare_metal_nodes WHERE id = \(node.id)
+                ON CONFLICT (node_id) DO UPDATE SET is_on = EXCLUDED.is_on
+                """)
+        }
+    }
+
+    func bootDevice(of node: Node) async throws -> BootOverride? {
+        try await pretend(.management, node)
+        return try await database.read { connection in
+            guard
+                let row = try connection.query(
+                    "SELECT boot_device, is_persistent FROM bare_metal_fake_machines WHERE node_id = \(node.id)"
+                ).first, let device = BootDevice(rawValue: try row.string("boot_device"))
+            else { return BootOverride(device: .disk, isPersistent: true) }
+            return BootOverride(device: device, isPersistent: try row.bool("is_persistent"))
+        }
+    }
+
+    func setBootDevice(of node: Node, _ device: BootDevice, isPersistent: Bool) async throws {
+        try await pretend(.management, node)
+        try await database.write { connection in
+            try connection.execute(
+                """
+                INSERT INTO bare_metal_fake_machines (node_id, boot_device, is_persistent)
+                SELECT id, \(device.rawValue), \(isPersistent) FROM bare_metal_nodes WHERE id = \(node.id)
+                ON CONFLICT (node_id) DO UPDATE SET boot_device = EXCLUDED.boot_device, is_persistent = EXCLUDED.is_persistent
+                """)
+        }
+    }
+
+    func inspect(_ node: Node) async throws -> HardwareInventory {
+        try await pretend(.inspect, node)
+        return HardwareInventory(
+            properties: ["cpu_arch": "x86_64", "cpus": 4, "memory_mb": 8192, "local_gb": 20],
+            document: [
+                "inventory": [
+                    "cpu": ["architecture": "x86_64", "count": 4], "memory": ["physical_mb": 8192],
+                    "disks": [["name": "/dev/fake0", "size": 21_474_836_480]], "interfaces": [],
+                ], "plugin_data": [:],
+            ])
+    }
+
+    func run(_ step: NodeRules.Step, of node: Node) async throws {
+        switch step.step {
+        case "power_on": try await setPower(of: node, .on)
+        case "power_off": try await setPower(of: node, .off)
+        case "reboot": try await setPower(of: node, .reboot)
+        case "deploy": try await pretend(.deploy, node)
+        case "rescue", "unrescue": try await pretend(.rescue, node)
+        default: try await pretend(.clean, node)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+import BareMetalCore
+import JSON
+import Kernel
+import ServiceKit
+
+/// What a controller says of a failed operation, in words for the node's `last_error`.
+struct HardwareFailure: Error, Sendable, CustomStringConvertible {
+    let description: String
+}
+
+/// The machines of a hardware type. All calls may be repeated: a process can die after the effect and before it is recorded.
+protocol HardwareDriver: Sendable {
+    var type: HardwareType { get }
+    /// From what the machines can boot.
+    var bootDevices: [BootDevice] { get }
+    /// The steps of cleaning, deploying and servicing.
+    var steps: [HardwareStep] { get }
+
+    /// What a node's description lacks, by the interface that needs it.
+    func problems(of node: Node) -> [HardwareInterface: String]
+    /// - Throws: `HardwareFailure`, as all of these.
+    func power(of node: Node) async throws -> NodePower
+    func setPower(of node: Node, _ target: NodePower.Target) async throws
+    /// Nil if the controller does not say.
+    func bootDevice(of node: Node) async throws -> BootOverride?
+    func setBootDevice(of node: Node, _ device: BootDevice, isPersistent: Bool) async throws
+    /// What the machine consists of.
+    func inspect(_ node: Node) async throws -> HardwareInventory
+    func run(_ step: NodeRules.Step, of node: Node) async throws
+}
+
+/// From what a node boots next, or always.
+struct BootOverride: Sendable, Hashable {
+    let device: BootDevice
+    let isPersistent: Bool
+}
+
+/// The result of an inspection.
+struct HardwareInventory: Sendable {
+    /// For the node's `properties`.
+    let properties: JSONObject
+    /// As ironic-python-agent reports it.
+    let document: JSONObject
+}
+
+/// A step that a hardware type knows.
+struct HardwareStep: Sendable {
+    enum Use: Sendable, Hashable { case clean, deploy, service, rescue }
+
+    let interface: HardwareInterface
+    let name: String
+    let uses: Set<Use>
+    /// The order in automated cleaning and in deploying, highest first; 0 for steps that only run when they are asked for.
+    let priority: Int
+
+    /// Steps that every hardware type has.
+    static let hold = "hold"
+    static let reserved = [hold, "power_on", "power_off", "reboot"]
+}
+
+extension HardwareDriver {
+    /// - Throws: 400 for a step that these machines do not have.
+    func require(_ steps: [NodeRules.Step], for event: ProvisionState.Event, of node: Node) throws {
+        let use: HardwareStep.Use = event == .clean ? .clean : event == .service ? .service : .deploy
+        for step in steps where !HardwareStep.reserved.contains(step.step) {
+            let isKnown = self.steps.contains { $0.interface.rawValue == step.interface && $0.name == step.step && $0.uses.contains(use) }
+            guard isKnown else {
+                let known = self.steps.filter { $0.uses.contains(use) }.map { "\($0.interface.rawValue).\($0.name)" }
+                throw ResourceError.badRequest(
+                    """
+                    Invalid \(use) step \(step.interface).\(step.step.prefix(64)): node \(node.id) does not support it. It has \
+                    \((known + HardwareStep.reserved).joined(separator: ", ")).
+                    """)
+            }
+        }
+    }
+
+    /// The steps of a use that run without being asked for, highest priority first.
+    func usualSteps(for use: HardwareStep.Use) -> [NodeRules.Step] {
+        steps.filter { $0.uses.contains(use) && $0.priority > 0 }.sorted { ($0.priority, $1.name) > ($1.priority, $0.name) }
+            .map { NodeRules.Step(interface: $0.interface.rawValue, step: $0.name, priority: $0.priority) }
+    }
+}
+
+/// All hardware types that this process can talk to.
+struct HardwareFleet: Sendable {
+    private let drivers: [String: any HardwareDriver]
+
+    init(_ drivers: [any HardwareDriver]) {
+        self.drivers = Dictionary(uniqueKeysWithValues: drivers.map { ($0.type.name, $0) })
+    }
+
+    /// - Throws: 400 where the node has a hardware type that this build does not know.
+    func driver(of node: Node) throws -> any HardwareDriver {
+        guard let driver = drivers[node.driver] else {
+            throw ResourceError.badRequest("Node \(node.id) has the driver \(node.driver), which this release does not have.")
+        }
+        return driver
+    }
+
+    /// What a controller answers to a request that waits for it.
+    ///
+    /// - Throws: 503 with the controller's words.
+    func asked<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
+        do { return try await body(try driver(of: node)) } catch let failure as HardwareFailure {
+            throw ResourceError(.unavailable, "The controller of node \(node.id) has refused: \(failure.description)", retryAfter: 5)
+        }
+    }
+}

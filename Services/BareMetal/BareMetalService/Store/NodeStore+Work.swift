@@ -1,0 +1,87 @@
+import BareMetalCore
+import Database
+import JSON
+import Kernel
+import Workflow
+
+/// The statements of workflows and of the periodic task about nodes.
+extension NodeStore {
+    /// The columns that show the step in progress.
+    enum StepColumn: String, Sendable {
+        case clean = "clean_step"
+        case deploy = "deploy_step"
+        case service = "service_step"
+    }
+
+    static func showStep(_ connection: Connection, _ id: String, _ column: StepColumn, _ step: NodeRules.Step) throws {
+        let text = try JSONValue(encoding: step)
+        try connection.execute("UPDATE bare_metal_nodes SET \(raw: column.rawValue) = \(text)::jsonb WHERE id = \(id)::uuid")
+    }
+
+    static func endSteps(_ connection: Connection, _ id: String) throws {
+        try connection.execute(
+            "UPDATE bare_metal_nodes SET clean_step = '{}', deploy_step = '{}', service_step = '{}' WHERE id = \(id)::uuid")
+    }
+
+    /// Somebody has to look at the node before it is used again.
+    static func keepOutOfService(_ connection: Connection, _ id: String, fault: String, reason: String) throws {
+        try connection.execute(
+            """
+            UPDATE bare_metal_nodes SET maintenance = true, fault = \(fault), maintenance_reason = \(String(reason.prefix(4000)))
+            WHERE id = \(id)::uuid
+            """)
+    }
+
+    /// The instance has gone; so has what was only for it.
+    static func forgetInstance(_ connection: Connection, _ id: String, at now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE bare_metal_nodes SET instance_uuid = NULL, instance_info = '{}', protected = false, protected_reason = NULL,
+                updated_at = \(now) WHERE id = \(id)::uuid
+            """)
+    }
+
+    static func beginInspection(_ connection: Connection, _ id: String, at now: Timestamp) throws {
+        try connection.execute(
+            "UPDATE bare_metal_nodes SET inspection_started_at = \(now), inspection_finished_at = NULL WHERE id = \(id)::uuid")
+    }
+
+    static func endInspection(_ connection: Connection, _ id: String, _ inventory: HardwareInventory, at now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE bare_metal_nodes SET properties = properties || \(inventory.properties)::jsonb, inventory = \(inventory.document)::jsonb,
+                inspection_finished_at = \(now) WHERE id = \(id)::uuid
+            """)
+    }
+
+    /// A page of the nodes whose power is looked at: those without work in progress, and not in maintenance.
+    static func idleNodes(_ connection: Connection, after id: UUID128?, limit: Int) throws -> [Node] {
+        let condition: SQL = id.map { "n.id > \($0)" } ?? "TRUE"
+        let rows = try connection.query(
+            """
+            SELECT \(columns) FROM bare_metal_nodes n
+            WHERE \(condition) AND NOT n.maintenance AND n.provision_state <> 'enroll'
+                AND \(Workflows.isIdle("n.id"))
+            ORDER BY n.id LIMIT \(limit)
+            """)
+        return try rows.map(node)
+    }
+
+    /// Records a power state that nobody has asked for.
+    ///
+    /// - Returns: whether the node had another one, and still has no work in progress.
+    static func followPower(_ connection: Connection, _ node: Node, _ power: NodePower, ambient: Ambient) throws -> Bool {
+        let changed = try connection.execute(
+            """
+            UPDATE bare_metal_nodes n SET power_state = \(power.rawValue), updated_at = \(ambient.now)
+            WHERE n.id = \(node.id) AND n.power_state IS DISTINCT FROM \(power.rawValue)
+                AND \(Workflows.isIdle("n.id"))
+            """)
+        guard changed == 1 else { return false }
+        try record(
+            connection, node.id.description, "monitoring",
+            "The power was changed outside of this cloud: \(node.power?.rawValue ?? "unknown") → \(power.rawValue).", isError: false,
+            ambient: ambient)
+        return true
+    }
+}

@@ -1,0 +1,56 @@
+import BareMetalService
+import Database
+import JSON
+import Kernel
+import TestKit
+import Testing
+import WebAPI
+
+/// Every route of the Bare Metal API, for callers without access.
+@Suite struct AuthorizationSweepTests {
+    private static let withoutSchema = ["GET /": "a document of versions", "GET /v1": "a document of versions"]
+
+    private static func with(_ body: (NodeFixture, RouteSweep) async throws -> Void) async throws {
+        try await NodeFixture.with { cloud in
+            let node = try await cloud.enroll("one", ["owner": "p1"])
+            let port = try await cloud.call("POST", "/v1/ports", ["node_uuid": .string(node), "address": "52:54:00:00:00:01"])
+            let chassis = try await cloud.call("POST", "/v1/chassis", [:])
+            #expect(try await cloud.call("PUT", "/v1/nodes/one/traits/CUSTOM_A").status == 204)
+            let patch: JSONValue = [["op": "add", "path": "/extra/k", "value": 1]]
+            try await body(
+                cloud,
+                RouteSweep(
+                    cloud.api, database: cloud.database,
+                    parameters: [
+                        "node": node, "port": port.json["uuid"]?.stringValue ?? "", "chassis": chassis.json["uuid"]?.stringValue ?? "",
+                        "trait": "CUSTOM_A", "driver": "fake-hardware", "hostname": "wolke-bare-metal",
+                    ],
+                    bodies: [
+                        "PATCH /v1/nodes/{node}": patch, "PATCH /v1/ports/{port}": patch, "PATCH /v1/chassis/{chassis}": patch,
+                        "POST /v1/nodes": ["driver": "fake-hardware", "name": "two"],
+                        "POST /v1/ports": ["node_uuid": .string(node), "address": "52:54:00:00:00:02"],
+                        "PUT /v1/nodes/{node}/states/provision": ["target": "manage"],
+                        "PUT /v1/nodes/{node}/states/power": ["target": "power on"],
+                        "PUT /v1/nodes/{node}/management/boot_device": ["boot_device": "pxe"],
+                    ]))
+        }
+    }
+
+    @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
+    func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let findings = try await sweep.findings(duty, RouteSweep.Duties())
+            #expect(findings == [])
+        }
+    }
+
+    @Test func answersFitTheirSchemas() async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin", "member"])
+            #expect(findings == [])
+            #expect(sweep.undeclaredAnswers(AuthorizationSweepTests.withoutSchema) == [])
+            #expect(compared >= 20)
+            #expect(try await sweep.comparisonsWithoutIndex().findings == [])
+        }
+    }
+}

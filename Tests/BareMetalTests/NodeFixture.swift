@@ -1,0 +1,100 @@
+import BareMetalService
+import Database
+import JSON
+import Kernel
+import Schema
+import ServiceCatalog
+import ServiceKit
+import TestKit
+import Testing
+import WebAPI
+import Workflow
+
+/// The Bare Metal API with a private database.
+struct NodeFixture: Sendable {
+    let module: ServiceModule
+    let database: Database
+    let time: ManualTime
+    var api: API { module.api }
+
+    static func with(_ body: (NodeFixture) async throws -> Void) async throws {
+        try await TestDatabase.with { test in
+            try await test.database.write { try bareMetalMigration.run($0) }
+            let time = ManualTime()
+            let surroundings = ServiceSurroundings.test(
+                test.database, .bareMetal, ambient: Ambient(time: time, random: SeededRandom(seed: 11)))
+            try await body(NodeFixture(module: try BareMetalModule.make(surroundings), database: test.database, time: time))
+        }
+    }
+
+    struct Answer: Sendable {
+        let status: Int
+        let headers: Headers
+        let json: JSONValue
+
+        /// Ironic's errors are a document in a text.
+        var fault: String {
+            guard let text = json["error_message"]?.stringValue, let document = try? JSONValue.parse(Array(text.utf8)) else { return "" }
+            return document["faultstring"]?.stringValue ?? ""
+        }
+    }
+
+    @discardableResult
+    func call(
+        _ method: String, _ target: String, _ body: JSONValue? = nil, as token: String = "admin", version: String = "1.96"
+    ) async throws -> Answer {
+        time.advance(by: .milliseconds(1))
+        let response = await api.respond(
+            to: try IncomingRequest(
+                method, target, headers: ["x-auth-token": token, "x-openstack-ironic-api-version": version], body: body?.encoded ?? []))
+        let bytes = response.bytes ?? []
+        return Answer(status: response.status, headers: response.headers, json: bytes.isEmpty ? .null : try JSONValue.parse(bytes))
+    }
+
+    /// Enrolls a node.
+    func enroll(_ name: String, _ changes: JSONObject = [:]) async throws -> String {
+        var body: JSONObject = ["name": .string(name), "driver": "fake-hardware"]
+        for member in changes.members { body[member.name] = member.value }
+        let answer = try await call("POST", "/v1/nodes", .object(body))
+        #expect(answer.status == 201, "\(answer.json)")
+        return try #require(answer.json["uuid"]?.stringValue, "\(answer.json)")
+    }
+
+    func node(_ ident: String) async throws -> JSONValue { try await call("GET", "/v1/nodes/\(ident)").json }
+    func state(_ ident: String) async throws -> String? { try await node(ident)["provision_state"]?.stringValue }
+
+    /// Asks for a state.
+    @discardableResult
+    func provision(_ ident: String, _ target: String, _ more: JSONObject = [:], as token: String = "admin") async throws -> Answer {
+        var body: JSONObject = ["target": .string(target)]
+        for member in more.members { body[member.name] = member.value }
+        return try await call("PUT", "/v1/nodes/\(ident)/states/provision", .object(body), as: token)
+    }
+
+    /// Runs all work to its end.
+    func settle(_ changed: [WorkflowDefinition] = []) async throws { try await module.engine(replacing: changed).drain() }
+
+    /// Runs work that may wait for somebody.
+    func work() async {
+        // It throws when its rounds are used up, as they are while a node is held.
+        try? await module.engine().drain(roundsMax: 30)
+    }
+
+    /// A node that a tenant can have.
+    func available(_ name: String, _ changes: JSONObject = [:]) async throws -> String {
+        let id = try await enroll(name, changes)
+        for target in ["manage", "provide"] {
+            #expect(try await provision(id, target).status == 202)
+            try await settle()
+        }
+        #expect(try await state(id) == "available")
+        return id
+    }
+
+    func patch(_ ident: String, _ op: String, _ path: String, _ value: JSONValue = .null, as token: String = "admin") async throws -> Answer
+    {
+        var operation: JSONObject = ["op": .string(op), "path": .string(path)]
+        if op != "remove" { operation["value"] = value }
+        return try await call("PATCH", "/v1/nodes/\(ident)", [.object(operation)], as: token)
+    }
+}
