@@ -1,13 +1,13 @@
 package import Kernel
 
-/// What a node's hardware can be asked for; each has an implementation that the node names (`power_interface: fake`).
+/// One group of functions of a node's hardware. For each, the node names an implementation (`power_interface: fake`).
 package enum HardwareInterface: String, Sendable, Hashable, CaseIterable {
     case bios, boot, console, deploy, firmware, inspect, management, network, power, raid, rescue, storage, vendor
 
     /// The member of a node that names the implementation.
     package var member: String { rawValue + "_interface" }
 
-    /// The version of the API that has the member.
+    /// The first version of the API with the member.
     package var since: Microversion {
         switch self {
         case .network: Microversion(1, 20)
@@ -85,7 +85,7 @@ package struct HardwareType: Sendable {
     }
 }
 
-/// From what a node boots.
+/// The devices that a node can boot from.
 package enum BootDevice: String, Sendable, Hashable, CaseIterable {
     case pxe, disk, cdrom, bios, safe, wanboot, floppy
     case iscsiBoot = "iscsiboot"

@@ -3,8 +3,8 @@ import Kernel
 
 /// A JSON patch (RFC 6902) with the operations and paths that Ironic's clients send.
 ///
-/// Operations `add`, `replace`, `remove` and `test`. Paths have a member of the resource first and, in members that are objects,
-/// the keys below it. `add` of a path that exists replaces it, as the RFC says; the last key `-` of a list appends.
+/// Operations `add`, `replace`, `remove` and `test`. A path starts with a member of the resource. Below members that are objects, the path
+/// continues with their keys. `add` of a path that exists replaces it, as the RFC says; the last key `-` of a list appends.
 package struct JSONPatch: Sendable {
     package enum Verb: String, Sendable { case add, replace, remove, test }
 
@@ -84,7 +84,7 @@ package struct JSONPatch: Sendable {
     /// The resource after all operations.
     ///
     /// - Parameter members: the members that the patch may name.
-    /// - Throws: 400 for other members, and for paths that are not there.
+    /// - Throws: 400 for other members, and for paths that do not exist.
     package func applied(to resource: JSONObject, members allowed: Set<String>) throws -> JSONObject {
         var result = JSONValue.object(resource)
         for operation in operations {

@@ -1,12 +1,12 @@
 package import JSON
 import Kernel
 
-/// The rules for what clients say about nodes and their ports.
+/// The rules for the values that clients send for nodes and their ports.
 package enum NodeRules {
     /// Paths below `/v1/nodes` that a node's name would hide.
     private static let reserved: Set<String> = ["detail", "validate", "maintenance", "management", "states", "vendor_passthru"]
 
-    /// Whether clients can name a node, a port or a chassis so: unreserved characters of RFC 3986, and not like an id.
+    /// Whether a node, port or chassis can have this name: unreserved characters of RFC 3986, and not in the form of an id.
     package static func isName(_ name: String) -> Bool {
         let allowed =
             !name.isEmpty && name.utf8.count <= 255
@@ -61,7 +61,7 @@ package enum NodeRules {
     /// What is shown in place of a secret.
     package static let mask: JSONValue = "******"
 
-    /// A member that is an object, null for none.
+    /// The value of a member that must be an object; null counts as an empty one.
     ///
     /// - Throws: 400 for anything else, and for more than 64 KiB.
     package static func document(_ value: JSONValue, _ name: String) throws -> JSONObject {

@@ -1,6 +1,6 @@
 import Kernel
 
-/// Where a node is in its life, in Ironic's words.
+/// The provision state of a node, with Ironic's names.
 ///
 /// `transitions` is the only place that says which changes are possible. The handlers, the workflows, the CHECK in the schema and
 /// the diagram in `docs/bare-metal.md` follow from it; tests compare the last two.
@@ -30,15 +30,15 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
     case serviceHold = "service hold"
     case serviceFailed = "service failed"
 
-    /// What moves a node from one state to another.
+    /// An event that moves a node from one state to another.
     package enum Event: String, Sendable, Hashable, CaseIterable {
-        // What clients ask for.
+        // Requested by clients.
         case manage, provide, inspect, clean, adopt, deploy, rebuild, delete, rescue, unrescue, service, abort, unhold
-        // What happens to the work in progress.
+        // Events of the work in progress.
         case done, fail, wait, resume, hold
         /// Cleaning that a client asked for has ended: the node goes back to `manageable`.
         case doneManually
-        /// The server's data may still be there: the node is cleaned after its server.
+        /// The node's server is gone but its data may still be on the disks, so the node is cleaned.
         case cleanUp
 
         /// Whether clients can ask for it.
@@ -158,7 +158,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// Work has failed, and somebody has to decide what is next.
+    /// Work has failed, and an operator has to decide how to continue.
     package var isFailed: Bool {
         switch self {
         case .inspectFailed, .deployFailed, .cleanFailed, .adoptFailed, .rescueFailed, .unrescueFailed, .serviceFailed, .error: true
@@ -166,7 +166,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// The node can be removed. Nodes that serve somebody, or are cleaned after somebody, cannot.
+    /// The node can be removed. Nodes that are in use, or are being cleaned after use, cannot.
     package var isRemovable: Bool {
         switch self {
         case .enroll, .manageable, .available, .adoptFailed, .cleanFailed, .inspectFailed: true
@@ -174,7 +174,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// A server has the node, or a part of it is left there.
+    /// A server uses the node, or parts of a server may be left on it.
     package var isOccupied: Bool {
         switch self {
         case .deploying, .deployWait, .deployHold, .deployFailed, .active, .deleting, .error, .adopting, .rescuing, .rescueWait,
@@ -221,7 +221,7 @@ package enum NodePower: String, Sendable, Hashable {
         case softOff = "soft power off"
         case softReboot = "soft rebooting"
 
-        /// What the node is afterwards.
+        /// The power state afterwards.
         package var result: NodePower {
             switch self {
             case .on, .reboot, .softReboot: .on
@@ -229,7 +229,7 @@ package enum NodePower: String, Sendable, Hashable {
             }
         }
 
-        /// Asks the operating system, and may take as long as it takes to shut down.
+        /// Asks the operating system, and waits for it to shut down.
         package var isSoft: Bool { self == .softOff || self == .softReboot }
     }
 }

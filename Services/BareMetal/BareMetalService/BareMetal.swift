@@ -7,7 +7,7 @@ import ServiceKit
 import WebAPI
 import Workflow
 
-/// Bare Metal, with what its handlers and workflows work on.
+/// The Bare Metal service, with the dependencies of its handlers and workflows.
 struct BareMetal: Sendable {
     let surroundings: ServiceSurroundings
     let hardware: HardwareFleet
@@ -25,11 +25,11 @@ struct BareMetal: Sendable {
     }
 }
 
-/// The default rules of policy actions. Owners and lessees are projects: an owner's members may do with their nodes what operators
-/// may, a lessee's managers may use them.
+/// The default rules of policy actions. Owners and lessees are projects: members of the owner may do everything with their nodes that
+/// operators may, managers of the lessee may use them.
 enum NodePolicy {
     static let admin = "rule:admin_required"
-    /// Lists, which show each caller what they may see.
+    /// For lists, which contain only the nodes that the caller may see.
     static let reader = "rule:admin_required or role:reader"
     static let nodeReader = "rule:admin_required or (role:reader and (project_id:%(node.owner)s or project_id:%(node.lessee)s))"
     static let nodeMember = "rule:admin_required or (role:member and (project_id:%(node.owner)s or project_id:%(node.lessee)s))"
@@ -39,7 +39,7 @@ enum NodePolicy {
     static let owner = "rule:admin_required or (role:member and project_id:%(node.owner)s)"
     static let ownersManager = "rule:admin_required or (role:manager and project_id:%(node.owner)s)"
 
-    /// Actions that no route has by itself.
+    /// Actions that no route declares.
     static let extra: [String: String] = [
         ResourceKind.allNodes: "rule:admin_required",
         "baremetal:node:update:driver": ownersManager, "baremetal:node:update:owner": admin,
@@ -57,7 +57,7 @@ extension BareMetal {
         let ident = context.parameter("node")
         let missing = ResourceKind.nodes.notFound(ident)
         guard let node = try NodeStore.node(connection, ident, isLocked: isLocked) else {
-            // Who may read no node at all gets 403 as for any node.
+            // A caller who may not read any nodes gets 403, as for a node that exists.
             guard context.allows("baremetal:node:list", target: .project(try context.caller.projectID)) else {
                 try context.authorize(target: .none)
                 throw missing
@@ -74,7 +74,7 @@ extension BareMetal {
         return target
     }
 
-    /// - Throws: 409 while a workflow works on the node, in the words that clients wait and try again after.
+    /// - Throws: 409 while a workflow works on the node, with the message on which clients wait and retry.
     func requireIdle(_ connection: Connection, _ node: Node) throws {
         guard try Workflows.isActive(connection, subject: node.id.description) else { return }
         throw ResourceError.conflict(

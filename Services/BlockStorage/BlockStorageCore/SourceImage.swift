@@ -19,7 +19,7 @@ package struct SourceImage: Sendable {
     package var checksum: String?
     package var hashValue: String?
     package var properties: JSONObject
-    /// For whom the image is read.
+    /// The subject on whose behalf the image is read.
     package var subject: ActingSubject
 
     package init(
@@ -75,7 +75,7 @@ package struct SourceImage: Sendable {
         }
     }
 
-    /// The image metadata of the volume: only texts, as clients expect.
+    /// The image metadata of the volume, with all values as strings, as clients expect.
     package var metadata: JSONObject {
         var result = properties
         let known: [(String, String?)] = [

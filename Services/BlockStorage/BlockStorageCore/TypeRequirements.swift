@@ -7,7 +7,7 @@ import Kernel
 /// specific to a driver. Cinder's scheduler sets a volume whose type no backend satisfies to `error`; here the request is
 /// refused at once, because there is only one backend.
 package enum TypeRequirements {
-    /// Specs that users see, as from Cinder.
+    /// Specs that users can see, as in Cinder.
     package static let visibleToUsers = ["RESKEY:availability_zones", "multiattach", "replication_enabled"]
 
     /// The first capability that `specs` require by `<is> True` and that the storage does not have, as `name='<is> True'`.
@@ -25,7 +25,7 @@ package enum TypeRequirements {
 
     package static let multiattach = "multiattach"
 
-    /// The capabilities that `specs` require, with the items that do.
+    /// The capabilities that `specs` require, each with the item that requires it.
     private static func required(_ specs: JSONObject) -> [(name: String, key: String, value: String)] {
         specs.members.compactMap { member in
             guard let name = capability(member.name), let value = member.value.stringValue else { return nil }

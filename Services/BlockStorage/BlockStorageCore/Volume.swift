@@ -20,7 +20,7 @@ package struct Volume: Sendable, Hashable {
     package var size: Int
     package var isBootable: Bool
     package var isReadOnly: Bool
-    /// Whether several servers can have it.
+    /// Whether it can be attached to several servers.
     package var isMultiattach: Bool
     package var typeID: String
     package var format: VolumeFormat
@@ -52,10 +52,10 @@ package struct Volume: Sendable, Hashable {
     /// The driver's record of the volume.
     package var object: StoredObject { StoredObject(.volume, id.text, project: projectID, format: format, size: size) }
 
-    /// Checks that a further server can get the volume: one that is multiattach can be in use.
+    /// Checks that the volume can be attached to one more server. A multiattach volume may already be in use.
     ///
     /// - Parameter action: `attach` or `reserve`.
-    /// - Throws: 400 naming the states in which it can.
+    /// - Throws: 400 naming the states that allow it.
     package func requireFree(for action: VolumeStatus.Action) throws {
         try status.require(action, of: id, or: isMultiattach ? [.inUse] : [])
     }
@@ -73,7 +73,8 @@ package enum VolumeSource: Sendable, Hashable {
 package enum VolumeFormat: String, Sendable, CaseIterable {
     case raw, qcow2
 
-    /// Whether several QEMUs can write such a disk at the same time: of a qcow2 file each has tables of its own in memory.
+    /// Whether several QEMU processes can write such a disk at the same time. With qcow2, each process would keep its own copy of the
+    /// tables in memory.
     package var canBeShared: Bool { self == .raw }
 }
 
@@ -107,7 +108,7 @@ package struct Snapshot: Sendable, Hashable {
     package var object: StoredObject { StoredObject(.snapshot, id.text, project: projectID, format: format, size: size) }
 }
 
-/// How far the host is that copies a volume in use: only its QEMU can read a disk that its guest writes.
+/// The progress of a host that copies a volume in use. Only the guest's own QEMU can read a disk that the guest writes.
 package enum HostCopyState: String, Sendable, CaseIterable {
     case pending, done, failed
 }
@@ -125,7 +126,7 @@ package struct StoredObject: Sendable, Hashable {
 
     package let kind: Kind
     package let id: String
-    /// Whose it is. Copies are shared out between projects.
+    /// The owner's project. The limit on concurrent copies is shared fairly among projects.
     package let project: String
     package let format: VolumeFormat
     /// GiB.

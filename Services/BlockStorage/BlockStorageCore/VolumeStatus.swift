@@ -33,7 +33,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
         VolumeStatus.allowed.first { $0.action == action }?.from.contains(self) ?? false
     }
 
-    /// - Parameter further: states that allow it too.
+    /// - Parameter further: other states that allow the action.
     /// - Throws: 400 naming the states from which `action` is possible.
     package func require(_ action: Action, of volume: VolumeID, or further: Set<VolumeStatus> = []) throws {
         guard !allows(action), !further.contains(self) else { return }

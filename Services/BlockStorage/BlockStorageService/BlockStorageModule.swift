@@ -10,11 +10,11 @@ import WebAPI
 /// Block Storage as one value.
 package enum BlockStorageModule {
     /// - Parameters:
-    ///   - driver: where the volumes' data is.
-    ///   - images: who may make volumes of which images.
-    ///   - uploads: the Image service, for images of volumes.
+    ///   - driver: stores the volumes' data.
+    ///   - images: decides who may create volumes from which images.
+    ///   - uploads: the Image service, to upload volumes to.
     ///   - sandbox: checks whether the sandbox for images works; nil for no checks.
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     package static func make(
         driver: any VolumeDriver, images: ImageAccess, uploads: any VolumeImages,
         settings: BlockStorageSettings = BlockStorageSettings(),

@@ -6,7 +6,7 @@ package import Settings
 
 /// Settings of the operator.
 package struct BlockStorageSettings: Sendable {
-    /// Limits of projects that have none of their own, by the quota's name; presets count for those that are missing.
+    /// Default limits of projects, by quota; quotas that are missing have the preset limit.
     package var quotaLimits: [String: Int] = [:]
     /// The name under which this service's disks are known to operators.
     package var host = "wolke"

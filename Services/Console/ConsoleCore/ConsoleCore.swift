@@ -45,7 +45,7 @@ package enum ConsoleRules {
         package var connectionsPerSourceMax = 128
         /// Sessions of one server's console.
         package var sessionsPerServerMax = 8
-        /// From the connection to the end of the request, or of the page.
+        /// From the start of the connection to the end of the request or, for a page, of the response.
         package var requestTimeout = Duration.seconds(30)
         /// How long the agent of the host may take to connect.
         package var agentTimeout = Duration.seconds(15)

@@ -3,7 +3,7 @@ import Kernel
 import ServiceCatalog
 import WebAPI
 
-/// `GET /` and `GET /v1`: what this endpoint speaks.
+/// `GET /` and `GET /v1`: the versions that this endpoint supports.
 enum DiscoveryRoutes {
     static let resource = Resource(
         "version",
@@ -29,7 +29,7 @@ enum DiscoveryRoutes {
             },
         ])
 
-    /// The collections, and since when they are there.
+    /// The collections, each with the version that introduced it.
     private static let collections = [("nodes", 1), ("ports", 1), ("chassis", 1), ("drivers", 1), ("conductors", 49)]
 
     private static func version(_ context: RequestContext) -> JSONValue {

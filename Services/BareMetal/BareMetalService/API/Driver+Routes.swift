@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The hardware types, and the machines that do the work.
+/// The hardware types, and the conductors.
 struct DriverRoutes: Sendable {
     let bareMetal: BareMetal
 

@@ -59,7 +59,7 @@ struct NodeRoutes: Sendable {
         try context.authorize(target: .none)
         let kind = try NodeRoutes.kind(context, isDetailed: isDetailed)
         let request = try kind.listRequest(context)
-        // Parts of a machine are listed with it only where they are asked for.
+        // Child nodes are listed only on request.
         let names = Set(context.query.items.map(\.name))
         let withParts = try NodeRoutes.flag(context, "include_children") ?? false
         let scope = SQL.joined(

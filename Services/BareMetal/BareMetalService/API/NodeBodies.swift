@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// What requests say about nodes.
+/// The bodies of requests that create and change nodes.
 enum NodeBodies {
     private static func since(_ name: String, _ schema: BodySchema, _ minor: Int) -> BodySchema.Property {
         BodySchema.Property(name, .nullable(schema), versions: .minor(minor))
@@ -80,8 +80,8 @@ struct NodeUpdate {
 
     /// The columns to change.
     ///
-    /// - Throws: 400 for members that cannot be changed, or not to this value; 403 where a member needs another right; 406 for a
-    ///   member that this version does not have; 409 in the wrong state.
+    /// - Throws: 400 for members that cannot be changed, or that cannot have this value; 403 if a member requires a further permission; 406
+    ///   for a member that this version does not have; 409 in the wrong state.
     func changes(_ connection: Connection, _ patch: JSONPatch) throws -> Changes {
         let known = Set(ResourceKind.nodes.table.visible(context).map(\.name))
         if let unknown = patch.members.intersection(NodeBodies.patchable).subtracting(known).first {
@@ -114,12 +114,12 @@ struct NodeUpdate {
         var writer = JSONWriter()
         try RowWriter(fields, context).object(rows, row: 0, into: &writer)
         var document = try JSONValue.parse(writer.bytes).objectValue ?? [:]
-        // As stored: what is shown instead of a config drive must not be written back.
+        // Read the stored value: the placeholder that clients see instead of a config drive must not be written back.
         document["instance_info"] = .object(try NodeStore.instanceInfo(connection, of: node.id))
         return document
     }
 
-    /// Members that need another right than the update of a node.
+    /// Members whose change requires a permission beyond the one to update nodes.
     private func requireRights(_ members: Set<String>) throws {
         let target = BareMetal.target(node)
         let interfaces = Set(HardwareInterface.allCases.map(\.member))

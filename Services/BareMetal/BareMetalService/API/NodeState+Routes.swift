@@ -6,7 +6,7 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// The states of a node: power, provisioning, and from what it boots.
+/// The states of a node: power, provisioning, and boot device.
 struct NodeStateRoutes: Sendable {
     let bareMetal: BareMetal
     private var database: Database { bareMetal.database }
@@ -130,7 +130,7 @@ struct NodeStateRoutes: Sendable {
         }
     }
 
-    /// The first versions of the verbs.
+    /// The version that introduced each verb.
     private static let since = [
         "manage": 4, "provide": 4, "inspect": 6, "abort": 13, "clean": 15, "adopt": 17, "rescue": 38, "unrescue": 38, "deploy": 73,
         "undeploy": 73, "unhold": 85, "service": 87,
@@ -181,7 +181,7 @@ struct NodeStateRoutes: Sendable {
         }
         let isPersistent = context.body["persistent"]?.boolValue ?? false
         let (database, hardware) = (database, bareMetal.hardware)
-        // The work is the call of the controller, which another request with the same key repeats without harm.
+        // The only effect is a call to the controller, which a repeated request with the same key can safely make again.
         return try await context.write(database) { connection in
             let node = try bareMetal.node(connection, context, isLocked: true)
             try bareMetal.requireIdle(connection, node.value)
@@ -204,7 +204,7 @@ private struct NodeTransition {
     let context: RequestContext
     let node: Authorized<Node>
     let event: ProvisionState.Event
-    /// The event in the request's word.
+    /// The event, as the request names it.
     let word: String
     let steps: [NodeRules.Step]
     let body: JSONObject

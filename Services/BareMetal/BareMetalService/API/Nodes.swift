@@ -7,7 +7,7 @@ import WebAPI
 import Workflow
 
 extension VersionRange {
-    /// From a minor version of the Bare Metal API on.
+    /// All versions of the Bare Metal API from this minor version on.
     static func minor(_ minor: Int) -> VersionRange { VersionRange(from: Microversion(1, minor)) }
 }
 
@@ -29,7 +29,7 @@ extension PageLinks {
 
 /// Nodes as clients see them.
 extension ResourceKind {
-    /// Who reads nodes of any owner.
+    /// The policy action for reading nodes of any owner.
     static let allNodes = "baremetal:node:list_all"
 
     private static func states(_ name: String) -> Field {
@@ -148,7 +148,7 @@ extension ResourceKind {
     /// All machines with this service do the work of all nodes.
     private static let conductor = "'wolke-bare-metal'"
 
-    /// What a list shows that was not asked for details.
+    /// Nodes as lists without details show them.
     static let nodeSummaries = nodes.showing(["uuid", "name", "instance_uuid", "maintenance", "power_state", "provision_state", "links"])
 
     /// `GET …/states`

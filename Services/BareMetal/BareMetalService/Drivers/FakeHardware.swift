@@ -50,7 +50,7 @@ struct FakeHardware: HardwareDriver {
         return Set(names)
     }
 
-    /// Takes its time, and fails where that is asked for.
+    /// Waits for the configured delay, and fails if the node is configured to fail.
     private func pretend(_ operation: Operation, _ node: Node) async throws {
         let delay = min(max(node.driverInfo["fake_delay"]?.doubleValue ?? 0, 0), FakeHardware.delayMax)
         if delay > 0 { try await ambient.time.sleep(for: .milliseconds(Int(delay * 1000))) }

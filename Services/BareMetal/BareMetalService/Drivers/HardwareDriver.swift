@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import ServiceKit
 
-/// What a controller says of a failed operation, in words for the node's `last_error`.
+/// A controller's error, with a message for the node's `last_error`.
 struct HardwareFailure: Error, Sendable, CustomStringConvertible {
     let description: String
 }
@@ -11,25 +11,25 @@ struct HardwareFailure: Error, Sendable, CustomStringConvertible {
 /// The machines of a hardware type. All calls may be repeated: a process can die after the effect and before it is recorded.
 protocol HardwareDriver: Sendable {
     var type: HardwareType { get }
-    /// From what the machines can boot.
+    /// The devices that the machines can boot from.
     var bootDevices: [BootDevice] { get }
     /// The steps of cleaning, deploying and servicing.
     var steps: [HardwareStep] { get }
 
-    /// What a node's description lacks, by the interface that needs it.
+    /// Missing or invalid settings of a node, by the interface that needs them.
     func problems(of node: Node) -> [HardwareInterface: String]
-    /// - Throws: `HardwareFailure`, as all of these.
+    /// - Throws: `HardwareFailure`, like the functions below.
     func power(of node: Node) async throws -> NodePower
     func setPower(of node: Node, _ target: NodePower.Target) async throws
     /// Nil if the controller does not say.
     func bootDevice(of node: Node) async throws -> BootOverride?
     func setBootDevice(of node: Node, _ device: BootDevice, isPersistent: Bool) async throws
-    /// What the machine consists of.
+    /// The machine's components and properties.
     func inspect(_ node: Node) async throws -> HardwareInventory
     func run(_ step: NodeRules.Step, of node: Node) async throws
 }
 
-/// From what a node boots next, or always.
+/// The device that a node boots from, for the next boot only or for all.
 struct BootOverride: Sendable, Hashable {
     let device: BootDevice
     let isPersistent: Bool
@@ -43,7 +43,7 @@ struct HardwareInventory: Sendable {
     let document: JSONObject
 }
 
-/// A step that a hardware type knows.
+/// A step that a hardware type supports.
 struct HardwareStep: Sendable {
     enum Use: Sendable, Hashable { case clean, deploy, service, rescue }
 
@@ -98,9 +98,9 @@ struct HardwareFleet: Sendable {
         return driver
     }
 
-    /// What a controller answers to a request that waits for it.
+    /// Runs an operation for a request that waits for the result.
     ///
-    /// - Throws: 503 with the controller's words.
+    /// - Throws: 503 with the controller's error message.
     func asked<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
         do { return try await body(try driver(of: node)) } catch let failure as HardwareFailure {
             throw ResourceError(.unavailable, "The controller of node \(node.id) has refused: \(failure.description)", retryAfter: 5)

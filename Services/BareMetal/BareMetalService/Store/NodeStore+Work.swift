@@ -23,7 +23,7 @@ extension NodeStore {
             "UPDATE bare_metal_nodes SET clean_step = '{}', deploy_step = '{}', service_step = '{}' WHERE id = \(id)::uuid")
     }
 
-    /// Somebody has to look at the node before it is used again.
+    /// Puts the node into maintenance: an operator has to check it before it is used again.
     static func keepOutOfService(_ connection: Connection, _ id: String, fault: String, reason: String) throws {
         try connection.execute(
             """
@@ -32,7 +32,7 @@ extension NodeStore {
             """)
     }
 
-    /// The instance has gone; so has what was only for it.
+    /// Clears everything that belongs to the node's instance, which is gone.
     static func forgetInstance(_ connection: Connection, _ id: String, at now: Timestamp) throws {
         try connection.execute(
             """
@@ -54,7 +54,7 @@ extension NodeStore {
             """)
     }
 
-    /// A page of the nodes whose power is looked at: those without work in progress, and not in maintenance.
+    /// A page of the nodes whose power state is to be checked: those without work in progress, and not in maintenance.
     static func idleNodes(_ connection: Connection, after id: UUID128?, limit: Int) throws -> [Node] {
         let condition: SQL = id.map { "n.id > \($0)" } ?? "TRUE"
         let rows = try connection.query(
@@ -67,7 +67,7 @@ extension NodeStore {
         return try rows.map(node)
     }
 
-    /// Records a power state that nobody has asked for.
+    /// Records a power state that was not requested through this API.
     ///
     /// - Returns: whether the node had another one, and still has no work in progress.
     static func followPower(_ connection: Connection, _ node: Node, _ power: NodePower, ambient: Ambient) throws -> Bool {

@@ -72,12 +72,12 @@ enum NodeStore {
             instanceID: try row.optionalUUID("instance_uuid"))
     }
 
-    /// What the instance of a node is, with its secrets.
+    /// The `instance_info` of a node, including secrets.
     static func instanceInfo(_ connection: Connection, of id: UUID128) throws -> JSONObject {
         try connection.query("SELECT instance_info FROM bare_metal_nodes WHERE id = \(id)").first?.object("instance_info") ?? [:]
     }
 
-    /// What a request writes, and by whom.
+    /// A node that a request creates.
     struct Draft: Sendable {
         let id: UUID128
         let settings: [Setting]
@@ -174,7 +174,7 @@ enum NodeStore {
             """)
     }
 
-    /// Records what a controller has said about the power; the target is reached, or given up.
+    /// Records the power state that a controller reported, and clears the target.
     static func recordPower(_ connection: Connection, _ id: String, _ power: NodePower?, error: String? = nil, at now: Timestamp) throws {
         try connection.execute(
             """

@@ -6,7 +6,7 @@ import ServiceCatalog
 import ServiceKit
 import Workflow
 
-/// The work on nodes. A process may die at any point, so each step first looks where the node is, and goes on from there.
+/// The work on nodes. A process may die at any point, so each step first checks the node's state and continues from there.
 struct NodeWorkflows: Sendable {
     static let service = CloudService.bareMetal.section
     /// How long a step of the hardware may take: erasing large disks takes hours.
@@ -60,21 +60,21 @@ struct NodeWorkflows: Sendable {
         let user: String
     }
 
-    /// The steps of automated cleaning; none where the node or the operator wants none.
+    /// The steps of automated cleaning; empty if the node has automated cleaning disabled.
     func automatedSteps(_ node: Node) throws -> [NodeRules.Step] {
         node.cleansAutomatically == false ? [] : try hardware.driver(of: node).usualSteps(for: .clean)
     }
 
     // MARK: common pieces
 
-    /// The node, if it is in one of `states`; otherwise somebody has ended the work.
+    /// The node if it is in one of `states`; otherwise the work was ended by someone else.
     private func node(_ context: StepContext, in states: Set<ProvisionState>) async throws -> Node? {
         let id = context.subjectID
         guard let node = try await database.read({ try NodeStore.node($0, id) }), states.contains(node.state) else { return nil }
         return node
     }
 
-    /// Runs an operation of the hardware; its words become the node's error.
+    /// Runs an operation of the hardware; its error message becomes the node's `last_error`.
     private func working<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
         do { return try await body(try hardware.driver(of: node)) } catch let failure as HardwareFailure {
             throw StepFailure(failure.description)
@@ -83,7 +83,7 @@ struct NodeWorkflows: Sendable {
         }
     }
 
-    /// The last step: the node is where the work leads.
+    /// The last step: moves the node to the state that the work leads to.
     private func publish(_ event: ProvisionState.Event, _ words: String, power: NodePower? = nil) -> @Sendable (inout StepContext) -> Void {
         let ambient = ambient
         return { context in
@@ -97,7 +97,7 @@ struct NodeWorkflows: Sendable {
         }
     }
 
-    /// The end of work that has failed: the node says why.
+    /// Ends failed work and records the reason in the node.
     private func fail(_ words: String, keepsOutOfService: Bool = false) -> @Sendable (StepContext, StepFailure) async throws -> Void {
         let (database, ambient) = (database, ambient)
         return { context, failure in
@@ -113,13 +113,13 @@ struct NodeWorkflows: Sendable {
 
     /// Runs the next of `steps`.
     ///
-    /// - Returns: nil if all have ended, or the node is not in `states` any more; otherwise how to go on.
+    /// - Returns: nil if all have ended, or the node is not in `states` any more; otherwise how to continue.
     private func advance(
         _ context: StepContext, _ steps: [NodeRules.Step], _ ended: inout Int, in states: Set<ProvisionState>,
         held: (hold: ProvisionState, wait: ProvisionState), column: NodeStore.StepColumn
     ) async throws -> StepResult? {
         guard let node = try await node(context, in: states.union([held.hold, held.wait])) else { return .done }
-        // Somebody has to end it, however long that takes.
+        // A hold has no time limit; an operator ends it.
         if node.state == held.hold { return .progress(NodeWorkflows.holdPoll) }
         let (id, now) = (context.subjectID, context.now)
         if node.state == held.wait {
@@ -142,7 +142,7 @@ struct NodeWorkflows: Sendable {
 
     // MARK: workflows
 
-    /// Whether the controller answers to what the node says of it.
+    /// Checks that the controller can be reached with the node's settings.
     var verify: Workflow<Nothing> {
         Workflow(
             service: NodeWorkflows.service, kind: "node_verify",
@@ -245,7 +245,7 @@ struct NodeWorkflows: Sendable {
             failed: { context, _, failure in try await fail("The deployment has failed")(context, failure) })
     }
 
-    /// Takes the node from its instance, and cleans it for the next one.
+    /// Removes the node's instance, and cleans the node for the next one.
     var undeploy: Workflow<Steps> {
         Workflow(
             service: NodeWorkflows.service, kind: "node_undeploy",

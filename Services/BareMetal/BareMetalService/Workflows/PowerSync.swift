@@ -4,7 +4,7 @@ import Kernel
 import Logging
 import ServiceKit
 
-/// Looks at the power of all nodes, and follows what somebody has switched by hand.
+/// Checks the power state of all nodes, and records changes that were made outside of this API.
 struct PowerSync: Sendable {
     static let interval: Duration = .seconds(60)
     /// Nodes that are asked at once.

@@ -121,9 +121,9 @@ extension BlockStorageHandlers {
         }
     }
 
-    /// Gives a further server a volume that is in use only as far as the policy allows it.
+    /// Checks the policy for attaching a bootable volume that is in use to one more server.
     ///
-    /// - Throws: 403 for one that guests boot from.
+    /// - Throws: 403 if the policy does not allow it.
     func authorizeFurther(_ context: RequestContext, _ volume: Volume) throws {
         guard volume.isMultiattach, volume.isBootable, volume.status == .inUse else { return }
         let action = BlockStorageHandlers.multiattachBootableAction

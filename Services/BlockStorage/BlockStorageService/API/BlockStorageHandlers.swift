@@ -6,7 +6,7 @@ import Kernel
 package import WebAPI
 import Workflow
 
-/// The handlers of the Block Storage API, with what they work on.
+/// The handlers of the Block Storage API, with their dependencies.
 package struct BlockStorageHandlers: Sendable {
     let database: Database
     let driver: any VolumeDriver
@@ -27,7 +27,7 @@ package struct BlockStorageHandlers: Sendable {
     static let write = "rule:project_member_or_admin"
     static let admin = "rule:admin_required"
 
-    /// Creating volumes that several servers can have, and giving a further server one that is bootable.
+    /// Creating multiattach volumes, and attaching a bootable one to a further server.
     static let multiattachAction = "volume:multiattach"
     static let multiattachBootableAction = "volume:multiattach_bootable_volume"
 

@@ -70,7 +70,7 @@ extension Field.Filter {
     }
 }
 
-/// A map of texts in a query; clients also write it as a Python dictionary.
+/// A map of strings in a query; clients also write it as a Python dictionary.
 enum MetadataFilter {
     /// - Throws: 400 if the value is not a map of strings.
     static func parse(_ text: String, name: String = "metadata") throws -> String {
@@ -103,7 +103,7 @@ enum ResourceFilters {
             .list(.object([.init("resource", .text, required: true), .init("filters", .list(.text), required: true)])), required: true)
     ])
 
-    /// The names of the filters that a list has in the request's version, without those for parts of texts.
+    /// The names of the filters that a list has in the request's version, without substring filters.
     private static func names(_ kind: ResourceKind, _ context: RequestContext) -> [String] {
         let names = kind.table.fields.map(\.name).filter { !$0.hasSuffix("~") && kind.table.filterField($0, context) != nil }
         return Set(names).sorted()

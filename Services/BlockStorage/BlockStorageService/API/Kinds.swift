@@ -25,7 +25,7 @@ extension ResourceKind {
         $0.limitMax = Int(Int32.max)
     }
 
-    /// A kind of Block Storage's. Requests decide on rows before they are shown.
+    /// A resource kind of Block Storage. Requests decide on rows before they are shown.
     static func blockStorage(
         _ name: String, plural: String? = nil, _ table: Table, notFound: (@Sendable (String) -> ResourceError)? = nil
     ) -> ResourceKind {
@@ -110,7 +110,7 @@ extension ResourceKind {
     static let changedVolumes = volumes.hiding(shownLater)
     private static let operatorsChangedVolumes = operatorsVolumes.hiding(shownLater)
 
-    /// Volumes with what the caller may know of them.
+    /// Volumes with the fields that the caller may see.
     static func volumes(_ context: RequestContext) -> ResourceKind { context.allows(admin) ? operatorsVolumes : volumes }
     static func changedVolumes(_ context: RequestContext) -> ResourceKind {
         context.allows(admin) ? operatorsChangedVolumes : changedVolumes
@@ -202,7 +202,7 @@ extension ResourceKind {
     static let volumeTypes = volumeTypes(allSpecs: false)
     private static let operatorsVolumeTypes = volumeTypes(allSpecs: true)
 
-    /// Types with what the caller may know of them.
+    /// Types with the fields that the caller may see.
     static func volumeTypes(_ context: RequestContext) -> ResourceKind {
         context.allows(sensitive) ? operatorsVolumeTypes : volumeTypes
     }

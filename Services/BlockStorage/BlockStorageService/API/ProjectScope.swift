@@ -5,9 +5,9 @@ import Kernel
 import WebAPI
 
 extension ResourceKind {
-    /// One page of the caller's project's rows, or with `all_tenants` of those of all projects.
+    /// One page of the rows of the caller's project or, with `all_tenants`, of all projects.
     ///
-    /// - Throws: what a list refuses.
+    /// - Throws: 400 for invalid parameters of the list.
     func projectList(_ database: Database, _ context: RequestContext) async throws -> Response {
         let project = try context.project()
         try context.authorize(target: .project(project))
@@ -74,7 +74,7 @@ extension RequestContext {
 
     /// A query parameter that is a boolean; false without it.
     ///
-    /// - Throws: 400 for what is none.
+    /// - Throws: 400 for a value that is not a boolean.
     func flag(_ name: String) throws -> Bool {
         guard let text = query[name] else { return false }
         guard let flag = BodySchema.boolean(text) else {

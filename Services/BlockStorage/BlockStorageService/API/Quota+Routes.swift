@@ -12,7 +12,7 @@ extension BlockStorageHandlers {
 
     /// Limits by the quotas' names.
     ///
-    /// - Parameter value: a limit, or the limit with what is used of it.
+    /// - Parameter value: a limit, or the limit together with its use.
     private static func form(_ name: String, _ value: BodySchema = .integer) -> BodySchema {
         .wrapped(name, .object([.init("id", .text)] + names.map { .init($0, value, required: true) }))
     }

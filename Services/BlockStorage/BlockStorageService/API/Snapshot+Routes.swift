@@ -159,7 +159,7 @@ extension BlockStorageHandlers {
                 throw ResourceError.badRequest(
                     "Invalid snapshot: Snapshot status must be available or error, but it is \(snapshot.status.rawValue).")
             }
-            // The host would go on to write its copy. Compute, which orders the copy, may delete it after its end.
+            // The host would continue to write its copy. Compute, which orders the copy, may delete the snapshot after the copy has ended.
             if snapshot.status == .creating, snapshot.hostCopy == .pending, !force, try !context.caller.has(role: "service") {
                 throw ResourceError.badRequest(
                     "Invalid snapshot: A host is copying the volume for snapshot \(id); it can be deleted when that has ended.")
@@ -203,7 +203,7 @@ extension BlockStorageHandlers {
 
     /// Compute's report of the end of a copy that a host makes: the workflow that waits for it publishes or discards the copy.
     ///
-    /// - Throws: 403 for others, who cannot know whether it is complete.
+    /// - Throws: 403 for other callers, which cannot know whether the copy is complete.
     private func reportHostCopy(_ connection: Connection, _ context: RequestContext, _ snapshot: Snapshot, _ text: String) throws {
         let decision = try context.authorize(
             snapshot, target: .project(snapshot.projectID), action: BlockStorageStore.reportHostCopyAction)

@@ -148,7 +148,7 @@ extension BlockStorageHandlers {
         }
     }
 
-    /// - Throws: 400 naming what this cloud does not have.
+    /// - Throws: 400 naming a member that needs a feature which this cloud does not have.
     private func refuseWhatIsNotThere(_ body: JSONValue) throws {
         for name in ["consistencygroup_id", "group_id", "backup_id", "source_replica"] {
             if let value = body[name]?.stringValue, !value.isEmpty {

@@ -151,7 +151,7 @@ extension BlockStorageHandlers {
                     }))
     }
 
-    /// Actions of Cinder's API that this service does not have, with the version that brought them.
+    /// Actions of Cinder's API that this service does not have, with the version that introduced them.
     private static let absentActions: [(key: String, action: String, isAdmin: Bool, minor: Int, what: String)] = [
         ("os-migrate_volume", "volume_extension:volume_admin_actions:migrate_volume", true, 0, "Migrating volumes to another backend"),
         (
@@ -270,7 +270,8 @@ extension BlockStorageHandlers {
         }
     }
 
-    /// Checks that a volume can get, or lose, the property that several servers can have it: hosts are told when they connect to it.
+    /// Checks that a volume's multiattach property can change. It cannot while the volume is in use, because hosts learn it when they
+    /// connect.
     ///
     /// - Throws: 400, 403.
     private func requireSharing(_ context: RequestContext, _ volume: Volume, _ isMultiattach: Bool) throws {

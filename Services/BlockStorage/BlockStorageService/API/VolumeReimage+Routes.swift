@@ -7,7 +7,7 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// `os-reimage`: another image in a volume that exists.
+/// `os-reimage`: replaces the content of an existing volume by an image.
 extension BlockStorageHandlers {
     static let reimageAction = "volume:reimage"
 
@@ -44,7 +44,7 @@ extension BlockStorageHandlers {
         }
     }
 
-    /// A volume that a server has is written only for Compute, which has stopped the guest.
+    /// An attached volume may only be rewritten by Compute, which has stopped the guest.
     ///
     /// - Throws: 400 for another state.
     private func requireReimageable(_ connection: Connection, _ context: RequestContext, _ volume: Volume, isReserved: Bool) throws {

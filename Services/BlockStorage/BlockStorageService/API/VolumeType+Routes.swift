@@ -168,7 +168,7 @@ extension BlockStorageHandlers {
         return found
     }
 
-    /// - Throws: 400 where the extra specs promise what the storage cannot do.
+    /// - Throws: 400 if the extra specs require a capability that the storage does not have.
     private func requireCapabilities(_ specs: JSONObject) throws {
         guard let unmet = TypeRequirements.unmetCapability(specs, capabilities: driver.capabilities) else { return }
         throw ResourceError.badRequest(
@@ -181,7 +181,7 @@ extension BlockStorageHandlers {
 
     /// A type that the project may use for a volume, by name or id.
     ///
-    /// - Throws: 404; 400 where the type requires what the storage does not have.
+    /// - Throws: 404; 400 if the type requires a backend or capability that the storage does not have.
     func type(_ connection: Connection, _ name: String, project: String) throws -> VolumeTypeRecord {
         guard let found = try BlockStorageStore.usableType(connection, name, project: project) else {
             throw ResourceError.notFound("Volume type with name \(name.prefix(255)) could not be found.")
@@ -192,7 +192,7 @@ extension BlockStorageHandlers {
 
     /// The type that another volume has.
     ///
-    /// - Throws: 400 where the type requires what the storage does not have.
+    /// - Throws: 400 if the type requires a backend or capability that the storage does not have.
     func type(_ connection: Connection, of volume: Volume) throws -> VolumeTypeRecord? {
         guard let found = try BlockStorageStore.type(connection, volume.typeID) else { return nil }
         try requireBackend(found.specs, type: found.name)
@@ -316,7 +316,7 @@ extension BlockStorageHandlers {
         let policy = "volume_extension:types_extra_specs:\(action)"
         return try await context.write(database) { connection in
             let found = try type(connection, context.parameter("type_id"))
-            // Volumes have what their type said when they were created.
+            // Volumes keep the properties that their type had when they were created.
             guard try !BlockStorageStore.isUsed(connection, type: found.id) else {
                 throw ResourceError.badRequest("Volume Type is currently in use.")
             }

@@ -58,7 +58,7 @@ extension BlockStorageHandlers {
             })
     }
 
-    /// The image may have what the volume's own image has, and what its user may give it.
+    /// The new image may inherit the properties of the volume's image, and may have further ones that the caller may set.
     ///
     /// - Throws: 403 naming the property.
     private func checkProperties(
@@ -96,7 +96,7 @@ struct ImageOfVolume: Sendable {
     let visibility: String?
     let isProtected: Bool?
 
-    /// - Throws: 400 for a format that images of volumes cannot have.
+    /// - Throws: 400 for a format in which volumes cannot be uploaded.
     init(_ context: RequestContext) throws {
         let body = context.body["os-volume_upload_image"] ?? [:]
         name = body["image_name"]?.stringValue ?? ""

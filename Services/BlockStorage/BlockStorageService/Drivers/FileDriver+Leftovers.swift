@@ -4,7 +4,8 @@ import Foundation
 import Glibc
 import Kernel
 
-/// What copies leave that nobody finishes: hosts write their copies without this service, also after a snapshot was given up.
+/// Unfinished copies that nothing will complete. Hosts write their copies without this service, and may still do so after a snapshot has
+/// failed.
 extension FileDriver {
     package func unfinished() async throws -> [UnfinishedDisk] {
         try await threads.run { [directory] in

@@ -29,7 +29,7 @@ package final class FileDriver: VolumeDriver {
 
     /// Copies under way at the same time at most.
     private static let copiesMax = 8
-    /// Those of one project, so that its copies leave room for other projects.
+    /// Concurrent copies of one project, so that other projects can copy too.
     private static let copiesPerProjectMax = 4
 
     private enum Job: Sendable {
@@ -39,7 +39,7 @@ package final class FileDriver: VolumeDriver {
         func isRunning(for project: String) -> Bool { if case .running(_, project) = self { true } else { false } }
     }
 
-    /// - Parameter sandbox: where tools read and write disks.
+    /// - Parameter sandbox: runs the tools that read and write disks.
     /// - Throws: `FileError` if the directory cannot be created or written.
     package init(
         directory: String, images: any ImageSource, sandbox: Sandbox = Sandbox(),
@@ -238,7 +238,7 @@ package final class FileDriver: VolumeDriver {
         return true
     }
 
-    /// Has a tool write the incomplete disk, and publishes it.
+    /// Runs a tool that writes the incomplete disk, and publishes it.
     private func write(
         _ target: StoredObject, _ lock: Int32, _ body: @escaping @Sendable (DiskTool, String) throws -> Void
     ) async throws {

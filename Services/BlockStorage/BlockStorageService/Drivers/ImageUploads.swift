@@ -4,7 +4,7 @@ package import JSON
 package import Kernel
 import ServiceCatalog
 
-/// The Image service, for images that are made of volumes.
+/// The Image service, for images that are created from volumes.
 package protocol VolumeImages: ImageTarget {
     /// Creates an image without data under the id in `image`. Repeating it with the same id is a success.
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws

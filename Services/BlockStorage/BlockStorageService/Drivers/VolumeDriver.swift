@@ -28,10 +28,10 @@ package protocol VolumeDriver: Sendable {
     /// - Throws: `ImageRefusal` if the file is not a disk of the object's format and size.
     func adopt(_ object: StoredObject) async throws
 
-    /// Puts a disk in the place of another one, which is deleted; does nothing if that has happened.
+    /// Replaces a disk by another one; does nothing if that was done before.
     func replace(_ object: StoredObject, by new: StoredObject) async throws
 
-    /// Starts or checks filling a new disk with an image's content; otherwise as `copy`.
+    /// Starts or checks filling a new disk with an image's content; otherwise like `copy`.
     func fill(_ target: StoredObject, from image: SourceImage) async throws -> Bool
 
     /// Extends a disk; does nothing if it already has the size.
@@ -42,22 +42,22 @@ package protocol VolumeDriver: Sendable {
     /// - Throws: 503 while it is still being written; call again.
     func delete(_ object: StoredObject) async throws
 
-    /// Disks that are not complete: copies under way, and what copies have left.
+    /// Disks that are not complete: copies in progress, and leftovers of failed ones.
     func unfinished() async throws -> [UnfinishedDisk]
 
-    /// Deletes what there is of a disk that will not be completed; does nothing while another process writes it.
+    /// Deletes the files of a disk that will not be completed; does nothing while another process writes them.
     func discard(_ disk: UnfinishedDisk) async throws
 
-    /// The file with a disk that nothing writes, to read it from.
+    /// The file to read a disk from; nothing may be writing the disk.
     func file(of object: StoredObject) -> String
 
     /// How a host connects to the disk, in the format of the agent's messages.
     ///
-    /// - Parameter isShared: whether other hosts may have it at the same time.
+    /// - Parameter isShared: whether other hosts may connect to it at the same time.
     func connection(_ object: StoredObject, readOnly: Bool, isShared: Bool) -> JSONObject
 }
 
-/// A disk of which only a part is there.
+/// A disk that is not complete.
 package struct UnfinishedDisk: Sendable, Hashable {
     package let kind: StoredObject.Kind
     package let id: String
@@ -68,7 +68,7 @@ package struct UnfinishedDisk: Sendable, Hashable {
     }
 }
 
-/// Room for disks, in GiB.
+/// Capacity for disks, in GiB.
 package struct DriverCapacity: Sendable, Hashable {
     package let total: Int
     package let free: Int

@@ -38,8 +38,8 @@ extension BlockStorageStore {
             serverID: try row.optionalString("server_id"), status: try word(row, "status"))
     }
 
-    /// Whether Compute has the volume on the attachment's server, and a connection was handed out or the server is offloaded and waits
-    /// for one.
+    /// Whether Compute records the volume for the attachment's server, and the attachment has a connection or belongs to an offloaded
+    /// server.
     static func isServers(_ connection: Connection, _ attachment: Attachment) throws -> Bool {
         try connection.query(
             """
@@ -55,12 +55,12 @@ extension BlockStorageStore {
     static let updateAction = "volume:attachment_update"
     static let completeAction = "volume:attachment_complete"
     static let deleteAction = "volume:attachment_delete"
-    /// The actions of Cinder before there were attachments.
+    /// The policy actions from before Cinder had attachments.
     static let attachAction = "volume_extension:volume_actions:attach"
     static let detachAction = "volume_extension:volume_actions:detach"
 
-    /// Derives the state of the attachment's volume from all its attachments, and wakes workflows of the server. While an image is
-    /// written to the volume, its state stays.
+    /// Derives the state of the attachment's volume from all its attachments, and wakes workflows of the server. While an image is being
+    /// written to the volume, its state does not change.
     static func settle(_ connection: Connection, _ decision: Authorized<Attachment>, now: Timestamp) throws {
         let attachment = try decision.value(
             for: createAction, updateAction, completeAction, deleteAction, attachAction, detachAction)
@@ -70,7 +70,7 @@ extension BlockStorageStore {
         if let server = attachment.serverID { try connection.notify(.wake, Wake(subject: server)) }
     }
 
-    /// Derives the state of a volume to which no image is written any more; for workflows.
+    /// Derives the state of a volume after an image was written to it; for workflows.
     static func settle(_ connection: Connection, written volume: VolumeID, now: Timestamp) throws {
         let status = AttachmentStatus.volumeStatus(try attachments(connection, of: volume).map(\.status))
         try set(connection, volume: volume, status, now: now)

@@ -31,7 +31,7 @@ extension BlockStorageStore {
             metadata: try row.object("metadata"), hostCopy: try row.optionalString("host_copy").flatMap(HostCopyState.init))
     }
 
-    /// Whether exactly one server has the volume, so that its host can copy it.
+    /// Whether exactly one server uses the volume, so that its host can copy it.
     static func canBeCopiedByHost(_ connection: Connection, _ id: VolumeID) throws -> Bool {
         try connection.query(
             "SELECT count(*) = 1 AS one FROM published_server_volumes WHERE volume_id = \(id)::uuid")[0].bool("one")
@@ -40,7 +40,7 @@ extension BlockStorageStore {
     /// Reserved to services: only they know whether a host's copy is complete.
     static let reportHostCopyAction = "volume:report_host_copy"
 
-    /// Records what a host says about the copy that it makes.
+    /// Records a host's report about its copy.
     ///
     /// - Returns: whether the copy was pending.
     static func reportHostCopy(
@@ -56,7 +56,7 @@ extension BlockStorageStore {
 
     /// Sets the state of a snapshot.
     ///
-    /// - Parameter progress: nil leaves it as it is.
+    /// - Parameter progress: nil for no change.
     static func set(
         _ connection: Connection, _ snapshot: Authorized<Snapshot>, _ status: SnapshotStatus, progress: Int? = nil, now: Timestamp
     ) throws {
@@ -74,7 +74,7 @@ extension BlockStorageStore {
 
     /// Sets a snapshot's state if its present state is one of `from`; for workflows.
     ///
-    /// - Returns: whether it had.
+    /// - Returns: whether the state was one of them.
     @discardableResult
     static func move(
         _ connection: Connection, snapshot id: String, from: [SnapshotStatus], to: SnapshotStatus, fault: String? = nil, now: Timestamp

@@ -3,7 +3,7 @@ import ImageAccess
 import Kernel
 
 extension SourceImage {
-    /// - Parameter subject: for whom the data is read.
+    /// - Parameter subject: the subject on whose behalf the data is read.
     init(_ image: UsableImage, as subject: ActingSubject) {
         self.init(
             id: image.id, name: image.name, status: image.status, diskFormat: image.diskFormat, containerFormat: image.containerFormat,

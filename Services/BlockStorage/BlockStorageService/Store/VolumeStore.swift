@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// A volume that a request makes.
+/// A volume that a request creates.
 struct NewVolume: Sendable {
     let id: VolumeID
     let project: String
@@ -57,7 +57,7 @@ extension BlockStorageStore {
 
     /// Sets a volume's state if its present state is one of `from`; for workflows.
     ///
-    /// - Returns: whether it had.
+    /// - Returns: whether the state was one of them.
     @discardableResult
     static func move(
         _ connection: Connection, volume id: String, from: [VolumeStatus], to: VolumeStatus, fault: String? = nil,
@@ -164,13 +164,13 @@ extension BlockStorageStore {
         try connection.execute(row.insertion("volumes", at: now))
     }
 
-    /// How many volumes fit `scope`, which is on `t`, and their size together.
+    /// The number and total size of the volumes in `scope`, a condition on `t`.
     static func sum(_ connection: Connection, scope: SQL) throws -> (count: Int, size: Int) {
         let row = try connection.query("SELECT count(*) AS n, coalesce(sum(t.size), 0) AS size FROM volumes t WHERE \(scope)")[0]
         return (try row.int("n"), try row.int("size"))
     }
 
-    /// The values that the volumes of `scope` have of each metadata key.
+    /// The values of each metadata key among the volumes in `scope`.
     static func metadataValues(_ connection: Connection, scope: SQL) throws -> JSONObject {
         let rows = try connection.query(
             """
@@ -180,7 +180,7 @@ extension BlockStorageStore {
         return JSONObject(try rows.map { (try $0.string("key"), try $0.json("values")) })
     }
 
-    /// Those of the ids that are volumes of the project, or of any with `all`.
+    /// The ids that are volumes of the project or, with `all`, of any project.
     static func known(_ connection: Connection, _ ids: [String], project: String, all: Bool) throws -> Set<String> {
         Set(
             try connection.query(
@@ -188,7 +188,7 @@ extension BlockStorageStore {
             ).map { try $0.string("id") })
     }
 
-    /// GiB that all volumes and snapshots have.
+    /// The total size of all volumes and snapshots, in GiB.
     static func allocated(_ connection: Connection) throws -> Int {
         try connection.query(
             "SELECT coalesce((SELECT sum(size) FROM volumes), 0) + coalesce((SELECT sum(size) FROM volume_snapshots), 0) AS gb"

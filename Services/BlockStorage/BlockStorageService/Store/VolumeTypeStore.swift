@@ -97,7 +97,7 @@ extension BlockStorageStore {
         ).map { try $0.string("project_id") }
     }
 
-    /// - Returns: whether the project had none.
+    /// - Returns: whether the project had no access before.
     static func addAccess(_ connection: Connection, _ decision: Authorized<Void>, to type: String, project: String) throws -> Bool {
         try decision.value(for: "volume_extension:volume_type_access:addProjectAccess")
         return try !connection.query(
@@ -108,7 +108,7 @@ extension BlockStorageStore {
         ).isEmpty
     }
 
-    /// - Returns: whether the project had it.
+    /// - Returns: whether the project had access before.
     static func removeAccess(_ connection: Connection, _ decision: Authorized<Void>, to type: String, project: String) throws -> Bool {
         try decision.value(for: "volume_extension:volume_type_access:removeProjectAccess")
         return try connection.execute(

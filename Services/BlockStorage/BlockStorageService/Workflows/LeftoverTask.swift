@@ -12,13 +12,13 @@ package struct LeftoverTask: Sendable {
         self.driver = driver
     }
 
-    /// Those of volumes and snapshots: a workflow removes the copies that are uploaded.
+    /// The kinds to remove. Copies for uploads are removed by their workflow.
     private static let kinds: Set<StoredObject.Kind> = [.volume, .snapshot, .renewal]
 
     /// - Returns: the disks that were removed.
     @discardableResult
     package func runOnce() async throws -> [UnfinishedDisk] {
-        // Listed before the workflows are looked at, which begin before their disks.
+        // List the disks before the workflows: a workflow begins before its disk exists.
         let disks = try await driver.unfinished().filter { LeftoverTask.kinds.contains($0.kind) }
         guard !disks.isEmpty else { return [] }
         let active = try await database.read { try Workflows.active(among: disks.map(\.id), $0) }

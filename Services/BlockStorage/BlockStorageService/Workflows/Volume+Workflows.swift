@@ -25,7 +25,7 @@ package struct VolumeWorkflows: Sendable {
     let ambient: Ambient
     /// The source image of a volume and the subject of its download.
     let images: ImageAccess
-    /// Image itself, for images of volumes.
+    /// The Image service, to upload volumes to.
     let uploads: any VolumeImages
     private let serviceHost: String
 
@@ -230,7 +230,7 @@ package struct VolumeWorkflows: Sendable {
 
     var snapshotCreate: Workflow<NoFrame> {
         Workflow(
-            // Version 2 waits for copies that hosts make, which version 1 would not do.
+            // Version 2 waits for copies that hosts make; version 1 did not.
             service: VolumeWorkflows.service, kind: "snapshot_create", version: 2, alsoRuns: [1],
             steps: [
                 .init("data", deadline: BlockStorageLimits.hostCopyTimeMax) { context in

@@ -12,7 +12,7 @@ import Workflow
 extension VolumeWorkflows {
     struct Reimage: Codable, Sendable {
         var image: String
-        /// What the volume says about its image afterwards.
+        /// The volume's image metadata afterwards.
         var metadata: JSONObject
     }
 
@@ -70,7 +70,7 @@ extension VolumeWorkflows {
         }
     }
 
-    /// The disk that takes the volume's place.
+    /// The disk that will replace the volume's.
     static func renewed(_ volume: Volume) -> StoredObject {
         StoredObject(.renewal, volume.id.text, project: volume.projectID, format: volume.format, size: volume.size)
     }

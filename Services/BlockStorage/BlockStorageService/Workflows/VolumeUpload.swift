@@ -8,14 +8,14 @@ import JSON
 import Kernel
 import Workflow
 
-/// Making an image of a volume.
+/// Uploads a volume as an image.
 extension VolumeWorkflows {
     struct Upload: Codable, Sendable {
         var image: String
-        /// What the image is created with.
+        /// The body of the request that creates the image.
         var body: JSONObject
         var format: String
-        /// Whose image it is; with `asUser` by the user's roles, otherwise as a member of the project.
+        /// The owner of the image. With `asUser` the Image service applies the user's roles, otherwise those of a project member.
         var project: String
         var user: String
         var asUser: Bool
@@ -51,7 +51,7 @@ extension VolumeWorkflows {
             self.body = body
         }
 
-        /// What the image has beside the attributes of every image.
+        /// The properties of the image, without the attributes that every image has.
         var properties: JSONObject {
             JSONObject(body.members.filter { !Upload.attributes.contains($0.name) }.map { ($0.name, $0.value) })
         }
@@ -110,7 +110,7 @@ extension VolumeWorkflows {
         }
     }
 
-    /// A protected image stays, without data.
+    /// Deletes the image. A protected one cannot be deleted and stays without data.
     private func deleteImage(_ frame: Upload) async throws {
         do { try await uploads.deleteImage(frame.image, as: frame.subject) } catch let error as ResourceError where error.code == .forbidden
         {
@@ -130,7 +130,7 @@ extension VolumeWorkflows {
         try await driver.delete(copy)
     }
 
-    /// Uploads a disk; repeating it after success is one.
+    /// Uploads a disk. A repeated call after a success succeeds as well.
     private func send(_ object: StoredObject, _ frame: Upload) async throws {
         let path = driver.file(of: object)
         do { try await uploads.upload(frame.image, from: path, as: frame.subject) { _ in } } catch let error as ResourceError {

@@ -25,7 +25,7 @@ package struct ConsolePages: Sendable {
     private static let fileBytesMax = 4 << 20
     private static let bytesMax = 16 << 20
 
-    /// Reads the files. A directory that cannot be read is a problem of its pages only.
+    /// Reads the files. A directory that cannot be read makes only its own pages unavailable.
     func load() async throws -> LoadedPages {
         let threads = WorkerThreads(name: "pages", count: 1)
         defer { threads.close() }

@@ -5,7 +5,7 @@ import NIOHTTP1
 struct PageServer: Sendable {
     let pages: LoadedPages
 
-    /// What every page is sent with. The URL has a token, which must not reach other sites or caches.
+    /// The headers of every response. The URL contains a token, which must not reach other sites or caches.
     private static let headers: HTTPHeaders = [
         "cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff", "connection": "close",
     ]
@@ -48,7 +48,7 @@ struct PageServer: Sendable {
     }
 }
 
-/// Gives responses the form of NIO's encoder, whose bodies could also be files.
+/// Converts response parts to the type that NIO's encoder takes.
 final class PageEncoder: ChannelOutboundHandler {
     typealias OutboundIn = HTTPPart<HTTPResponseHead, ByteBuffer>
     typealias OutboundOut = HTTPServerResponsePart

@@ -5,7 +5,7 @@ import Synchronization
 import Telemetry
 import WebAPI
 
-/// Limits the connections of the listener: how many in all and from one address, and how long a request may take.
+/// Limits the connections of the listener: how many there are in total and per address, and how long a request may take.
 final class ConsoleGate: Sendable {
     private struct State {
         var count = 0

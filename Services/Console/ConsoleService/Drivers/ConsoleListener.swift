@@ -86,7 +86,7 @@ struct ConsoleListener: Service {
                 try await channel.executeThenClose { inbound, outbound in await meeting.attend(inbound, outbound) }
             }
         } catch {
-            // Connections end in many ways; none of them concerns the others.
+            // An error ends only its own connection.
             log.debug("a console connection ended", metadata: ["error": "\(error)"])
         }
     }

@@ -54,7 +54,7 @@ final class ConsoleSessions: Sendable {
         self.log = log
     }
 
-    /// The meeting that a secret belongs to; only for the first connection that gives it.
+    /// The session that waits for a connection with this secret. Only the first such connection joins it.
     func meeting(_ secret: String) -> Meeting? { state.withLock { $0.meetings[secret] } }
 
     /// Serves a browser's session to its end.
