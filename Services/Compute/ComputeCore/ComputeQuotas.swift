@@ -2,7 +2,7 @@ package import Contracts
 
 /// The quotas of Compute. Operators set the defaults in the section `compute`.
 package enum ComputeQuotas {
-    /// Servers that count: as in Nova, those that are only kept for a restore do not.
+    /// The servers that count. As in Nova, deleted servers that can still be restored do not count.
     private static let counted = "NOT deleted AND (vm_state <> 'soft-delete' OR task_state IS NOT DISTINCT FROM 'restoring')"
 
     package static let instances = quota(
@@ -52,7 +52,7 @@ package enum ComputeQuotas {
     package static let filePathLength = quota(
         "injected_file_path_bytes", default: 255, unit: .bytes, "such a file's path", lastMinor: 56, .each)
 
-    /// Limits of nova-network, which ended with 2.35.
+    /// Limits of nova-network, which clients see through 2.35.
     private static let network = [
         quota(
             "floating_ips", default: -1, "Floating IPs", absolute: .init("maxTotalFloatingIps", used: "totalFloatingIpsUsed"),

@@ -1,7 +1,7 @@
 package import JSON
 import Kernel
 
-/// The disks that an image defines for the servers that are made from it: its property `block_device_mapping`, as images of servers on
+/// The disks that an image defines for servers created from it, in its property `block_device_mapping`. Images of servers that boot from
 /// volumes have it.
 package enum ImageDevices {
     /// Properties that define disks.
@@ -10,7 +10,7 @@ package enum ImageDevices {
 
     /// The devices of an image with these properties.
     ///
-    /// - Throws: 400 for a mapping that cannot be read, and for one in the form before `bdm_v2`.
+    /// - Throws: 400 for a mapping that cannot be parsed, and for one in the format before `bdm_v2`.
     package static func devices(_ properties: JSONObject, image: String) throws -> [DeviceRequest] {
         guard let value = properties["block_device_mapping"], !value.isNull, value != "" else { return [] }
         func refusal(_ reason: String) -> ResourceError { .badRequest("Image \(image) has a block_device_mapping that \(reason).") }
@@ -48,7 +48,7 @@ extension ServerRequest {
     /// Adds the devices that the image defines. A device of the request replaces the image's device with the same name, and its boot
     /// device the image's; one with `no_device` removes it.
     ///
-    /// - Throws: 400 in Nova's words.
+    /// - Throws: 400 with Nova's message.
     package mutating func add(imageDevices defined: [DeviceRequest]) throws {
         let names = Set(devices.compactMap(\.device).map(ServerRequest.plainName))
         let bootsByRequest = devices.contains { $0.bootIndex == 0 }
@@ -65,11 +65,11 @@ extension ServerRequest {
 
     private static func plainName(_ name: String) -> String { name.hasPrefix("/dev/") ? String(name.dropFirst(5)) : name }
 
-    /// Takes the disks that the flavor gives every server out of the devices.
+    /// Removes the disks that every server with the flavor has from the devices.
     ///
     /// - Parameters:
-    ///   - ephemeralGiB: of the flavor; so `swapMiB`.
-    /// - Throws: 400 where the request wants other ones.
+    ///   - ephemeralGiB: of the flavor, like `swapMiB`.
+    /// - Throws: 400 if the request asks for other sizes.
     package mutating func settleLocalDisks(ephemeralGiB: Int, swapMiB: Int) throws {
         func check(_ disks: [DeviceRequest], _ name: String, _ size: Int, unit: String) throws {
             guard disks.count <= 1 else {

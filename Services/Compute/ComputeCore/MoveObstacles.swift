@@ -1,19 +1,19 @@
 package import Contracts
 
-/// Differences between two hosts that keep a running guest from moving.
+/// Differences between two hosts that prevent a running guest from moving.
 package enum MoveObstacles {
-    /// A sentence for each; empty if the guest can move.
+    /// One sentence for each difference; empty if the guest can move.
     ///
-    /// - Parameter sharesProcessors: whether guests get the processor that both hosts have. Of one that started before, libvirt finds
-    ///   out at the beginning of the move what the target lacks.
+    /// - Parameter sharesProcessors: whether new guests get the processor features that both hosts have. For guests that started earlier,
+    ///   libvirt checks the target's processor at the beginning of the move.
     package static func list(from source: HostCapabilities, to target: HostCapabilities, sharesProcessors: Bool) -> [String] {
         var found: [String] = []
-        // Release 0.1.0 does not know servers that it is to expect.
+        // Agents of release 0.1.0 cannot expect a server.
         if target.release == nil { found.append("The agent there is of a release that takes no running guests.") }
         if source.virtType != target.virtType {
             found.append("Guests are virtualised by \(target.virtType), but here by \(source.virtType).")
         }
-        // A running guest keeps the list of processors that it may use.
+        // A running guest keeps its list of permitted host processors.
         if (source.dedicatedCPUs ?? 0) > 0 || (target.dedicatedCPUs ?? 0) > 0 {
             found.append("One of the hosts has processors set apart (agent.dedicated_cpus), which running guests would not respect.")
         }

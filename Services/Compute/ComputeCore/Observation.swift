@@ -51,12 +51,12 @@ package enum ObservationOutcome: Sendable, Hashable {
     case broken(String)
     /// The guest stopped by itself and is not started again.
     case stoppedItself
-    /// The same for a server that stays in its state.
+    /// Like `stoppedItself`, but the server keeps its state.
     case turnedOff
 }
 
 extension ObservedServer {
-    /// Decides what follows from an observation. Pure and idempotent.
+    /// Decides the consequence of an observation. Pure and idempotent.
     package func judge(_ observation: Observation) -> ObservationOutcome {
         guard observation.generation >= generation else { return .noted }
         let off = VMState(reportedPower: observation.power) == .stopped

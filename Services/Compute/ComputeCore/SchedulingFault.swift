@@ -2,7 +2,7 @@ package import Contracts
 
 /// Why no host was found, for the two readers: counts and reasons for the tenant, hosts for the operator.
 package enum SchedulingFault {
-    /// - Parameter answer: what the scheduler says of a server that it rejects.
+    /// - Parameter answer: the scheduler's answer for a server that it rejects.
     package static func texts(_ answer: SchedulingAnswer) -> (message: String, details: String?) {
         let filters = (answer.filters ?? []).compactMap(line)
         var message = "No valid host was found."

@@ -1,4 +1,4 @@
-/// Actions that change more of a server than its power.
+/// Actions that change more than the power of a server.
 package enum ServerChange: String, Sendable, CaseIterable {
     case rebuild, rescue, unrescue, resize, migrate, confirmResize, revertResize, evacuate
     case liveMigrate = "os-migrateLive"
@@ -30,7 +30,7 @@ package enum ServerChange: String, Sendable, CaseIterable {
         }
     }
 
-    /// The task at its beginning; nil for what is done with the response.
+    /// The task that the action begins with; nil for an action that is complete when the response is sent.
     package var task: TaskState? {
         switch self {
         case .rebuild, .evacuate: .rebuilding
@@ -43,7 +43,7 @@ package enum ServerChange: String, Sendable, CaseIterable {
         }
     }
 
-    /// Where it can lead from a state.
+    /// The states in which the action can end, by the state in which it began.
     package func ends(from state: VMState) -> [VMState] {
         switch self {
         case .liveMigrate: [state]

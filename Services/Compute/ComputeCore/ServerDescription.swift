@@ -38,7 +38,7 @@ package struct PortDescription: Sendable, Hashable {
     package var metadataPort: ServerSpec.MetadataPort?
     /// Whether port security is on.
     package var isSecured: Bool
-    /// Floating IPs that lead to the port.
+    /// Floating IPs of the port.
     package var floatingIPs: [String] = []
     /// Names of its security groups.
     package var securityGroups: [String] = []
@@ -98,18 +98,18 @@ package struct ServerDescription: Sendable {
     package var imageProperties: TextMap
     package var rescue: ServerSpec.Rescue?
     package var keepsDisks: Bool
-    /// Whether a server that is to be absent leaves its disks on the host. Copies from before a resize do not stay without it.
+    /// Whether a server that is to be absent leaves its disks on the host. If not, copies from before a resize are removed too.
     package var leavesDisks = false
-    /// Whether the local root disk has no image below it.
+    /// Whether the local root disk is a full copy without a backing image.
     package var rootIsCopy = false
-    /// Images with the content of disks that the server had on another host.
+    /// Images with the content of the server's disks on its previous host.
     package var diskSources: [ServerSpec.DiskSource] = []
     package var metadata: JSONObject
     package var userData: String?
-    /// Files to start with.
+    /// Files to inject.
     package var files: [ServerSpec.File]
     package var configDrive: Bool
-    /// The password that the guest left at the metadata service.
+    /// The password that the guest posted to the metadata service.
     package var guestPassword: String?
     package var keyName: String?
     package var keyData: String?
@@ -123,7 +123,7 @@ package struct ServerDescription: Sendable {
     package var volumes: [VolumeDescription]
     /// Long-running work beside the desired state.
     package var jobs: [ServerJob]
-    /// The processors of the hosts among which the guest is to be able to move; nil if its host is in no such aggregate.
+    /// The processor models of the hosts that the guest must be able to move between; nil if its host is not in such an aggregate.
     package var processorDefinitions: [String]?
 
     package init(
@@ -176,13 +176,13 @@ extension ServerDescription {
             volumes: presentVolumes.map(\.spec), ports: ports.map(\.spec), metadata: metaData,
             networkData: networkData, userData: userData,
             files: files, configDrive: configDrive, hostname: hostname, guestPassword: guestPassword,
-            // What is to be absent has no jobs.
+            // A server that must be absent has no jobs.
             jobs: jobs.isEmpty || power == .absent || power == .expected ? nil : jobs, floatingIPs: ports.flatMap(\.floatingIPs),
             securityGroups: ports.flatMap(\.securityGroups).uniqued, isHardwareChecked: flavor.isHardwareChecked,
             diskSources: diskSources.isEmpty ? nil : diskSources, processorDefinitions: processorDefinitions)
     }
 
-    /// A server that is rescued by another system in its first disk's place has no volumes meanwhile.
+    /// While a rescue disk replaces the server's first disk, the server has no volumes.
     private var presentVolumes: [VolumeDescription] { rescue?.isStable == false ? [] : volumes }
 
     /// `meta_data.json` as guests find it.

@@ -15,7 +15,7 @@ package struct ServerRequest: Sendable {
     package var description: String?
     package var hostname: String?
     package var imageID: String?
-    /// The image that gives the server its properties, where it boots from a blank volume.
+    /// The image whose properties the server gets if it boots from a blank volume.
     package var propertiesImageID: String?
     package var flavorRef: String
     package var devices: [DeviceRequest]
@@ -40,7 +40,7 @@ package struct ServerRequest: Sendable {
     package var accessIPv6: String?
     package var adminPass: String?
     package var returnsReservation: Bool
-    /// Whether the request's version knows volumes that several servers can have (2.60).
+    /// Whether the request's version supports multiattach volumes (2.60).
     package var knowsMultiattach: Bool
     /// The server group, by id, and other supported scheduler hints.
     package var groupID: String? { hints["group"]?.stringValue }
@@ -137,7 +137,7 @@ package struct ServerRequest: Sendable {
             rootTag = boot.tag
             devices.removeAll { $0 == boot }
         } else if let image = imageID, let boot = boots.first, boot.source == .blank {
-            // As in Nova, the image then gives the server its properties only.
+            // As in Nova, the server then only takes its properties from the image.
             (imageID, propertiesImageID) = (nil, image)
         } else if imageID != nil, let boot = boots.first {
             // Clients also send `imageRef` when they boot from a volume that is created from the same image.
@@ -308,12 +308,12 @@ package struct DeviceRequest: Sendable, Hashable {
     package var deletesOnTermination: Bool
     package var device: String?
     package var tag: String?
-    /// Of a blank local disk: whether it is the swap disk. Otherwise it is the ephemeral one.
+    /// For a blank local disk: whether it is the swap disk; otherwise it is the ephemeral disk.
     package var isSwap = false
     /// Whether the entry only removes a device that the image defines.
     package var isRemoval = false
 
-    /// - Throws: 400 in Nova's words.
+    /// - Throws: 400 with Nova's message.
     package init(_ value: JSONValue) throws {
         device = value["device_name"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
         guard value["no_device"]?.boolValue != true else {

@@ -49,7 +49,7 @@ extension TaskState {
         .deleting, .shelving, .shelvingOffloading, .unshelving, .spawning, .resizeMigrating, .resizeFinish, .resizeReverting,
         .migrating, .rebuilding,
     ]
-    /// The tasks of `shelve`, up to the shelved server.
+    /// The tasks of `shelve`, until the server is shelved.
     package static let shelve: [TaskState] = [.shelving, .shelvingImagePendingUpload, .shelvingImageUploading]
 }
 
@@ -234,7 +234,7 @@ package enum PowerAction: String, Sendable, CaseIterable {
 }
 
 extension TaskState {
-    /// The state of a server when this task has brought it to the power.
+    /// The state of a server when this task has reached the power state.
     package func target(_ power: DesiredPower) -> VMState {
         switch power {
         case .running, .expected: self == .rescuing ? .rescued : .active

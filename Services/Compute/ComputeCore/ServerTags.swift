@@ -1,7 +1,7 @@
 import Kernel
 
 extension ServerRequest {
-    /// - Throws: 400 for a tag that filters or paths could not name.
+    /// - Throws: 400 for a tag that cannot be used in filters or paths.
     package static func check(tag: String) throws {
         guard (1...60).contains(tag.unicodeScalars.count), !tag.contains("/"), !tag.contains(",") else {
             throw ResourceError.badRequest(

@@ -35,7 +35,7 @@ package struct Compute: Sendable {
     /// Default limits of projects, and the error texts for exceeding them.
     var quota: Quota { settings.quota }
 
-    /// Logs servers whose rows cannot be read.
+    /// Logs servers whose rows cannot be decoded.
     ///
     /// - Parameter servers: the reasons by the servers' ids.
     func report(unreadable servers: [String: String]) {
@@ -56,9 +56,9 @@ package struct ComputeSettings: Sendable {
     package var spawnDeadline: Duration
     /// Zone of hosts that are in no aggregate with a zone.
     package var defaultZone: String
-    /// Whether a resize may leave the server on its host.
+    /// Whether a resize may keep the server on its host.
     package var resizesOnSameHost: Bool
-    /// A resize that waits for confirmation this long is confirmed; nil for never.
+    /// How long a resize waits before it is confirmed automatically; nil for never.
     package var resizeConfirmWindow: Duration?
     /// How long deleted servers can still be read.
     package var keepDeleted: Duration

@@ -7,7 +7,7 @@ import Workflow
 
 /// Compute as one value.
 package enum ComputeModule {
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     package static func make(_ compute: Compute, _ surroundings: ServiceSurroundings) throws -> ServiceModule {
         let database = surroundings.database
         let ambient = surroundings.ambient
@@ -16,7 +16,7 @@ package enum ComputeModule {
         let consumer = AgentConsumer(compute)
         let tasks = ComputePeriodicTasks(compute)
         let copies = VolumeCopyTask(compute)
-        // The workflows of this process do the work of Nova's conductor.
+        // This process reports a conductor, because its workflows do the work of Nova's.
         let life = SignOfLife(
             "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
         let interfaces = InterfaceWorkflows(compute)

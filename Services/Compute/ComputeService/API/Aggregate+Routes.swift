@@ -140,7 +140,7 @@ struct AggregateRoutes: Sendable {
         return try await changeAggregate(context) { try HostAggregateStore.update($0, $1, aggregate, at: $2) }
     }
 
-    /// Changes an aggregate, and answers how it is then.
+    /// Changes an aggregate, and answers with the changed aggregate.
     private func changeAggregate(
         _ context: RequestContext, _ change: @escaping @Sendable (Connection, Authorized<String>, Timestamp) throws -> Void
     ) async throws -> Response {
@@ -186,7 +186,7 @@ struct AggregateRoutes: Sendable {
         }
     }
 
-    /// Hosts that are down or disabled are passed over, as in Nova.
+    /// Hosts that are down or disabled are skipped, as in Nova.
     private func cacheImages(_ context: RequestContext) async throws -> Response {
         let decision = try context.authorize(context.parameter("aggregate_id"), target: .none)
         let aggregate = try decision.value(for: "compute:aggregate:images")

@@ -67,12 +67,12 @@ enum Rule {
         "os_compute_api:os-server-groups:index:all_projects": admin,
         "os_compute_api:os-used-limits:other_project": admin,
         "os_compute_api:os-keypairs:other_user": admin,
-        // As Network's create_port:fixed_ips; who overrides one overrides both.
+        // Same rule as Network's create_port:fixed_ips; override both together.
         ServerInterfaces.addressAction: "rule:admin_required or (role:member and project_id:%(network:project_id)s)",
     ]
 }
 
-/// `GET /`, `GET /v2/` and `GET /v2.1/`: what this endpoint speaks.
+/// `GET /`, `GET /v2/` and `GET /v2.1/`: the versions that this endpoint supports.
 enum VersionRoutes {
     static let resource = Resource(
         "version",

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The list of extensions, by which clients older than the microversions ask what a cloud can do.
+/// The list of extensions, with which clients from before microversions discover the features of a cloud.
 struct ExtensionRoutes: Sendable {
     private static let shape = BodySchema.object([
         .required("alias", .anyText), .required("name", .anyText), .required("description", .anyText), .required("namespace", .anyText),
@@ -36,8 +36,8 @@ struct ExtensionRoutes: Sendable {
             ])
     }
 
-    /// Aliases and names of Nova, of what works here. Those of the actions that answer 501 and of what ended with 2.36
-    /// are not in it.
+    /// Nova's aliases and names of the extensions that this service has, without actions that answer 501 and APIs that were removed in
+    /// 2.36.
     static let all: [(alias: String, name: String)] = [
         ("OS-DCF", "DiskConfig"), ("OS-EXT-AZ", "ExtendedAvailabilityZone"), ("OS-EXT-IPS", "ExtendedIps"),
         ("OS-EXT-IPS-MAC", "ExtendedIpsMac"), ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"), ("OS-EXT-STS", "ExtendedStatus"),

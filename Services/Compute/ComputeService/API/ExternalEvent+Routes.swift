@@ -6,7 +6,7 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// `POST /os-server-external-events`: what other services tell about servers.
+/// `POST /os-server-external-events`: other services' notifications about servers.
 ///
 /// Services of this cloud use messages; these are for others, such as a foreign network service.
 struct ExternalEventRoutes: Sendable {
@@ -14,9 +14,9 @@ struct ExternalEventRoutes: Sendable {
 
     private static let action = "os_compute_api:os-server-external-events:create"
 
-    /// Events of networks, which have an effect here: the server's ports are read again.
+    /// Network events. They have an effect here: the server's ports are read again.
     private static let ofNetworks = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
-    /// Events that no server of this cloud waits for, and the versions that added them.
+    /// Events without an effect in this cloud, with the versions that added them.
     private static let ofOthers: [(name: String, minor: Int)] = [
         ("volume-extended", 51), ("power-update", 76), ("accelerator-request-bound", 82), ("volume-reimaged", 93),
     ]
@@ -85,7 +85,7 @@ struct ExternalEventRoutes: Sendable {
         }
     }
 
-    /// The status of one event: 404 for an unknown server, 400 without a tag that is needed, 422 for one that nothing here waits for.
+    /// The status of one event: 404 for an unknown server, 400 if a required tag is missing, 422 for an event without an effect here.
     ///
     /// - Parameter host: of the server; nil for an unknown server.
     private static func code(_ event: JSONValue, host: String??) -> Int {

@@ -7,7 +7,7 @@ import Messaging
 import WebAPI
 import Workflow
 
-/// What reaches into a running guest, or comes out of it: crash dumps and passwords.
+/// Actions inside running guests: crash dumps and passwords.
 struct GuestActionRoutes: Sendable {
     let compute: Compute
 
@@ -60,7 +60,7 @@ struct GuestActionRoutes: Sendable {
         let server = try await compute.authorizedServer(context)
         let id = server.value.id
         let properties = try await compute.database.read { try GuestStore.imageProperties($0, of: id) }
-        // As Nova's driver for libvirt.
+        // The same states as Nova's libvirt driver.
         let usual = properties["os_type"]?.stringValue == "windows" ? "Administrator" : "root"
         let password = context.body["changePassword"]?["adminPass"]?.stringValue ?? ""
         return try await order(
@@ -70,7 +70,7 @@ struct GuestActionRoutes: Sendable {
                 serverID: id, user: properties["os_admin_user"]?.stringValue ?? usual, password: password))
     }
 
-    /// Has the server's host pass an order to the guest, and answers when it is done.
+    /// Has the server's host send a command to the guest, and answers when the command has completed.
     ///
     /// - Throws: 409 in a state in which the guest cannot take it, and the host's own refusal.
     private func order<Question: MessageQuestion>(

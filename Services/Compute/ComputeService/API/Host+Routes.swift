@@ -81,7 +81,7 @@ struct HostRoutes: Sendable {
         return try await compute.database.read { try kind.list($0, context, asked, scope: "true").response }
     }
 
-    /// - Throws: 400 if the service is not on a host; only hosts can be disabled for scheduling.
+    /// - Throws: 400 if the service does not run on a host; only hosts can be disabled for scheduling.
     private static func refuse(_ binary: String) throws {
         guard binary != "nova-compute" else { return }
         throw ResourceError.badRequest(
@@ -174,7 +174,7 @@ struct HostRoutes: Sendable {
                 if zones.last?.name != service.zone { zones.append(Zone(name: service.zone)) }
                 zones[zones.count - 1].add(service)
             }
-            // Only operators see the zone of the plane's own services.
+            // Only operators see the zone of the control plane's services.
             if isDetailed {
                 var plane = Zone(name: ComputeServiceStore.planeZone, isAvailable: true)
                 for service in try ComputeServiceStore.ofPlane(connection, compute) { plane.add(service) }

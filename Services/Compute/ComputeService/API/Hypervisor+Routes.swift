@@ -128,7 +128,7 @@ struct HypervisorRoutes: Sendable {
             ])
     }
 
-    /// As uptime(1) prints it, which clients take apart; nil if the host's agent does not answer.
+    /// In the format of uptime(1), which clients parse; nil if the host's agent does not answer.
     private func uptimeText(of host: String) async throws -> String? {
         do {
             let answer = try await compute.bus.request(

@@ -6,8 +6,8 @@ import JSON
 import Kernel
 import WebAPI
 
-/// `/images`: the Image service in the form that Compute's API had before there was one, through 2.35; images' metadata through 2.38.
-/// Image decides about each call; nothing is kept here.
+/// `/images`: a proxy for the Image service, with the API that Compute had before Image existed. It exists through 2.35, and for image
+/// metadata through 2.38. Image authorizes each call; nothing is stored here.
 struct ImageProxyRoutes: Sendable {
     let compute: Compute
 
@@ -51,10 +51,10 @@ struct ImageProxyRoutes: Sendable {
             ] + map.routes)
     }
 
-    /// The caller's project is the target: whose image it is, Image knows.
+    /// The target is the caller's project, because only Image knows the owner of the image.
     private static let writeRule = Rule.member
 
-    /// Whom Image asks: an administrator with the rights that it has now, everybody else as a member of the token's project.
+    /// The subject that Image authorizes: an administrator with its present rights, any other caller as a member of the token's project.
     private func subject(_ context: RequestContext) throws -> Authorized<ActingSubject> {
         guard let project = try context.caller.projectID else {
             throw ResourceError.badRequest("Images are listed and changed with a token for a project.")
@@ -75,7 +75,7 @@ struct ImageProxyRoutes: Sendable {
         let proxy = try await proxy(context)
         let query = try ImageProxy.query(context.query.pagingItems)
         let caller = try context.caller
-        // A filter by a property that the caller may not read would tell its value.
+        // A filter by a property that the caller may not read would reveal the property's value.
         for (name, _) in query where !ImageProxy.isAttribute(name) && !compute.images.isReadable(name, for: caller) {
             throw ResourceError.forbidden("Property '\(name.prefix(64))' is protected")
         }
@@ -93,7 +93,7 @@ struct ImageProxyRoutes: Sendable {
         return try await compute.clients.images.image(id.description, as: subject)
     }
 
-    /// Without the properties that the caller may not read: for Image the caller is this service.
+    /// Removes properties that the caller may not read. Image cannot do this, because it sees this service as the caller.
     private func readable(_ image: JSONObject, _ caller: Caller) -> JSONObject {
         JSONObject(
             image.members.filter { ImageProxy.isAttribute($0.name) || compute.images.isReadable($0.name, for: caller) }
@@ -114,7 +114,7 @@ struct ImageProxyRoutes: Sendable {
         }
     }
 
-    /// Records the request, and carries it out in Image. Repeating it is harmless.
+    /// Records the request, and forwards it to Image. Repeating it is harmless.
     private func change(
         _ context: RequestContext, _ id: String, _ body: () async throws -> Response
     ) async throws -> Response {
@@ -147,21 +147,21 @@ struct ImageProxyRoutes: Sendable {
     }
 }
 
-/// Image's form of an image in Compute's old one.
+/// Converts images from Image's format to Compute's old one.
 struct ImageProxy: Sendable {
     /// Compute's public address.
     let base: String
     /// Image's public address of images, with a slash at the end.
     let images: String
 
-    /// What Image itself says about an image; everything else is the image's metadata.
+    /// The attributes that Image defines; all other members are the image's metadata.
     private static let core: Set<String> = [
         "id", "name", "status", "visibility", "tags", "container_format", "disk_format", "size", "virtual_size", "min_disk", "min_ram",
         "owner", "protected", "checksum", "os_hash_algo", "os_hash_value", "os_hidden", "created_at", "updated_at", "self", "file",
         "schema", "direct_url", "locations", "stores",
     ]
 
-    /// Whether a member, or a parameter of a list, is no property.
+    /// Whether a member or a list parameter is an attribute of Image and not a property.
     static func isAttribute(_ name: String) -> Bool {
         core.contains(name) || ["limit", "marker"].contains(name) || name.hasPrefix(PropertyProtections.reservedPrefix)
     }
@@ -223,7 +223,7 @@ struct ImageProxy: Sendable {
         return result
     }
 
-    /// Compute's word for a status of Image, and how far the image is, in percent.
+    /// Compute's name for a status of Image, and the progress in percent.
     static func state(_ status: String) -> (status: String, progress: Int) {
         switch status {
         case "active": ("ACTIVE", 100)
@@ -238,7 +238,7 @@ struct ImageProxy: Sendable {
         JSONObject(image.members.filter { !core.contains($0.name) && $0.value.stringValue != nil }.map { ($0.name, $0.value) })
     }
 
-    /// A JSON patch (RFC 6902) in Image's form.
+    /// A JSON patch (RFC 6902), as Image expects it.
     static func patch(from before: JSONObject, to after: JSONObject) -> [JSONValue] {
         func path(_ key: String) -> JSONValue {
             let text = key.split(separator: "~", omittingEmptySubsequences: false).joined(separator: "~0")
@@ -255,7 +255,7 @@ struct ImageProxy: Sendable {
 
     private static let statuses = ["ACTIVE": "active", "SAVING": "in:queued,saving,importing", "DELETED": "deleted", "ERROR": "killed"]
 
-    /// The query for Image. Filters that Compute's API does not have are passed over, as in all of its lists of these versions.
+    /// The query for Image. Filters that Compute's API does not have are ignored, as in all of its lists in these versions.
     ///
     /// - Throws: 400 naming the parameter and its value.
     static func query(_ items: [(name: String, value: String)]) throws -> [(String, String)] {

@@ -18,7 +18,7 @@ extension ResourceKind {
             ]), relation: "server_actions", visibility: .everything, grammar: .compute(), pages: .next.from(Microversion(2, 58))
     ) { .notFound("Action for request_id \($0.prefix(64)) not found") }
 
-    /// A single action has its events, which the route writes.
+    /// Only a single action has events; its route adds them.
     static let instanceActionsWithEvents = instanceActions.adding([
         Field(
             "events", .json, "NULL", presence: .whenSet,

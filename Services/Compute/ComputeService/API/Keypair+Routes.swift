@@ -149,7 +149,7 @@ struct KeypairRoutes: Sendable {
         return (CertificateText.text(made.certificate), made.privateKey)
     }
 
-    /// Keys of RSA are made one after the other, because each takes a processor for some 100 ms.
+    /// RSA keys are generated one at a time, because each occupies a processor for about 100 ms.
     private static let threads = WorkerThreads(name: "keys", count: 1)
     /// Ten years in seconds, as in Nova.
     private static let lifetime = 3650 * 86_400

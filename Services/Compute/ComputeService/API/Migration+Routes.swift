@@ -16,13 +16,13 @@ extension ResourceKind {
                 Field("migration_type", .text, "t.type", filter: .equals.from(Microversion(2, 23)), versions: .from(23)),
                 Field("source_compute", .text, "t.source_host", filter: .equals), Field("source_node", .text, "t.source_host"),
                 Field("dest_compute", .text, "t.dest_host"), Field("dest_node", .text, "t.dest_host"), Field("dest_host", .text, "NULL"),
-                // Flavors have no numbers.
+                // Flavors have no numeric ids here.
                 Field("old_instance_type_id", .number, "NULL::bigint"), Field("new_instance_type_id", .number, "NULL::bigint"),
                 Field("user_id", filter: .equals.from(Microversion(2, 80)), versions: .from(80)),
                 Field("project_id", filter: .equals.from(Microversion(2, 80)), versions: .from(80)),
                 Field("created_at", .timestampMicroseconds, sortable: true), Field("updated_at", .timestampMicroseconds),
                 .filter("host") { "\($0) IN (t.source_host, t.dest_host)" },
-                // None is hidden.
+                // No migration is ever hidden.
                 .filter("hidden") { BodySchema.boolean($0) == true ? "false" : "true" },
                 .filter("changes-since", .time { "t.updated_at >= \($0)" }.from(Microversion(2, 59))),
                 .filter("changes-before", .time { "t.updated_at <= \($0)" }.from(Microversion(2, 66))),
@@ -30,7 +30,7 @@ extension ResourceKind {
     ) { .notFound("Migration \($0.prefix(64)) could not be found.") }
 }
 
-/// The record of migrations, and the migrations under way of one server.
+/// The list of all migrations, and the migrations in progress of one server.
 struct MigrationRoutes: Sendable {
     let compute: Compute
 
@@ -82,7 +82,7 @@ struct MigrationRoutes: Sendable {
     }
 }
 
-/// Live migrations under way in the form of Compute's API.
+/// Live migrations in progress, as Compute's API shows them.
 private enum LiveMigrations {
     static func document(_ row: Row, _ context: RequestContext) throws -> JSONValue {
         let target = JSONValue(try row.optionalString("dest_host"))

@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Actions on a server's addresses. Nova ended the first two with 2.44; the interfaces of servers replace them.
+/// Actions on a server's addresses. Nova removed the first two in 2.44, in favour of server interfaces.
 struct NetworkActionRoutes: Sendable {
     let compute: Compute
 
@@ -44,11 +44,11 @@ struct NetworkActionRoutes: Sendable {
 
     // MARK: addresses
 
-    /// A port of the server with the addresses that it is to have.
+    /// A port of the server with its new addresses.
     private struct Wanted: Codable {
         var port: String
         var fixedIPs: [JSONValue]
-        /// Subnets of which one is to give a further address.
+        /// Subnets, one of which provides the additional address.
         var subnets: [String]
     }
 

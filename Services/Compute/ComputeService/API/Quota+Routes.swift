@@ -106,7 +106,7 @@ struct QuotaRoutes: Sendable {
 
     // MARK: the default class
 
-    /// The names in a quota class; the limits on networks ended with 2.50, those on injected files with 2.57.
+    /// The names in a quota class. 2.50 removed the limits on networks, 2.57 those on injected files.
     private static let classQuotas = quotas.map { quota in
         (declaration: quota.declaration, versions: quota.declaration.lastMinor == 35 ? VersionRange.through(49) : quota.versions)
     }

@@ -6,10 +6,10 @@ import Kernel
 import Telemetry
 import WebAPI
 
-/// Consoles that a user connects to: the display (VNC, by noVNC in the browser) and the serial port. `wolke-console` serves them.
+/// Interactive consoles: the display (VNC, by noVNC in the browser) and the serial port. `wolke-console` serves them.
 ///
-/// A console's URL has a token that is good for one connection within `compute.console_token_lifetime`, and only while the server
-/// is on its present host.
+/// The URL of a console contains a token. The token is valid for one connection within `compute.console_token_lifetime`, and only while the
+/// server stays on its host.
 struct RemoteConsoleRoutes: Sendable {
     let compute: Compute
 
@@ -122,7 +122,7 @@ struct RemoteConsoleRoutes: Sendable {
         let (token, now) = (context.parameter("console_token"), compute.ambient.now)
         let found = try await compute.database.read { try ConsoleTokenStore.find($0, token: token, at: now) }
         guard let found else { throw ResourceError.notFound("Token not found") }
-        // The consoles of a host listen nowhere; connections go through the console service.
+        // Consoles do not listen on the host's network; connections go through the console service.
         var console: JSONObject = [
             "instance_uuid": .string(found.server), "host": .string(found.host), "port": JSONValue(compute.settings.consolePort),
             "internal_access_path": .null,

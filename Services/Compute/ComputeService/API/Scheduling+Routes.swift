@@ -34,7 +34,7 @@ struct SchedulingRoutes: Sendable {
     /// Carries the scheduling request out of the transaction, which is rolled back.
     private struct Question: Error {
         let first: SchedulingTrial?
-        /// Those about all servers, where there are several.
+        /// The requests for all servers if the request asks for several.
         let all: [ScheduleServer]
     }
 

@@ -10,7 +10,7 @@ import Workflow
 struct ServerRoutes: Sendable {
     let compute: Compute
     let kind: ResourceKind
-    /// `/servers` without detail, and with it.
+    /// `/servers` and `/servers/detail`.
     private let short: ResourceKind
     private let detailed: ResourceKind
 
@@ -237,9 +237,9 @@ struct ServerRoutes: Sendable {
         }
     }
 
-    /// A server can be pinned to the zone that it is in; a pin is removed before another one is set.
+    /// Checks that a server can be pinned to a zone: only to its current zone, and only if it is not pinned to another one.
     ///
-    /// - Throws: 409 in Nova's words.
+    /// - Throws: 409 with Nova's message.
     private static func checkPin(_ connection: Connection, _ id: String, zone: String?) throws {
         guard let zone else { return }
         let (pinned, current) = try ServerStore.zones(connection, of: id)
@@ -254,7 +254,7 @@ struct ServerRoutes: Sendable {
         }
     }
 
-    /// - Parameter isForced: whether the server goes at once, even where deleted servers are kept.
+    /// - Parameter isForced: whether the server is removed at once, even if deleted servers are kept for a restore.
     private func delete(_ context: RequestContext, isForced: Bool, status: Int = 204) async throws -> Response {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: "os_compute_api:servers:delete", "os_compute_api:os-deferred-delete:force")

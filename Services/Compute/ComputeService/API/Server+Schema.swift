@@ -4,7 +4,7 @@ import WebAPI
 enum ServerSchema {
     static let metadata = BodySchema.object([], additional: .values(.text))
     static let tag = BodySchema.string(min: 1, max: 60, format: nil)
-    /// Most tags of a server.
+    /// The maximum number of tags of a server.
     static let tagsMax = 50
     static let tags = BodySchema.array(tag, min: 0, max: tagsMax)
 
@@ -21,7 +21,7 @@ enum ServerSchema {
         .init("volume_type", .nullable(.text), versions: .from(67)),
     ])
 
-    /// A file that the server starts with. How many and how large they may be is the project's quota.
+    /// A file to inject. The project's quota limits number and size.
     static let file = BodySchema.object([
         .init("path", .string(min: 1, max: 65_535, format: nil), required: true),
         .init("contents", .string(min: 0, max: 1 << 20, format: .base64), required: true),

@@ -46,7 +46,7 @@ private enum ServerScope {
         return conditions.isEmpty ? "true" : SQL.joined(conditions, separator: " AND ")
     }
 
-    /// Whether the list is of servers that can be restored.
+    /// Whether the list contains deleted servers that can be restored.
     private static func keepsSoftDeleted(_ context: RequestContext) -> Bool {
         context.query.items.contains {
             $0.name == "status" && $0.value.uppercased() == "SOFT_DELETED"
@@ -54,7 +54,7 @@ private enum ServerScope {
         }
     }
 
-    /// Whether the list has deleted servers, or others; nil for both.
+    /// Whether the list contains only deleted servers, or only existing ones; nil for both.
     private static func deleted(_ context: RequestContext) throws -> Bool? {
         let isOperator = context.allows(ServerFields.allFilters)
         let asksDeleted = context.query.items.contains { $0.name == "status" && $0.value.uppercased() == "DELETED" }

@@ -138,16 +138,16 @@ struct ServerActionRoutes: Sendable {
             if current.vmState == VMState.softDeleted.rawValue || current.taskState == TaskState.softDeleting.rawValue {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id), which was deleted: restore it instead")
             }
-            // The disks of the host that it came from would stay there, and be taken for its own later.
+            // Its disks on the source host would stay there, and could be mistaken for current ones later.
             guard current.vmState != VMState.resized.rawValue else {
                 throw ResourceError.conflict(
                     "Cannot 'reset_state' instance \(server.id) while its resize or migration is neither confirmed nor reverted")
             }
-            // On no host, or with a disk that is about to leave it, a server cannot be active.
+            // A shelved server has no host, or its disk is about to be removed from the host, so it cannot become active.
             guard ![VMState.shelved, .shelvedOffloaded].map(\.rawValue).contains(current.vmState) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is in vm_state \(current.vmState)")
             }
-            // Its owner could start it on the volume, which is about to be exchanged for one with the image.
+            // Otherwise its owner could start it from the volume that the rebuild is about to replace.
             guard try !Workflows.isActive(connection, subject: server.id, kind: VolumeRebuild.kind) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while its volume is written by a rebuild")
             }
@@ -194,7 +194,7 @@ struct ServerActionRoutes: Sendable {
 }
 
 extension PowerAction {
-    /// Its name in policy, after `os_compute_api:`.
+    /// The name of its policy action, after `os_compute_api:`.
     var policy: String {
         switch self {
         case .start: "servers:start"

@@ -41,7 +41,7 @@ struct ServerDetailRoutes: Sendable {
                 ]))),
         .required("pagesize_kb", .nullable(.count)),
     ])
-    /// Nova's policy for what the topology says about the host.
+    /// Nova's policy action for the parts of the topology that concern the host.
     static let hostTopology = "compute:server:topology:host:index"
 
     var resource: Resource {
@@ -78,8 +78,8 @@ struct ServerDetailRoutes: Sendable {
         return .json(200, .object(document))
     }
 
-    /// The NUMA nodes that the guest sees. A server with dedicated processors and no nodes has one, as in Nova. Callers who may know
-    /// about the host also see the processors: the agent says which they are.
+    /// The NUMA nodes that the guest sees. A server with dedicated processors and no nodes has one, as in Nova. Callers with access to host
+    /// details also see the host's processors, which the agent reports.
     private func topology(_ context: RequestContext) async throws -> Response {
         let server = try await compute.authorizedServer(context).value
         let (flavor, properties) = try await compute.database.read { try ServerStore.hardware($0, of: server.id) }
@@ -105,7 +105,7 @@ struct ServerDetailRoutes: Sendable {
                     pinning[String(processor)] = JSONValue(pins[processor])
                 }
                 document["cpu_pinning"] = .object(pinning)
-                // The nodes of a guest are not bound to nodes of the host.
+                // The guest's NUMA nodes are not bound to NUMA nodes of the host.
                 document["host_node"] = .null
             }
             return .object(document)

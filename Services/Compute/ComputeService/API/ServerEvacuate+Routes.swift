@@ -8,7 +8,7 @@ import Telemetry
 import WebAPI
 import Workflow
 
-/// The action `evacuate`: a server whose host is down starts on another one.
+/// The action `evacuate`: starts a server on another host when its own is down.
 struct ServerEvacuateRoutes: Sendable {
     let compute: Compute
 
@@ -41,7 +41,7 @@ struct ServerEvacuateRoutes: Sendable {
         let host = body["host"]?.stringValue
         let onSharedStorage = body["onSharedStorage"].flatMap { BodySchema.boolean($0) }
         let owner = try ServerOwner(context, project: server.project)
-        // As a rebuild's, it is for the answer alone: guests have no use for it.
+        // As for a rebuild, the password is only part of the answer; it is not passed to the guest.
         let password = context.version(atLeast: 2, 14) ? nil : body["adminPass"]?.stringValue ?? compute.ambient.newSecret(length: 12)
         let staysOff = context.version(atLeast: 2, 95)
         let compute = compute

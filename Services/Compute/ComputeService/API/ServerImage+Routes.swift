@@ -72,10 +72,10 @@ struct ServerImageRoutes: Sendable {
             })
     }
 
-    /// Decides about a workflow that has failed already.
+    /// Decides how to answer if the workflow has already failed.
     ///
-    /// - Returns: normally if the image had been created: a failure after that is no refusal of the request.
-    /// - Throws: Image's own refusal, such as of a quota that is used up; `error` without one.
+    /// - Returns: normally if the image was created, because a later failure is not a refusal of the request.
+    /// - Throws: Image's refusal, for example because a quota is exceeded; otherwise `error`.
     private static func judge(_ compute: Compute, _ workflow: WorkflowID, _ error: ResourceError) async throws {
         let (local, onVolumes) = (ServerSnapshot(compute).workflow, VolumeImage(compute).workflow)
         let copy = try await compute.database.read { connection in
@@ -87,7 +87,7 @@ struct ServerImageRoutes: Sendable {
     }
 
     private func answer(_ context: RequestContext, _ id: String, backup: ServerSnapshot.Copy.Backup?) async throws -> Response {
-        // A backup of which none is kept will be deleted, so nothing refers to it.
+        // With a rotation of 0 the new backup is deleted at once, so there is no image to refer to.
         if backup?.rotation == 0 { return .empty(202) }
         if context.version(atLeast: 2, 45) { return .json(202, ["image_id": .string(id)]) }
         var response = Response.empty(202)
@@ -134,7 +134,7 @@ struct ServerImageRoutes: Sendable {
     }
 }
 
-/// What a request for an image of a server says.
+/// A request for an image of a server.
 private struct ImageRequest: Sendable {
     let id: String
     /// `createImage` or `createBackup`.
@@ -142,10 +142,10 @@ private struct ImageRequest: Sendable {
     let name: String
     let metadata: JSONObject
     let backup: ServerSnapshot.Copy.Backup?
-    /// Whose image it will be.
+    /// The owner of the image.
     let requester: ActingSubject
 
-    /// - Throws: 400 for metadata with the name of an attribute that the image has anyway.
+    /// - Throws: 400 for metadata with the name of an image attribute.
     init(_ context: RequestContext, key: String, id: String, server: ServerRecord) throws {
         let body = context.body[key] ?? [:]
         let caller = try context.caller

@@ -8,12 +8,12 @@ import Telemetry
 import WebAPI
 import Workflow
 
-/// The action `os-migrateLive`, and the live migrations under way of a server.
+/// The action `os-migrateLive`, and a server's live migrations in progress.
 struct ServerLiveMigrateRoutes: Sendable {
     let compute: Compute
 
     static let action = "os_compute_api:os-migrate-server:migrate_live"
-    /// Who may name the host.
+    /// The policy action for naming the target host.
     static let hostAction = "os_compute_api:os-migrate-server:migrate_live:host"
     private static let abortAction = "os_compute_api:servers:migrations:delete"
     private static let completeAction = "os_compute_api:servers:migrations:force_complete"
@@ -70,7 +70,7 @@ struct ServerLiveMigrateRoutes: Sendable {
         if host != nil, !context.allows(ServerLiveMigrateRoutes.hostAction, target: server.target) {
             throw ResourceError.forbidden("Policy doesn't allow \(ServerLiveMigrateRoutes.hostAction) to be performed.")
         }
-        // "auto" is no boolean.
+        // "auto" is not a boolean.
         let copiesDisks = body["block_migration"].flatMap { BodySchema.boolean($0) }
         let owner = try ServerOwner(context, project: server.project)
         let compute = compute

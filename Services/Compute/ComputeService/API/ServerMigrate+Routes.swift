@@ -6,12 +6,12 @@ import Kernel
 import Telemetry
 import WebAPI
 
-/// The action `migrate`: a server goes to another host while it is off.
+/// The action `migrate`: moves a server to another host while it is off.
 struct ServerMigrateRoutes: Sendable {
     let compute: Compute
 
     private static let action = "os_compute_api:os-migrate-server:migrate"
-    /// Who may name the host.
+    /// The policy action for naming the target host.
     static let hostAction = "os_compute_api:os-migrate-server:migrate:host"
 
     var resource: Resource {

@@ -39,13 +39,13 @@ struct ServerRebuildRoutes: Sendable {
         .init("personality", .array(ServerSchema.file, min: 0, max: 1024), versions: .through(56)),
         .init("description", .nullable(.text), versions: .from(19)), .init("key_name", .nullable(.identifier), versions: .from(54)),
         .init("user_data", .nullable(.string(min: 0, max: 65_535, format: .base64)), versions: .from(57)),
-        // Certificates cannot be checked, so only none can be given.
+        // Certificates cannot be verified here, so the only valid value is null.
         .init("trusted_image_certificates", .nullable(.array(.any, min: 0, max: 0)), versions: .from(63)),
         .init("hostname", .string(min: 1, max: 63, format: .hostname), versions: .between(90, 93)),
         .init("hostname", .string(min: 1, max: 255, format: .hostname), versions: .from(94)),
     ])
 
-    /// Members that only this answer has.
+    /// Members that only the answer to a rebuild has.
     private static let added = [
         Field("adminPass", .text, "NULL", presence: .whenSet), Field("user_data", .text, "t.user_data", versions: .from(57)),
     ]

@@ -8,7 +8,7 @@ import Kernel
 import Telemetry
 import WebAPI
 
-/// The actions `rescue` and `unrescue`: a server boots another system, from which its own disks can be repaired.
+/// The actions `rescue` and `unrescue`: boot a server from another image to repair its own disks.
 struct ServerRescueRoutes: Sendable {
     let compute: Compute
 

@@ -15,7 +15,7 @@ struct ServerShelveRoutes: Sendable {
     private static let shelve = "os_compute_api:os-shelve:shelve"
     private static let offload = "os_compute_api:os-shelve:shelve_offload"
     private static let unshelve = "os_compute_api:os-shelve:unshelve"
-    /// Who may name the host of an unshelved server.
+    /// The policy action for naming the host of an unshelved server.
     static let toHost = "os_compute_api:os-shelve:unshelve_to_host"
 
     private func route(
@@ -102,7 +102,8 @@ struct ServerShelveRoutes: Sendable {
         }
     }
 
-    /// The image of a shelved server belongs to the server's project, whoever shelves it. Its guest is off, so nothing is frozen.
+    /// The image belongs to the server's project, even if another project's user shelves the server. The guest is off, so its file systems
+    /// need not be frozen.
     private static func copy(of source: ServerImages.Source, _ ambient: Ambient) -> DiskCopy {
         let id = ambient.newUUID().description
         let owner = ActingSubject.accepted(project: source.project, user: source.user)

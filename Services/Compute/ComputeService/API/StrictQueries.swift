@@ -12,7 +12,7 @@ enum StrictQueries {
         "GET /v2.1/os-hypervisors/{hypervisor_id}": ["with_servers"],
     ]
 
-    /// Routes that read their parameters as lists do, and answer in a form of their own.
+    /// Routes that parse their parameters like lists, but have answers of another form.
     private static let lists: Set<String> = [
         "/v2.1/os-simple-tenant-usage", "/v2.1/os-simple-tenant-usage/{project_id}", "/v2.1/os-migrations",
         "/v2.1/servers/{server_id}/migrations", "/v2.1/servers/{server_id}/os-interface", "/v2.1/servers/{server_id}/os-security-groups",

@@ -6,11 +6,11 @@ import WebAPI
 
 /// The usage of servers over a period, by project: `os-simple-tenant-usage`.
 ///
-/// A page is one of servers, in the order of project, creation and id; the marker is a server's id. A project whose servers
-/// go over a page's end has a report in both, which clients add up, as in Nova from 2.40 on. Before that Nova ignores `limit`
-/// and `marker`; here they hold in all versions, and only the links depend on the version.
+/// Pages are counted in servers, ordered by project, creation and id; the marker is a server's id. If a project's servers span two pages,
+/// both have a report for the project and clients add them up, as in Nova from 2.40 on. Nova ignores `limit` and `marker` before 2.40; here
+/// they apply in all versions, and only the links depend on the version.
 extension QuotaRoutes {
-    /// Servers in an answer that does not come in pages, at most.
+    /// The maximum number of servers in an answer without pages.
     private static let usageMax = 100_000
 
     func usage(_ context: RequestContext, project: String?) async throws -> Response {
@@ -40,7 +40,7 @@ extension QuotaRoutes {
     }
 }
 
-/// The period that a client asks about.
+/// The period of a usage request.
 struct UsagePeriod: Sendable {
     let start: Timestamp
     let end: Timestamp

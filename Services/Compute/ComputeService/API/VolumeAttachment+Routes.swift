@@ -89,7 +89,8 @@ struct VolumeAttachmentRoutes: Sendable {
 
     private static let states: [VMState] = [.active, .paused, .stopped, .suspended]
 
-    /// The states of servers whose volumes can change: from 2.20 on also of shelved ones, which get them when they are unshelved.
+    /// The states in which a server's volumes can change. From 2.20 on, shelved servers are included; their volumes are attached when they
+    /// are unshelved.
     private static func states(_ context: RequestContext) -> [String] {
         (states + (context.version(atLeast: 2, 20) ? [.shelved, .shelvedOffloaded] : [])).map(\.rawValue)
     }
@@ -106,7 +107,7 @@ struct VolumeAttachmentRoutes: Sendable {
         return found.response
     }
 
-    /// - Parameter waits: whether the response follows the attachment, and shows it.
+    /// - Parameter waits: whether to answer only when the volume is attached, and show the attachment.
     private func attach(_ context: RequestContext, waits: Bool) async throws -> Response {
         let decision = try await compute.authorizedServer(context)
         let server = try decision.value(for: "os_compute_api:os-volumes-attachments:create")

@@ -104,7 +104,7 @@ package final class AgentConsumer: Sendable {
 
     // MARK: servers
 
-    /// Makes up for lost reports of the host.
+    /// Repairs the effect of lost reports from the host.
     private func compare(_ servers: [HeldServer], host: String) async throws {
         let ambient = compute.ambient
         let advancing = servers.filter { $0.progress != nil }
@@ -131,7 +131,7 @@ package final class AgentConsumer: Sendable {
             unreadable: try await compute.database.write { try DesiredState.portsChanged($0, servers: servers, ambient: ambient) })
     }
 
-    /// The first password that a guest leaves stays until its owner clears it.
+    /// The first password that a guest posts is kept until the server's owner clears it.
     private func guestPassword(_ left: GuestPassword, host: String) async throws {
         guard let id = UUID128(left.serverID)?.description else { throw PoisonMessage("guest_password: server_id: must be a UUID") }
         guard (1...GuestPassword.bytesMax).contains(left.password.utf8.count) else {
@@ -139,7 +139,7 @@ package final class AgentConsumer: Sendable {
         }
         let ambient = compute.ambient
         try await compute.database.write { connection in
-            // Only the server's own host speaks for its guest.
+            // Only the server's own host may report for its guest.
             let changed = try connection.execute(
                 """
                 UPDATE servers SET guest_password = \(left.password)

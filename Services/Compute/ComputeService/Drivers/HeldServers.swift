@@ -5,11 +5,11 @@ import Kernel
 /// Compares the servers that an agent has with the rows of Compute. An agent reports a change once, so a report that the broker
 /// loses is found only here.
 enum HeldServers {
-    /// Servers that the two sides know differently.
+    /// Servers for which the two sides differ.
     struct Comparison: Sendable {
-        /// They belong on the host, which has them otherwise than it was recorded, or not at all.
+        /// Servers that belong on the host, but that are missing there or differ from the recorded state.
         var differing: [String] = []
-        /// The host has them and should not.
+        /// Servers that the host has but should not have.
         var strays: [String] = []
 
         var isEmpty: Bool { differing.isEmpty && strays.isEmpty }
@@ -19,8 +19,8 @@ enum HeldServers {
     private static let patience: Duration = .seconds(15)
     private static let batchMax = 200
 
-    /// A server that the host has not reported since its agent started is not compared, and neither is one of a generation that
-    /// the plane has seen surpassed.
+    /// Skips servers that the host has not reported since its agent started, and those listed with a generation older than the recorded
+    /// one.
     static func compare(_ connection: Connection, _ servers: [HeldServer], host: String, ambient: Ambient) throws -> Comparison {
         let servers = servers.filter { UUID128($0.serverID) != nil }
         let before: SQL = "\(ambient.databaseNow) - \(patience)::interval"
@@ -59,7 +59,7 @@ enum HeldServers {
         return comparison
     }
 
-    /// Sends the desired states again, which the agent answers with new reports, and orders strays away.
+    /// Sends the desired states again, which the agent answers with new reports, and orders the host to remove strays.
     static func ask(_ connection: Connection, _ comparison: Comparison, host: String, ambient: Ambient) throws {
         for id in comparison.differing { try DesiredState.publish(connection, server: id, ambient: ambient) }
         for id in comparison.strays {

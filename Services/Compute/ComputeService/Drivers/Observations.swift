@@ -23,7 +23,7 @@ enum Observations {
         }
         let isHere = try row.optionalString("host") == report.host && row.bool("published") && !row.bool("deleted")
         guard isHere else { return try observeStray(connection, report, ambient: ambient) }
-        // Whatever its generation, a report says the truth about jobs that have ended.
+        // A report about jobs that have ended is valid whatever its generation.
         let hasJobNews = try HostJobs.record(
             connection, report.jobs ?? [], server: report.serverID, host: report.host, ambient: ambient)
         if hasJobNews { Workflows.wake(connection, service: Compute.service, subject: report.serverID) }
@@ -54,7 +54,7 @@ enum Observations {
         let observation = Observation(
             generation: report.generation, power: report.power, applied: report.state == .applied, permanent: report.permanent,
             error: report.error, operationID: report.operationID)
-        // The workflow of an evacuation says itself when it has ended.
+        // An evacuation is ended by its workflow.
         if try !row.bool("evacuates") {
             try apply(connection, server.judge(observation), report.serverID, task: task, ambient: ambient)
         }
@@ -111,7 +111,7 @@ enum Observations {
         try endTask(connection, id, VMState(reportedPower: power), task: task, error: error, ambient: ambient)
     }
 
-    /// Ends a rebuild that failed. The server stays off until it is rebuilt again: its disks may be those of neither system.
+    /// Ends a rebuild that failed. The server stays off until it is rebuilt again: its disks may contain neither system completely.
     private static func endRebuild(_ connection: Connection, _ id: String, error: String, ambient: Ambient) throws {
         let now = ambient.now
         try DesiredState.change(connection, server: id, power: .shutoff, operation: .null)
@@ -131,7 +131,7 @@ enum Observations {
     private static func endTask(
         _ connection: Connection, _ id: String, _ state: VMState, task: TaskState?, error: String, ambient: Ambient
     ) throws {
-        // A rescue that failed leaves the server with its own system.
+        // After a failed rescue the server has its own system again.
         if task == .rescuing { try connection.execute("UPDATE servers SET rescue = NULL WHERE id = \(id)") }
         try DesiredState.change(connection, server: id, power: state.restingPower, operation: .null)
         try settle(connection, id, state, now: ambient.now)
@@ -162,9 +162,9 @@ enum Observations {
         return try removeStray(connection, server: report.serverID, host: report.host, ambient: ambient)
     }
 
-    /// Orders a server away from a host that has it, if it was deleted or belongs to another host.
+    /// Orders a host to remove a server that was deleted or belongs to another host.
     ///
-    /// - Returns: whether it was ordered away now.
+    /// - Returns: whether the order was sent.
     @discardableResult
     static func removeStray(_ connection: Connection, server: String, host: String, ambient: Ambient) throws -> Bool {
         let known = try connection.query("SELECT 1 AS one FROM server_absences WHERE server_id = \(server) AND host = \(host)")

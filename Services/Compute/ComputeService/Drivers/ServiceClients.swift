@@ -14,7 +14,7 @@ package protocol SchedulerClient: Sendable {
     func tryOut(_ trial: ScheduleTrial, operation: UUID128) async throws -> ScheduleTrial.Answer
     /// Releases a consumer's allocations; succeeds if it has none.
     func release(consumer: String) async throws
-    /// Gives a consumer's allocations to another one, in place of those that it has. Does nothing if the first has none.
+    /// Moves a consumer's allocations to another consumer, replacing its own. Does nothing if the first has none.
     func move(_ allocations: AllocationMove) async throws
 }
 
@@ -33,7 +33,7 @@ package struct AllocationMove: Sendable {
         AllocationMove(from: server, to: migration, project: project, user: user, fromType: "INSTANCE", toType: "MIGRATION")
     }
 
-    /// Back from the record to the server.
+    /// From the record of the migration back to the server.
     static func returning(_ migration: String, to server: String, project: String, user: String) -> AllocationMove {
         AllocationMove(from: migration, to: server, project: project, user: user, fromType: "MIGRATION", toType: "INSTANCE")
     }
@@ -51,7 +51,7 @@ package protocol NetworkClient: Sendable {
     func changeGroup(_ group: String, adds: Bool, ports: [String], as subject: ActingSubject) async throws
     /// Deletes a port; succeeds if it does not exist.
     func deletePort(_ id: String, as subject: ActingSubject) async throws
-    /// Binds a port to another host too. Succeeds if it is bound to it.
+    /// Binds a port to an additional host. Succeeds if it is already bound to it.
     func bind(port id: String, host: String, as subject: ActingSubject) async throws
     /// Makes the binding to a host the active one; creates it if there is none.
     func activateBinding(port id: String, host: String, as subject: ActingSubject) async throws
@@ -67,7 +67,7 @@ package protocol VolumeClient: Sendable {
     func deleteVolume(_ id: String, as subject: ActingSubject) async throws
     /// Reserves a volume for a server, and connects it to the server's host if it has one.
     func attach(_ attachment: VolumeAttachRequest) async throws -> VolumeAttachAnswer
-    /// Connects an attachment to another host, in place of the one that it is connected to.
+    /// Connects an attachment to another host instead of its present one.
     ///
     /// - Returns: how the host connects to the volume.
     func connect(attachment: String, host: String, device: String, as subject: ActingSubject) async throws -> JSONValue
@@ -75,15 +75,15 @@ package protocol VolumeClient: Sendable {
     func complete(attachment: String, as subject: ActingSubject) async throws
     /// Removes an attachment; succeeds if it does not exist.
     func detach(attachment: String, as subject: ActingSubject) async throws
-    /// Makes a snapshot of a volume, also of one in use, which then waits for the copy of a host.
+    /// Creates a snapshot of a volume. The snapshot of a volume in use waits for a copy that a host makes.
     ///
     /// - Returns: the snapshot's id.
     func createSnapshot(_ snapshot: JSONObject, as subject: ActingSubject, operation: String) async throws -> String
-    /// Begins to write an image to a volume of a server whose guest is off.
+    /// Starts writing an image to a volume of a server whose guest is off.
     func reimage(_ volume: String, image: String, as subject: ActingSubject, operation: String) async throws
     /// Deletes a snapshot; succeeds if it does not exist.
     func deleteSnapshot(_ id: String, as subject: ActingSubject) async throws
-    /// Says whether a host's copy is complete; a snapshot that does not wait for one stays as it is.
+    /// Reports whether a host's copy is complete. Has no effect on a snapshot that does not wait for a copy.
     func reportCopy(ofSnapshot id: String, isComplete: Bool, as subject: ActingSubject) async throws
 }
 
@@ -91,15 +91,15 @@ package protocol VolumeClient: Sendable {
 package protocol ImageClient: Sendable {
     /// Creates an image without data under the id in `image`. Repeating it with the same id is a success.
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws
-    /// Gives an image data of no bytes, so that it becomes active: what it stands for is in its properties. Repeating it is a success.
+    /// Uploads empty data to an image, so that it becomes active: its content is described by its properties. Repeating it is a success.
     func activateEmpty(_ id: String, as subject: ActingSubject) async throws
     /// Deletes an image; succeeds if it does not exist.
     func deleteImage(_ id: String, as subject: ActingSubject) async throws
-    /// An image in Image's own form.
+    /// An image, as the Image service shows it.
     ///
     /// - Throws: 404 if the subject may not see it.
     func image(_ id: String, as subject: ActingSubject) async throws -> JSONObject
-    /// A page of images in Image's own form.
+    /// A page of images, as the Image service shows them.
     func images(_ query: [(String, String)], as subject: ActingSubject) async throws -> ImagePage
     /// Changes an image by a JSON patch (RFC 6902).
     func changeImage(_ id: String, _ patch: [JSONValue], as subject: ActingSubject) async throws
@@ -110,7 +110,7 @@ package protocol ImageClient: Sendable {
 /// A page of Image's list.
 package struct ImagePage: Sendable {
     package var images: [JSONObject]
-    /// Whether further ones follow the last of these.
+    /// Whether there are more after the last of these.
     package var hasMore: Bool
 
     package init(images: [JSONObject], hasMore: Bool) {
@@ -242,7 +242,7 @@ struct RemoteNetwork: NetworkClient {
         do {
             try await client.acting(for: subject).put(.network, "/ports/\(id)/bindings/\(host)/activate", [:])
         } catch let error as ResourceError where error.code == .conflict {
-            // It is active.
+            // The binding is already active.
         } catch let error as ResourceError where error.code == .notFound {
             try await updatePort(id, ["binding:host_id": .string(host)], as: subject)
         }

@@ -21,7 +21,7 @@ enum Arrivals {
         var hasArrived: Bool { power == .running || power == .paused }
     }
 
-    /// Has a host expect the server.
+    /// Orders a host to expect the server.
     ///
     /// - Parameter connections: how that host connects to the volumes, by the id of the volume.
     static func order(
@@ -31,13 +31,13 @@ enum Arrivals {
         try DesiredState.publish(connection, server: server, ambient: ambient)
         guard var description = try DesiredState.load(connection, where: "s.id = \(server)").first else { return }
         (description.power, description.operation, description.jobs) = (.expected, nil, [])
-        // The disk there must have the layers of the one here, of which only the top one is sent.
+        // The target's disk needs the same backing image, because only the top layer is transferred.
         if description.rootIsCopy { description.image?.isCopied = true }
         for index in description.volumes.indices {
             guard let info = connections[description.volumes[index].volumeID] else { continue }
             description.volumes[index].connection = Enclosed(document: info)
         }
-        // It may still be ordered away from there.
+        // An earlier order to remove the server from that host may still be recorded.
         try connection.execute("DELETE FROM server_absences WHERE server_id = \(server) AND host = \(host)")
         try record(connection, description, host: host, ambient: ambient)
     }
@@ -54,7 +54,7 @@ enum Arrivals {
         try DesiredState.send(connection, desired, host: host, ambient: ambient)
     }
 
-    /// Sends the order again if nothing has been heard for `patience`.
+    /// Sends the order again if the host has not reported for `patience`.
     static func repeatOrder(_ connection: Connection, server: String, patience: Duration, ambient: Ambient) throws {
         let before: SQL = "\(ambient.databaseNow) - \(patience)::interval"
         let rows = try connection.query(
@@ -67,7 +67,7 @@ enum Arrivals {
         }
     }
 
-    /// The host no longer expects the server, and has it no more unless the guest has arrived. Repeating it changes nothing.
+    /// Withdraws the order: the host stops expecting the server, and removes it unless the guest has arrived. Idempotent.
     static func withdraw(_ connection: Connection, server: String, ambient: Ambient) throws {
         guard let row = try connection.query("SELECT host, desired FROM server_arrivals WHERE server_id = \(server) FOR UPDATE").first
         else { return }

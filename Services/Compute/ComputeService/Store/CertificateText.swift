@@ -2,7 +2,7 @@ import ComputeCore
 import Cryptography
 import Kernel
 
-/// Certificates as key pairs: PEM (RFC 7468).
+/// Certificates that are uploaded as key pairs, in PEM (RFC 7468).
 enum CertificateText {
     private static let first = "-----BEGIN CERTIFICATE-----"
     private static let last = "-----END CERTIFICATE-----"

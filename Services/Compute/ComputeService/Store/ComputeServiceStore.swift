@@ -5,7 +5,7 @@ import Kernel
 import Messaging
 import WebAPI
 
-/// The statements about the services on hosts and the plane's own.
+/// The statements about the services on hosts and those of the control plane.
 enum ComputeServiceStore {
     private static let action = "os_compute_api:os-services:"
 
@@ -34,7 +34,7 @@ enum ComputeServiceStore {
         }
     }
 
-    /// A change of a service on a host. What is nil stays as it is.
+    /// A change of a service on a host. Members that are nil do not change.
     struct Draft: Sendable {
         var isEnabled: Bool?
         /// Why the service is disabled. Only stored together with `isEnabled`.
@@ -42,7 +42,7 @@ enum ComputeServiceStore {
         var isForcedDown: Bool?
     }
 
-    /// The zone of the plane's own services: Nova's `internal`.
+    /// The zone of the control plane's services, `internal` as in Nova.
     static let planeZone = "internal"
 
     /// The zone of a host: the first one of its aggregates, otherwise its own.
@@ -51,9 +51,9 @@ enum ComputeServiceStore {
             WHERE g.host = t.host AND a.availability_zone IS NOT NULL ORDER BY a.id LIMIT 1), t.availability_zone)
         """
 
-    /// The rows `t` of all services: those on hosts, and the plane's own schedulers and conductors.
+    /// The rows `t` of all services: those on hosts, and the schedulers and conductors of the control plane.
     ///
-    /// - Parameter compute: for the silence after which a service counts as down.
+    /// - Parameter compute: provides the time without a report after which a service counts as down.
     static func source(_ compute: Compute) -> String {
         """
         (SELECT t.id, t.number, 'nova-compute' AS kind, t.host, t.enabled, t.disabled_reason, t.forced_down,
@@ -72,7 +72,7 @@ enum ComputeServiceStore {
         try !connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host)").isEmpty
     }
 
-    /// The kind of one of the plane's own services; nil if there is none with this id.
+    /// The kind of a service of the control plane; nil if there is none with this id.
     static func planeKind(_ connection: Connection, of id: UUID128) throws -> String? {
         try connection.query("SELECT kind FROM plane_services WHERE id = \(id)").first?.string("kind")
     }
@@ -88,7 +88,7 @@ enum ComputeServiceStore {
         ).map(entry)
     }
 
-    /// The plane's own services, by host and kind.
+    /// The services of the control plane, by host and kind.
     static func ofPlane(_ connection: Connection, _ compute: Compute) throws -> [Entry] {
         try connection.query("SELECT * FROM \(raw: source(compute)) WHERE t.kind <> 'nova-compute' ORDER BY t.host, t.kind").map(entry)
     }
@@ -120,7 +120,7 @@ enum ComputeServiceStore {
         return try row.string("id")
     }
 
-    /// Forgets a service, by its id or its number. A process of the plane that still runs registers again with its next report.
+    /// Deletes a service by its id or number. A control-plane process that still runs registers again with its next report.
     ///
     /// - Returns: whether there was such a service.
     /// - Throws: 409 for a host with servers.

@@ -53,7 +53,7 @@ enum DesiredState {
 
     /// The same as `portsChanged` for a request that names servers.
     ///
-    /// - Parameter affected: those of them that the request changes.
+    /// - Parameter affected: the ones whose ports changed.
     static func portsChanged(
         _ connection: Connection, of servers: Authorized<[String]>, affected: Set<String>, ambient: Ambient
     ) throws -> [String: String] {
@@ -67,7 +67,7 @@ enum DesiredState {
     ///
     /// An unreadable row affects only that server: nothing is sent for it, and its changes count as not sent.
     ///
-    /// - Parameter servers: ids; those that are not there, or that no host has, are passed over.
+    /// - Parameter servers: ids; servers that do not exist or have no host are skipped.
     /// - Returns: the servers whose rows cannot be read, with the reasons.
     static func portsChanged(_ connection: Connection, servers: [String], ambient: Ambient) throws -> [String: String] {
         let rows = try connection.query(
@@ -77,7 +77,7 @@ enum DesiredState {
                 AND published_at IS NOT NULL ORDER BY id FOR UPDATE) RETURNING id, host
             """)
         let sent = try rows.map { (id: try $0.string("id"), host: try $0.string("host")) }
-        // Before the ports are read, so that no change counts as sent that was not.
+        // Mark changes before reading the ports, so that a change in between does not count as sent.
         try connection.execute(
             """
             UPDATE server_interfaces i SET port_change = c.number FROM published_port_changes c
@@ -101,7 +101,7 @@ enum DesiredState {
 
     /// The servers with changes of ports that were not sent to their hosts.
     ///
-    /// - Parameter before: a time of the database; later changes are passed over, because Network's message may be on its way.
+    /// - Parameter before: a time of the database; later changes are ignored, because Network's message about them may be in flight.
     static func serversWithUnsentPorts(_ connection: Connection, changedBefore before: SQL, limit: Int) throws -> [String] {
         try connection.query(
             """
@@ -146,8 +146,8 @@ enum DesiredState {
     /// A server's desired state, or why there is none.
     private typealias Described = (id: String, spec: Result<Enclosed<ServerSpec>, UnreadableServer>)
 
-    /// The servers that fit, in the order of their ids. They are read together, and one by one only if a row cannot be read, so that
-    /// it affects only that server.
+    /// The servers that match the condition, ordered by id. They are read together, and one by one only if a row cannot be read, so that it
+    /// affects only that server.
     private static func specs(_ connection: Connection, where condition: SQL) throws -> [Described] {
         func read(_ condition: SQL) throws -> [Described] {
             try load(connection, where: condition).map { ($0.id, .success(try Enclosed($0.spec))) }

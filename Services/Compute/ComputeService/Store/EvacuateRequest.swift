@@ -13,7 +13,7 @@ struct EvacuateRequest {
     let compute: Compute
     let owner: ServerOwner
     let host: String?
-    /// What the request says of the disks; nil from 2.14 on.
+    /// The request's `onSharedStorage`; nil from 2.14 on.
     let onSharedStorage: Bool?
     /// Whether the server stays off at its new host.
     let staysOff: Bool

@@ -4,7 +4,7 @@ import JSON
 
 /// The statements about the guests of servers.
 enum GuestStore {
-    /// The password that the guest left, encrypted for the server's key pair; nil if it left none.
+    /// The password that the guest posted, encrypted for the server's key pair; nil if there is none.
     static func password(_ connection: Connection, of server: String) throws -> String? {
         try connection.query("SELECT guest_password FROM servers WHERE id = \(server)").first?.optionalString("guest_password")
     }

@@ -9,11 +9,11 @@ enum HostAggregateStore {
     private static let action = "os_compute_api:os-aggregates:"
     private static let metadataMax = 128
 
-    /// Aggregates whose hosts exchange running guests: these get the processor that all of the hosts have.
+    /// Aggregates between whose hosts guests live-migrate: guests get the processor features that all of these hosts have.
     private static let sharesProcessors: SQL = "a.metadata->>'cpu_model' = 'baseline'"
 
-    /// The different processors of the hosts to which the server of a row `s` is to be able to move, as a list; null if its host is in
-    /// no such aggregate. Hosts of releases before 0.2.0 do not say what they have.
+    /// The distinct processors of the hosts between which the server of a row `s` must be able to move, as a list; null if its host is not
+    /// in such an aggregate. Hosts with releases before 0.2.0 do not report their processor.
     static let processorDefinitions: SQL = """
         (SELECT jsonb_agg(DISTINCT p.capabilities->'processor_definition') FROM aggregate_hosts h
             JOIN aggregates a ON a.id = h.aggregate_id AND \(sharesProcessors)
@@ -89,7 +89,7 @@ enum HostAggregateStore {
         try changes.apply(connection, "aggregates", where: "id = \(id)::int", at: now)
     }
 
-    /// A zone cannot change under servers that run in it.
+    /// A zone cannot change while servers run in it.
     private static func checkZone(_ connection: Connection, _ id: String, from old: String?, to new: String?) throws {
         guard old != new else { return }
         let busy = try connection.query(
@@ -148,7 +148,7 @@ enum HostAggregateStore {
 
     /// Sets items of the metadata; a null removes one. `availability_zone` is the aggregate's zone.
     ///
-    /// - Throws: 404; 400 for too many items, or for a zone that is none or that servers run in.
+    /// - Throws: 404; 400 for too many items, for an invalid zone, or for a change of zone while servers run in it.
     static func setMetadata(
         _ connection: Connection, of decision: Authorized<String>, _ changes: JSONObject, at now: Timestamp
     ) throws {

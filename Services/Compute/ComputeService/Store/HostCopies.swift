@@ -16,7 +16,7 @@ enum HostCopies {
 
     /// Servers with attached volumes of which snapshots wait, and that no workflow, task or job works on.
     ///
-    /// - Parameter isLocking: whether to lock the servers that nobody else has locked.
+    /// - Parameter isLocking: whether to lock the servers' rows, skipping locked ones.
     static func servers(_ connection: Connection, idle: SQL, isLocking: Bool, limit: Int) throws -> [String] {
         try connection.query(
             """
@@ -43,7 +43,7 @@ enum HostCopies {
 
     /// The waiting snapshots of a server's volumes.
     ///
-    /// - Parameter volume: the only volume that is looked at; nil for all.
+    /// - Parameter volume: limits the result to this volume; nil for all.
     static func pending(_ connection: Connection, server: String, volume: String? = nil) throws -> [Pending] {
         try connection.query(
             """
@@ -55,7 +55,7 @@ enum HostCopies {
         ).map { Pending(snapshot: try $0.string("id"), server: server, subject: try ServerSteps.subject($0)) }
     }
 
-    /// What a host must copy for these snapshots, as far as they still wait: of each volume one at a time.
+    /// The copies that a host must make for those of these snapshots that still wait, at most one per volume.
     ///
     /// - Throws: 500 for a connection that names no file.
     static func volumes(_ connection: Connection, server: String, snapshots: [String]) throws -> [ServerJob.VolumeCopies.Volume] {

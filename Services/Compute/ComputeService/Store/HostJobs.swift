@@ -6,17 +6,17 @@ import Kernel
 
 /// Long-running jobs of hosts on servers (`ServerJob`).
 ///
-/// A workflow orders a job, waits for its end with `HostJobs.state`, and ends it in every case, also when it unwinds: then the host
-/// cancels it. While the host does not answer, the desired state with the job is sent again.
+/// A workflow orders a job, waits for its end with `HostJobs.state`, and always ends it, also when it unwinds; the host then cancels the
+/// job. While the host does not answer, the desired state with the job is sent again.
 enum HostJobs {
-    /// The state until the host says something.
+    /// The state until the host's first report.
     static let ordered = "ordered"
 
-    /// What a host says about a job.
+    /// A host's report about a job.
     struct State: Sendable {
         /// The host that works on it.
         let host: String
-        /// `ordered` until the host says something.
+        /// `ordered` until the host's first report.
         let state: String
         let phase: String?
         /// Percent of the phase.
@@ -25,7 +25,8 @@ enum HostJobs {
         let reason: String?
 
         var isDone: Bool { state == ServerJobReport.State.done.rawValue }
-        /// Whether a guest is on its way and does not wait for others; agents that do not tell the two apart always say so.
+        /// Whether the guest is being transferred and not queued behind others. Older agents do not report the difference, and count as
+        /// transferring.
         var isMoving: Bool { state == ServerJobReport.State.running.rawValue && phase != ServerJobReport.queued }
 
         /// Why the host gave up; nil if it has not.
@@ -37,7 +38,7 @@ enum HostJobs {
         }
     }
 
-    /// Orders a job of the host that has the server; repeating it changes nothing.
+    /// Orders a job from the server's host. Idempotent.
     static func order(_ connection: Connection, _ job: ServerJob, server: String, host: String, ambient: Ambient) throws {
         let added = try connection.execute(
             """
@@ -50,14 +51,14 @@ enum HostJobs {
         try DesiredState.publish(connection, server: server, ambient: ambient)
     }
 
-    /// Takes a job out of the desired state: a host that still does it cancels it. None is fine.
+    /// Takes a job out of the desired state: a host that is still working on it cancels it. Does nothing if there is no such job.
     static func end(_ connection: Connection, _ id: String, server: String, ambient: Ambient) throws {
         guard try connection.execute("DELETE FROM server_jobs WHERE id = \(id)") > 0 else { return }
         try DesiredState.change(connection, server: server)
         try DesiredState.publish(connection, server: server, ambient: ambient)
     }
 
-    /// Changes what the host is told about a job; nothing happens if there is no such job.
+    /// Changes the order for a job. Does nothing if there is no such job.
     static func revise(
         _ connection: Connection, _ id: String, server: String, ambient: Ambient, _ body: (inout ServerJob) -> Void
     ) throws {
@@ -71,7 +72,7 @@ enum HostJobs {
         try DesiredState.publish(connection, server: server, ambient: ambient)
     }
 
-    /// Has a live migration end soon, for an accepted request: the guest is paused or goes on as post-copy.
+    /// Forces a live migration to complete, for an accepted request: the guest is paused or switches to post-copy.
     static func complete(
         _ connection: Connection, _ migration: String, of server: Authorized<ServerRecord>, ambient: Ambient
     ) throws {
@@ -94,7 +95,7 @@ enum HostJobs {
         ).isEmpty
     }
 
-    /// Sends the server's desired state again if its host has said nothing of a job for `patience`; a report may have been lost.
+    /// Sends the server's desired state again if its host has not reported about a job for `patience`, because a report may have been lost.
     static func repeatOrder(
         _ connection: Connection, _ id: String, server: String, patience: Duration, ambient: Ambient
     ) throws {
@@ -117,9 +118,9 @@ enum HostJobs {
         }
     }
 
-    /// Records what a host reports.
+    /// Records a host's reports.
     ///
-    /// - Returns: whether a job began, came to another phase or ended, so that its workflow has something to do.
+    /// - Returns: whether a job began, entered another phase or ended, so that its workflow has to continue.
     static func record(_ connection: Connection, _ reports: [ServerJobReport], server: String, host: String, ambient: Ambient) throws
         -> Bool
     {

@@ -3,10 +3,10 @@ import Database
 import Kernel
 import Workflow
 
-/// How far hosts are with the disks of servers (`server_progress`): agents say it in their lists of servers. While a host advances,
-/// the steps that wait for it go on, however large the disks are.
+/// The hosts' progress with the disks of servers (`server_progress`), which agents report in their lists of servers. While a host makes
+/// progress, the steps that wait for it do not time out, however large the disks are.
 enum HostProgress {
-    /// A host that has not advanced for this long stands still. An agent lists its servers every minute.
+    /// A host that has made no progress for this long counts as stuck. An agent lists its servers every minute.
     private static let patience = Duration.seconds(300)
 
     static func record(_ connection: Connection, _ servers: [HeldServer], host: String, ambient: Ambient) throws {
@@ -24,7 +24,7 @@ enum HostProgress {
         }
     }
 
-    /// Whether a host has advanced lately with what it does for a server.
+    /// Whether a host has recently made progress with its work for a server.
     static func advances(_ connection: Connection, server id: String, on host: String?, ambient: Ambient) throws -> Bool {
         try !connection.query(
             """
@@ -34,7 +34,7 @@ enum HostProgress {
         ).isEmpty
     }
 
-    /// A condition on rows of `servers`: their hosts have not advanced lately.
+    /// A condition on rows of `servers`: their hosts have made no recent progress.
     static func standsStill(_ ambient: Ambient) -> SQL {
         """
         NOT EXISTS (SELECT 1 FROM server_progress p WHERE p.server_id = servers.id AND p.host = servers.host
@@ -44,7 +44,7 @@ enum HostProgress {
 }
 
 extension ServerSteps {
-    /// The result of a step that waits for a host: while the host advances, the step's deadline begins anew.
+    /// The result of a step that waits for a host: while the host makes progress, the step's deadline restarts.
     func wait(_ delay: Duration, for id: String, on host: String?) async throws -> StepResult {
         let ambient = compute.ambient
         return try await compute.database.read { try HostProgress.advances($0, server: id, on: host, ambient: ambient) }

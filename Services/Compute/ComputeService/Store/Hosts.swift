@@ -13,14 +13,14 @@ enum Hosts {
     /// - Parameter service: the name of the row of `compute_services`.
     static func isUp(_ service: String, _ compute: Compute) -> SQL { "\(raw: isUpText(service, compute))" }
 
-    /// Whether a host reports, and is not declared down.
+    /// Whether a host reports, and was not declared down.
     static func isUp(_ host: String, _ connection: Connection, _ compute: Compute) throws -> Bool {
         try !connection.query(
             "SELECT 1 AS one FROM compute_services t WHERE t.host = \(host) AND \(isUp("t", compute))"
         ).isEmpty
     }
 
-    /// As `isUp`, as text for tables.
+    /// Like `isUp`, as text for tables.
     static func isUpText(_ service: String, _ compute: Compute) -> String {
         "(NOT \(service).forced_down AND coalesce(\(service).last_seen_at > \(latestSilence(compute)), false))"
     }
@@ -63,7 +63,7 @@ enum Hosts {
         try announce(connection, host: host, ambient: compute.ambient)
     }
 
-    /// Tells Placement about a host as it is now.
+    /// Sends the present state of a host to Placement.
     static func announce(_ connection: Connection, host: String, ambient: Ambient) throws {
         let rows = try connection.query(
             """

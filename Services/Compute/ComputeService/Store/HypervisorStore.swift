@@ -54,7 +54,7 @@ enum HypervisorStore {
         try !connection.query("SELECT 1 AS one FROM hypervisors WHERE strpos(host, \(pattern)) > 0 LIMIT 1").isEmpty
     }
 
-    /// The number of hypervisors, and the sums of their numbers.
+    /// The number of hypervisors, and the sums of their figures.
     static func statistics(_ connection: Connection) throws -> JSONValue {
         let sums = numbers.map { ", '\($0.name)', coalesce(sum(\($0.expression)), 0)" }.joined()
         return try connection.query("SELECT json_build_object('count', count(*)\(raw: sums)) AS sums FROM \(raw: source)")[0].json("sums")

@@ -3,18 +3,18 @@ import Contracts
 import Database
 import Kernel
 
-/// Disks of servers on hosts that the servers have left (`server_kept_disks`).
+/// Disks of servers that remain on hosts which the servers have left (`server_kept_disks`).
 ///
-/// A host keeps them while the move can be reverted. When the move has ended they stay until the server has been started where it is
-/// then: if that host cannot use its own disks, these are the only ones.
+/// A host keeps them while the move can be reverted. After the move they remain until the server has started on its final host: if that
+/// host cannot use its own disks, these are the only copies.
 enum KeptDisks {
-    /// A host that the server leaves keeps its disks.
+    /// Records that a host keeps the disks of a server that leaves it.
     static func keep(_ connection: Connection, server id: String, on host: String) throws {
         try connection.execute(
             "INSERT INTO server_kept_disks (server_id, host) VALUES (\(id), \(host)) ON CONFLICT DO NOTHING")
     }
 
-    /// The server is on the host again, and its disks there are the server's.
+    /// Forgets kept disks after the server has returned to the host and uses them again.
     static func forget(_ connection: Connection, server id: String, on host: String) throws {
         try connection.execute("DELETE FROM server_kept_disks WHERE server_id = \(id) AND host = \(host)")
     }
@@ -23,9 +23,9 @@ enum KeptDisks {
         try !connection.query("SELECT 1 AS one FROM server_kept_disks WHERE server_id = \(id) AND host = \(host)").isEmpty
     }
 
-    /// Has all other hosts remove the disks that they have kept of a server; its move must have ended.
+    /// Orders all other hosts to remove a server's kept disks. The server's move must have ended.
     static func discard(_ connection: Connection, server id: String, ambient: Ambient) throws {
-        // The server's row first, as everywhere.
+        // Lock the server's row first, as all transactions do.
         let own = try connection.query("SELECT host FROM servers WHERE id = \(id) FOR UPDATE").first?.optionalString("host")
         let hosts = try connection.query("DELETE FROM server_kept_disks WHERE server_id = \(id) RETURNING host").map {
             try $0.string("host")
@@ -38,9 +38,9 @@ enum KeptDisks {
         if !isDeleted { try DesiredState.publish(connection, server: id, ambient: ambient) }
     }
 
-    /// The same if the server's host has done what was last desired of the server, and nobody deletes the server.
+    /// Like `discard`, but only if the server's host has applied the latest desired state and the server is not being deleted.
     ///
-    /// - Returns: whether it has.
+    /// - Returns: whether the disks were discarded.
     @discardableResult
     static func discardIfStarted(_ connection: Connection, server id: String, ambient: Ambient) throws -> Bool {
         guard let server = try WorkflowServer.load(connection, id), server.isApplied, server.task != TaskState.deleting.rawValue else {
@@ -50,7 +50,7 @@ enum KeptDisks {
         return true
     }
 
-    /// Servers that run although hosts keep disks of them: the start at the end of a move had failed, and a later one succeeded.
+    /// Servers that run although hosts keep disks of them: the start at the end of a move failed, and a later one succeeded.
     static func unneeded(_ connection: Connection, limit: Int) throws -> [String] {
         try connection.query(
             """

@@ -13,7 +13,7 @@ enum KeypairStore {
         /// A certificate, for guests with Windows.
         case x509
 
-        /// - Throws: 400 for a text that is no public key of this kind.
+        /// - Throws: 400 for a text that is not a public key of this kind.
         func fingerprint(of publicKey: String) throws -> String {
             switch self {
             case .ssh:

@@ -15,7 +15,7 @@ struct LiveMigrateRequest {
     let compute: Compute
     let owner: ServerOwner
     let host: String?
-    /// Nil: local disks are copied if there are any.
+    /// Nil to copy local disks if there are any.
     let copiesDisks: Bool?
 
     /// - Throws: 400 for a host that cannot take the server, or a server that cannot be moved; 409 if its host is down.
@@ -53,7 +53,7 @@ struct MoveChecks {
         self.compute = compute
     }
 
-    /// Whether a server has disks that only its host has. The config drive does not count: it is made anew.
+    /// Whether a server has disks that only its host has. The config drive does not count, because the target recreates it.
     static func hasLocalDisks(_ connection: Connection, _ id: String) throws -> Bool {
         try connection.query(
             """
@@ -63,10 +63,10 @@ struct MoveChecks {
             """)[0].bool("it_has")
     }
 
-    /// The migration with which moves came.
+    /// The migration of the schema that introduced moves.
     private static let moves = 45
 
-    /// - Throws: 409 while processes run that do not know of moves: they would have the expecting host remove the guest.
+    /// - Throws: 409 while processes run that do not support moves: they would order the expecting host to remove the guest.
     static func requireUpgraded(_ connection: Connection, _ ambient: Ambient) throws {
         let older = try Replicas.blockers(connection, of: moves, ambient)
         guard older.isEmpty else {
@@ -74,7 +74,7 @@ struct MoveChecks {
         }
     }
 
-    /// - Parameter members: flags that would have the scheduler ignore what a host has room for. Clients send them as false.
+    /// - Parameter members: flags that would make the scheduler ignore a host's capacity. Clients send them as false.
     /// - Throws: 400 if one of them is set.
     static func require(_ body: JSONValue, without members: [String]) throws {
         for name in members where body[name].flatMap({ BodySchema.boolean($0) }) == true {
@@ -86,7 +86,7 @@ struct MoveChecks {
     /// State of a server that stays on its host when the server moves.
     enum HostState: Hashable { case firmware, tpm, dedicatedProcessors }
 
-    /// - Parameter states: those that this kind of move would lose.
+    /// - Parameter states: kinds of state that this kind of move would lose.
     /// - Throws: 400 for a server that has one of them.
     static func require(_ connection: Connection, _ id: String, without states: Set<HostState>) throws {
         if let reason = try hostState(connection, id, of: states) {
@@ -106,7 +106,7 @@ struct MoveChecks {
         } else { nil }
     }
 
-    /// Hosts that have not yet removed what they had of a server, and those that keep its disks.
+    /// Hosts that have not yet removed the remains of a server, and those that keep its disks.
     static func hostsWithRemains(of id: String) -> SQL {
         """
         SELECT host FROM server_absences WHERE server_id = \(id)
@@ -132,7 +132,7 @@ struct MoveChecks {
         return nil
     }
 
-    /// Hosts that still have something of the server, as `hostsWithRemains`, and those whose agents do not know of disks that move.
+    /// Hosts that still have remains of the server, like `hostsWithRemains`, and those whose agents cannot move disks.
     func unable(toKeep id: String) throws -> [String] {
         try connection.query(
             """
@@ -142,7 +142,7 @@ struct MoveChecks {
         ).map { try $0.string("host") }
     }
 
-    /// - Throws: 400 with everything that stands in the way of the server on this host, as far as it is known without it.
+    /// - Throws: 400 naming every known reason why the server cannot move to this host.
     func require(_ host: String, for id: String, from source: String) throws {
         guard host != source else {
             throw ResourceError.badRequest("Unable to migrate instance (\(id)) to current host (\(source)).")
@@ -153,7 +153,7 @@ struct MoveChecks {
         guard try row.bool("is_up") else {
             throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
         }
-        // A guest that the host has not yet removed would be taken for the one that has arrived.
+        // A guest that the host has not yet removed would be mistaken for the one that has arrived.
         guard try !connection.query(MoveChecks.hostsWithRemains(of: id)).contains(where: { try $0.string("host") == host }) else {
             throw ResourceError.conflict("Compute host \(host) has not yet removed what it had of instance \(id).")
         }
@@ -181,7 +181,7 @@ struct MoveChecks {
         return MoveObstacles.list(from: now, to: there, sharesProcessors: alike.contains(host))
     }
 
-    /// Hosts on which the guest cannot run on, and those that have not yet removed what they had of the server.
+    /// Hosts on which the guest cannot continue to run, and those that have not yet removed the remains of the server.
     func unsuitable(for id: String, on source: String) throws -> [String] {
         let leaving = try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
         guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return leaving }

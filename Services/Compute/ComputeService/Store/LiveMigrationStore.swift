@@ -4,15 +4,15 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Statements about live migrations under way.
+/// Statements about live migrations in progress.
 extension MigrationStore {
-    /// Whether the operator has asked for the end of a migration.
+    /// Whether the operator has requested to abort a migration.
     static func isAborted(_ connection: Connection, _ migration: String) throws -> Bool {
         try connection.query("SELECT abort_requested FROM server_migrations WHERE uuid = \(migration)").first?.bool("abort_requested")
             ?? false
     }
 
-    /// Records how far the guest is. The job of a live migration has the id of its record.
+    /// Records the progress of the transfer. The job of a live migration has the id of the migration's record.
     static func record(_ connection: Connection, _ progress: MigrationProgress, job: String, server: String, now: Timestamp) throws {
         let (memory, disk) = (progress.memory, progress.disk)
         try connection.execute(
@@ -24,7 +24,7 @@ extension MigrationStore {
             """)
     }
 
-    /// The live migrations under way of a server.
+    /// The live migrations of a server in progress.
     static func liveRows(_ connection: Connection, server id: String, number: String?) throws -> Rows {
         try connection.query(
             """

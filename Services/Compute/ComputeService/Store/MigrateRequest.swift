@@ -14,8 +14,8 @@ struct MigrateRequest {
     let owner: ServerOwner
     let host: String?
 
-    /// - Throws: 400 for a host that is not there, or a server that cannot be moved; 409 if its host is down, or before the
-    ///   upgrade is complete.
+    /// - Throws: 400 for a host that does not exist, or a server that cannot be moved; 409 if its host is down, or before the upgrade is
+    ///   complete.
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: "os_compute_api:os-migrate-server:migrate").id
         let source = server.host ?? ""

@@ -7,9 +7,9 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// A server whose flavor changes, or which moves.
+/// A server that is being resized or moved.
 struct ServerMove: Sendable {
-    /// Of the migration, and the consumer of what the server had before.
+    /// The migration's id, and the consumer of the server's earlier allocations.
     let migration: String
     let flavor: ServerFlavor
     let other: ServerFlavor
@@ -19,7 +19,7 @@ struct ServerMove: Sendable {
     let user: String
     let power: DesiredPower
     let source: String
-    /// Nil while the scheduler has not decided.
+    /// Nil until the scheduler has decided.
     let target: String?
 
     /// The state in which the server is when the move has ended.
@@ -49,7 +49,7 @@ enum MigrationType: String {
         }
     }
 
-    /// In the instance actions.
+    /// The name in the instance actions.
     var action: String { self == .live ? rawValue : change.name }
 }
 
@@ -57,9 +57,9 @@ enum MigrationType: String {
 enum MigrationStore {
     /// Statuses of migrations that hold allocations.
     static let open = ["migrating", "finished", "reverting"]
-    /// Statuses of live migrations under way.
+    /// Statuses of live migrations in progress.
     static let live = ["queued", "preparing", "running"]
-    /// Statuses of evacuations under way.
+    /// Statuses of evacuations in progress.
     static let evacuating = ["accepted", "pre-migrating"]
     /// Whether the server of a row of `servers` is being evacuated.
     static let isEvacuated: SQL = """
@@ -70,9 +70,9 @@ enum MigrationStore {
     /// Records an accepted move: the migration, the server's task, and the instance action.
     ///
     /// - Parameters:
-    ///   - target: nil while the scheduler has not decided.
+    ///   - target: nil until the scheduler has decided.
     ///   - flavor: the server's after the move; nil if it keeps its flavor.
-    ///   - assignments: further ones for the server's row.
+    ///   - assignments: further assignments for the server's row.
     /// - Returns: the migration's id. It is also the consumer of the allocations that the server had before.
     static func begin(
         _ connection: Connection, _ type: MigrationType, of server: ServerRecord, for owner: ServerOwner, target: String? = nil,
@@ -100,7 +100,7 @@ enum MigrationStore {
         try connection.execute("UPDATE server_migrations SET status = \(status), updated_at = \(now) WHERE uuid = \(migration)")
     }
 
-    /// Asks for the end of a live migration; its workflow does it.
+    /// Requests the abort of a live migration; its workflow carries it out.
     static func requestAbort(
         _ connection: Connection, _ migration: String, of server: Authorized<ServerRecord>, at now: Timestamp
     ) throws {
@@ -129,7 +129,7 @@ enum MigrationStore {
             source: try row.string("source_host"), target: try row.optionalString("dest_host"))
     }
 
-    /// What the quota counts beyond `flavor` while the server can also have `other`.
+    /// The additional quota beyond `flavor` while the server may return to `other`.
     static func excess(_ other: ServerFlavor, over flavor: ServerFlavor) -> [(quota: QuotaDeclaration, amount: Int)] {
         let all: [(quota: QuotaDeclaration, amount: Int)] = [
             (ComputeQuotas.cores, other.vcpus - flavor.vcpus), (ComputeQuotas.memory, other.memoryMiB - flavor.memoryMiB),
@@ -137,7 +137,7 @@ enum MigrationStore {
         return all.filter { $0.amount > 0 }
     }
 
-    /// The server has one flavor again: the one that it has now.
+    /// Ends the time with two flavors; the server keeps its present one.
     ///
     /// - Returns: whether it had two.
     @discardableResult
@@ -153,11 +153,11 @@ enum MigrationStore {
         return true
     }
 
-    /// Gives the server the other one of its two flavors, and has the host do it. Does nothing if the server has the flavor.
+    /// Switches the server to the other one of its two flavors, and orders the host to apply it. Does nothing if the server has the flavor.
     ///
     /// - Parameters:
     ///   - flavor: the id of the flavor's row.
-    ///   - operation: the agent's.
+    ///   - operation: the id of the agent's operation.
     ///   - keepsDisks: whether copies of the disks are kept.
     static func exchange(
         _ connection: Connection, server id: String, to flavor: String, operation: ServerSpec.Operation, keepsDisks: Bool,
@@ -179,9 +179,9 @@ enum MigrationStore {
         try connection.execute("UPDATE server_migrations SET dest_host = \(host), updated_at = \(now) WHERE uuid = \(migration)")
     }
 
-    /// Gives the server to another host, and orders it away from the one that has it. Does nothing if that host has it no more.
+    /// Assigns the server to another host, and orders the present host to remove it. Does nothing if the server is no longer on that host.
     ///
-    /// - Parameter leavesDisks: whether the host that has it keeps its disks, until `KeptDisks.discard`.
+    /// - Parameter leavesDisks: whether the present host keeps the disks, until `KeptDisks.discard`.
     static func move(
         _ connection: Connection, server id: String, from source: String, to target: String, power: DesiredPower?,
         leavesDisks: Bool = false, _ compute: Compute
@@ -195,7 +195,7 @@ enum MigrationStore {
         guard moved > 0 else { return }
         if leavesDisks { try KeptDisks.keep(connection, server: id, on: source) }
         try Absences.order(connection, server: id, host: source, ambient: ambient)
-        // It may still be ordered away from there.
+        // An earlier order to remove the server from that host may still be recorded.
         try connection.execute("DELETE FROM server_absences WHERE server_id = \(id) AND host = \(target)")
         try KeptDisks.forget(connection, server: id, on: target)
         try connection.execute(
@@ -206,7 +206,7 @@ enum MigrationStore {
         try DesiredState.publish(connection, server: id, first: true, ambient: ambient)
     }
 
-    /// Writes how the host of a server connects to its volumes.
+    /// Records how the host of a server connects to its volumes.
     ///
     /// - Parameter connections: by the ids of the volumes.
     static func set(_ connection: Connection, server id: String, connections: [String: JSONValue]) throws {
@@ -227,7 +227,7 @@ enum MigrationStore {
         try ServerActions.finish(connection, server: id, action: action, failure: failure, now: now)
     }
 
-    /// Gives the server the other one of its two flavors, without telling its host. Does nothing if the server has the flavor.
+    /// Switches the server to the other one of its two flavors, without an order to the host. Does nothing if the server has the flavor.
     static func swapFlavors(_ connection: Connection, server id: String, to flavor: String) throws {
         try connection.execute(
             """
@@ -236,7 +236,7 @@ enum MigrationStore {
             """)
     }
 
-    /// Gives the server the earlier one of its two flavors again.
+    /// Switches the server back to the earlier one of its two flavors.
     static func returnFlavor(_ connection: Connection, server id: String, from flavor: String) throws {
         let rows = try connection.query(
             "SELECT other_flavor_id FROM servers WHERE id = \(id) AND flavor_id = \(flavor) AND other_flavor IS NOT NULL FOR UPDATE")
@@ -244,7 +244,7 @@ enum MigrationStore {
         try swapFlavors(connection, server: id, to: earlier)
     }
 
-    /// Whether a host has confirmed that it has the server no more, or the server is being deleted.
+    /// Whether a host has confirmed that it no longer has the server, or the server is being deleted.
     static func isRemoved(_ connection: Connection, server id: String, from host: String) throws -> Bool {
         try connection.query(
             """
@@ -265,7 +265,7 @@ enum MigrationStore {
         guard let move = try MigrationStore.current(connection, server: id) else {
             throw ResourceError.conflict("Instance \(id) has not been resized.")
         }
-        // The target's disks go when the server returns.
+        // The target removes its disks when the server returns.
         if move.target != nil, move.target != move.source, try !Hosts.isUp(move.source, connection, compute) {
             throw ResourceError.conflict("Cannot 'revertResize' instance \(id): the host that it came from, \(move.source), is down.")
         }
@@ -324,7 +324,7 @@ enum MigrationStore {
         try Workflows.start(
             connection, ServerResize(compute).confirmation, subject: move.migration, requestID: requestID, ambient: compute.ambient)
         try settle(connection, server: id, move)
-        // The host deletes the copies; so does the one that the server came from.
+        // The server's host and the previous host both delete the copies.
         if let target = move.target, target != move.source {
             try connection.execute("UPDATE servers SET root_is_copy = image IS NOT NULL WHERE id = \(id)")
             try KeptDisks.discard(connection, server: id, ambient: compute.ambient)

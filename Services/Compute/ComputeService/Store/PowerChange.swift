@@ -6,7 +6,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Who asked for an action on a server, for its record.
+/// The user who requested an action on a server, for the action's record.
 struct ActionOrigin: Sendable {
     let requestID: String
     let user: String
@@ -18,13 +18,13 @@ struct ActionOrigin: Sendable {
         (requestID, user, project) = (context.requestID, caller.userID, caller.projectID)
     }
 
-    /// An action that the service begins by itself.
+    /// An action that the service starts on its own.
     init(requestID: String) { (self.requestID, user, project) = (requestID, "", nil) }
 }
 
-/// Begins power actions.
+/// Starts power actions.
 enum PowerChange {
-    /// Has the server's host carry out a power action, whose report ends it.
+    /// Orders the server's host to carry out a power action. The host's report ends the action.
     ///
     /// - Parameter current: locked, in a state in which the action is allowed.
     /// - Throws: 409 if the server is not on a host.
@@ -36,7 +36,7 @@ enum PowerChange {
         try begin(connection, current, action, origin, ambient: ambient)
     }
 
-    /// The same where another decision stands for the power action: a deletion that keeps the server.
+    /// The same, authorized by another decision: for a deletion that keeps the server for a restore.
     static func begin(
         _ connection: Connection, _ current: ServerRecord, _ action: PowerAction, _ origin: ActionOrigin, ambient: Ambient
     ) throws {

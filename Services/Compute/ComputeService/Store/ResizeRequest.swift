@@ -14,10 +14,10 @@ struct ResizeRequest {
     let compute: Compute
     let owner: ServerOwner
     let flavorRef: String
-    /// Nil keeps the server's.
+    /// Nil for the server's present setting.
     let diskConfig: String?
 
-    /// - Throws: 400 for a flavor that the server cannot have, 403 (quota), in Compute's words.
+    /// - Throws: 400 for a flavor that the server cannot have, 403 for an exceeded quota, with Nova's messages.
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
         let id = try decision.value(for: "os_compute_api:servers:resize").id
         if !compute.settings.resizesOnSameHost, let reason = try MoveChecks(connection, compute).whatForbidsLeaving(server) {

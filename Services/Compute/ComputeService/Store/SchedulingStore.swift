@@ -3,9 +3,9 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The statements about scheduling decisions and what a host's failure would concern.
+/// The statements about scheduling decisions, and about the servers that a host's failure would affect.
 enum SchedulingStore {
-    /// Most decisions in an explanation.
+    /// The maximum number of decisions in an explanation.
     private static let explanationsMax = 20
 
     /// A server as a report about its host's failure shows it.

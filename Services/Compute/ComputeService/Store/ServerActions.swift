@@ -51,7 +51,7 @@ enum ServerActions {
             """)
     }
 
-    /// An event of an action, which has the action's times and result.
+    /// The event of an action, with the times and result of the action.
     struct Event: Sendable {
         let name: String?
         let startTime: Timestamp

@@ -7,11 +7,11 @@ import Kernel
 import Telemetry
 import WebAPI
 
-/// Begins an action that ends with the report of the server's host.
+/// Starts an action that ends with a report of the server's host.
 enum ServerChanges {
     /// The locked row of a server on which the action is possible now.
     ///
-    /// - Throws: 404, or 409 in Compute's words.
+    /// - Throws: 404, or 409 with Nova's message.
     static func locked(
         _ connection: Connection, _ context: RequestContext, _ id: String, for change: ServerChange
     ) throws -> ServerRecord {
@@ -27,7 +27,7 @@ enum ServerChanges {
         return current
     }
 
-    /// Sets the system that the server boots in place of its own; nil for none.
+    /// Sets the rescue system that the server boots instead of its own; nil for none.
     static func set(
         _ connection: Connection, _ decision: Authorized<ServerRecord>, rescue: JSONValue?, for action: String
     ) throws {

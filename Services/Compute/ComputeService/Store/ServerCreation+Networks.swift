@@ -60,9 +60,9 @@ extension ServerCreation {
 
 /// Checks and rows of interfaces.
 enum ServerInterfaces {
-    /// Checks what the interface names, and records where only an administrator's rights allow it.
+    /// Checks the network and port of an interface, and records whether only an administrator's rights allow them.
     ///
-    /// - Throws: 400, 403 or 409 in Compute's words.
+    /// - Throws: 400, 403 or 409 with Nova's messages.
     static func checked(_ connection: Connection, _ item: InterfaceRequest, _ owner: ServerOwner) throws -> InterfaceRequest {
         var isOrdinary = true
         if let port = item.portID {
@@ -172,7 +172,7 @@ enum ServerVolumes {
         }
     }
 
-    /// Whether a snapshot of the volume is being made, so that its content must stay.
+    /// Whether a snapshot of the volume is being created, so that its content must not change.
     static func isBeingCopied(_ connection: Connection, _ volume: String) throws -> Bool {
         try !connection.query(
             "SELECT 1 AS one FROM published_volume_snapshots WHERE volume_id = \(volume)::uuid AND status = 'creating' LIMIT 1"
@@ -196,7 +196,8 @@ enum ServerVolumes {
     }
 
     /// - Parameter row: with the volume's `status` and `multiattach`.
-    /// - Throws: 400 for a volume that no further server can have, or of which the request's version does not know that one can.
+    /// - Throws: 400 for a volume that cannot be attached to a further server, or a multiattach volume if the request's version does not
+    ///   support it.
     static func requireFree(_ row: Row, volume: String, knowsMultiattach: Bool) throws {
         let (status, isMultiattach) = (try row.string("status"), try row.bool("multiattach"))
         guard status == "available" || status == "in-use" && isMultiattach else {

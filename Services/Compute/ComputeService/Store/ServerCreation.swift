@@ -16,11 +16,11 @@ struct ServerOwner: Sendable {
     let isAdmin: Bool
     /// The user, with the rights at the time of execution; nil if the token has no project.
     let asUser: ActingSubject?
-    /// The same for an administrator of the whole cloud; nil for others.
+    /// The user with the rights of an administrator of the whole cloud; nil for other users.
     var administrator: ActingSubject? { isAdmin ? asUser : nil }
     let requestID: String
     let caller: Caller
-    /// Whose images the copies of disks are while a server moves: of whoever asked for it, so that they count for their quota.
+    /// The owner of the images that hold a server's disks during a move: the requesting user's project, whose quota they count against.
     var mover: ActingSubject { .accepted(project: caller.projectID ?? project, user: caller.userID) }
     /// Whether policy lets the user choose addresses in a network of this project.
     let choosesAddress: @Sendable (_ networkProject: String) -> Bool
@@ -68,9 +68,9 @@ struct ServerCreation {
         return try creation.admit(flavor, imageProperties: ofImage)
     }
 
-    /// Adds the disks that the image defines, and takes out those that the flavor has anyway.
+    /// Adds the disks that the image defines, and removes those that the flavor provides.
     ///
-    /// - Returns: the properties of an image that stands for volumes.
+    /// - Returns: the properties of the image if its content is in volumes.
     private mutating func addImageDevices(_ flavor: Flavor) throws -> JSONObject? {
         var properties: JSONObject?
         if let id = request.imageID {
@@ -123,7 +123,7 @@ struct ServerCreation {
         [(ComputeQuotas.instances, count), (ComputeQuotas.cores, count * flavor.vcpus), (ComputeQuotas.memory, count * flavor.memory)]
     }
 
-    /// - Throws: 400 if the bus of the disks does not hold all of them.
+    /// - Throws: 400 if the disks do not all fit on their bus.
     private func checkDisks(_ flavor: Flavor, _ hardware: GuestHardware) throws {
         let local = try flavor.document.decode(as: ServerFlavor.self).localDisks(hasImage: request.imageID != nil)
         let volumes = request.devices.count { $0.destination != .local }
@@ -341,7 +341,7 @@ struct ServerCreation {
         }
     }
 
-    /// A key pair of the user, as the server gets it.
+    /// A key pair of the user, in the form stored with the server.
     struct Key {
         let name: String
         let data: String

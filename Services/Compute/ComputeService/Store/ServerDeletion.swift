@@ -17,9 +17,9 @@ package struct ReclaimIntervals: Sendable {
     package init() { (usual, projects) = (.zero, [:]) }
 
     /// - Parameters:
-    ///   - usual: for projects without an interval of their own.
+    ///   - usual: the interval of projects that are not in `projects`.
     ///   - projects: `PROJECT_ID=DURATION` each.
-    /// - Throws: 400 for a text of another form.
+    /// - Throws: 400 for text in another format.
     package init(_ usual: Duration, projects: [String]) throws {
         self.usual = usual
         self.projects = try projects.reduce(into: [:]) { result, text in
@@ -39,7 +39,7 @@ package struct ReclaimIntervals: Sendable {
     }
 }
 
-/// Begins the deletion of servers.
+/// Starts the deletion of servers.
 struct ServerDeletion: Sendable {
     private let compute: Compute
     private let workflow: Workflow<NoFrame>
@@ -51,12 +51,12 @@ struct ServerDeletion: Sendable {
 
     /// Stops a server and keeps it for a restore, if its project has an interval for that.
     ///
-    /// Servers that were never active, and in states without a host that could stop and start them again, are not kept, as those that
-    /// never ran are not in Nova.
+    /// As in Nova, servers that never ran are not kept. Servers in a state without a host that could stop and restart them are not kept
+    /// either.
     ///
     /// - Parameter current: locked.
     /// - Returns: whether the server is kept.
-    /// - Throws: 409 while something else is done with a server that would be kept.
+    /// - Throws: 409 while another action on a server that would be kept is in progress.
     func keep(
         _ connection: Connection, _ decision: Authorized<ServerRecord>, _ current: ServerRecord, _ origin: ActionOrigin
     ) throws -> Bool {
@@ -77,7 +77,7 @@ struct ServerDeletion: Sendable {
         return true
     }
 
-    /// Deletes a server for good. Does nothing if that is under way.
+    /// Deletes a server permanently. Does nothing if its deletion is in progress.
     ///
     /// - Parameter current: locked.
     func begin(
@@ -87,7 +87,7 @@ struct ServerDeletion: Sendable {
         try begin(connection, current, origin)
     }
 
-    /// The same for a server that was kept long enough.
+    /// The same for a server whose time for a restore has passed.
     func begin(_ connection: Connection, _ current: ServerRecord, _ origin: ActionOrigin) throws {
         guard current.taskState != TaskState.deleting.rawValue else { return }
         let ambient = compute.ambient
@@ -103,14 +103,14 @@ struct ServerDeletion: Sendable {
             project: origin.project, now: ambient.now)
         try Workflows.startOrIntend(
             connection, workflow, intent: ServerCreate.deleteIntent, subject: current.id, requestID: origin.requestID, ambient: ambient)
-        // The restore that this interrupts had taken the quota again.
+        // The interrupted restore had reserved the quota again.
         if current.vmState == VMState.softDeleted.rawValue, current.taskState == TaskState.restoring.rawValue {
             try ServerQuota.release(connection, server: current.id)
         }
     }
 }
 
-/// The quota that a server takes: itself, its processors and its memory.
+/// The quota that a server uses: one instance, its processors and its memory.
 enum ServerQuota {
     private static func amounts(
         _ connection: Connection, server: String
@@ -118,7 +118,7 @@ enum ServerQuota {
         guard let row = try connection.query("SELECT project_id, flavor, other_flavor FROM servers WHERE id = \(server)").first else {
             return nil
         }
-        // A server that is resized counts with the larger flavor.
+        // A server that is being resized counts with the larger flavor.
         let flavors = [try row.json("flavor"), try row.optionalJSON("other_flavor")].compactMap { $0 }
         func most(_ amount: String) -> Int { flavors.compactMap { $0[amount]?.intValue }.max() ?? 0 }
         return (
@@ -129,7 +129,7 @@ enum ServerQuota {
         )
     }
 
-    /// To be called last, because the quota's usage row serializes the requests of the project.
+    /// Call this last, because the quota's usage row serializes the requests of the project.
     static func release(_ connection: Connection, server: String) throws {
         guard let (project, amounts) = try amounts(connection, server: server) else { return }
         try Quota.release(connection, project: project, amounts)

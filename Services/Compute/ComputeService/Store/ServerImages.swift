@@ -6,9 +6,9 @@ import JSON
 import Kernel
 import Workflow
 
-/// What images of servers say about their servers, as Nova writes it.
+/// The properties that images of servers have, as in Nova.
 enum ServerImages {
-    /// A server as far as its images depend on it.
+    /// The data of a server that its images depend on.
     struct Source: Sendable {
         let id: String
         let name: String
@@ -25,7 +25,7 @@ enum ServerImages {
         let isLocal: Bool
     }
 
-    /// Properties that describe the data of an image and not what is in it, so that copies do not have them.
+    /// Properties that describe the data file of an image and not its content; copies do not inherit them.
     private static let uninherited: Set<String> = [
         "block_device_mapping", "bdm_v2", "root_device_name", "mappings", "cache_in_nova", "bittorrent", "img_signature_hash_method",
         "img_signature", "img_signature_key_type", "img_signature_certificate_uuid", "cinder_encryption_key_id",
@@ -57,7 +57,7 @@ enum ServerImages {
     /// The body of a new image of a server, for Image.
     ///
     /// - Parameters:
-    ///   - requester: whose image it is.
+    ///   - requester: the owner of the image.
     ///   - type: `snapshot` or `backup`.
     ///   - metadata: properties that the request gives; they have precedence over those of the server's image.
     static func body(
@@ -96,9 +96,9 @@ enum ServerImages {
         ["instance_uuid": .string(server), "image_type": "backup", "backup_type": .string(type)]
     }
 
-    /// A disk of a server that is made from an image of its own, which will be deleted.
+    /// A root disk that is created from an image that exists only for this server and will be deleted.
     ///
-    /// - Throws: `StepFailure` if the image is not there.
+    /// - Throws: `StepFailure` if the image does not exist.
     static func rootDisk(_ connection: Connection, from id: String, project: String, user: String, images: ImageAccess) throws
         -> ServerSpec.Image
     {

@@ -3,7 +3,7 @@ import ComputeCore
 import Database
 import Kernel
 
-/// The statements about locks and states that requests set by themselves.
+/// The statements about locks, and about states that requests set directly.
 enum ServerLocks {
     static func lock(
         _ connection: Connection, _ server: Authorized<ServerRecord>, by: String, reason: String?

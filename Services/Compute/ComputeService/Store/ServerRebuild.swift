@@ -15,19 +15,19 @@ struct ServerRebuild {
     let owner: ServerOwner
     /// The member `rebuild` of the body.
     let body: JSONValue
-    /// Whether the disk of a server on a volume is to get the image's content (2.93).
+    /// Whether the image may be written to the boot volume of a server (2.93).
     let writesVolumes: Bool
 
-    /// What is done about an accepted request.
+    /// The work that an accepted request starts.
     struct Accepted: Sendable {
         /// The agent's operation.
         let operation: ServerSpec.Operation
-        /// The volume to which Block Storage writes the image before that.
+        /// The volume to which Block Storage writes the image first.
         let volume: String?
         let image: String
     }
 
-    /// - Throws: 400, 403 (quota), or 409 in Compute's words; 400 before 2.93 also for a volume whose content would have to change.
+    /// - Throws: 400, 403 (quota), or 409 with Nova's messages; before 2.93 also 400 for a boot volume whose content would have to change.
     func run(_ decision: Authorized<ServerRecord>) throws -> Accepted {
         let id = try decision.value(for: "os_compute_api:servers:rebuild").id
         let row = try connection.query(
@@ -106,7 +106,7 @@ struct ServerRebuild {
         let hardware = GuestHardware(specs: specs, properties: properties.texts)
         try hardware.check(disks: VolumeAttachmentStore.disks(connection, server, hardware))
         let earlier: TextMap = try row.value("image_properties")
-        // The size of the disk is compared below. From now on, the server has what its flavor and its image say.
+        // The size of the disk is compared below. A rebuilt server has all the hardware that its flavor and image ask for.
         let old = try ServerNeeds(flavor, nil, properties: earlier)
         var checked = flavor
         checked.isHardwareChecked = true
@@ -135,7 +135,7 @@ struct ServerRebuild {
                 """
             )
         }
-        // The disk stays as large as what was claimed for it.
+        // The disk keeps the size that was claimed for it.
         var kept = image
         if flavor.rootGiB == 0 { kept.diskGiB = claimed?.diskGiB }
         changes.set("root_is_copy", sql: "false")
@@ -145,7 +145,7 @@ struct ServerRebuild {
         changes.set("flavor", sql: "flavor || '{\"hardware_checked\": true}'")
     }
 
-    /// What the server's host has announced. Placement also has the traits of operators, which count only if the server was
+    /// The traits that the server's host has reported. Placement also has traits that operators set; those only count if the server was
     /// scheduled with them.
     private func hostTraits(_ row: Row) throws -> Set<String> {
         guard let host = try row.optionalString("host") else { return [] }

@@ -15,8 +15,8 @@ struct ServerRescue {
     /// Whether servers on volumes can be rescued (2.87).
     let allowsVolumes: Bool
 
-    /// - Throws: 400 in Compute's words: for an image that cannot be used, and for a server on a volume unless the disk of the image
-    ///   is added to the server's own.
+    /// - Throws: 400 with Nova's messages: for an image that cannot be used, and for a server that boots from a volume unless the rescue
+    ///   disk is added to the server's own disks.
     func choose(for server: String) throws -> ServerSpec.Rescue {
         let row = try connection.query(
             """
@@ -52,7 +52,7 @@ struct ServerRescue {
         .badRequest("Instance \(server) cannot be rescued: \(reason)")
     }
 
-    /// - Throws: 400 for a device that servers of this cloud cannot have.
+    /// - Throws: 400 for a device or bus that this cloud does not support.
     private static func device(_ device: String, _ bus: String?, image: String) throws -> (device: String, bus: String) {
         let buses = ["disk": ["virtio", "scsi", "sata", "ide", "usb"], "cdrom": ["sata", "scsi", "ide", "usb"]]
         guard let allowed = buses[device] else {

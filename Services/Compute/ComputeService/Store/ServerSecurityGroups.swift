@@ -31,9 +31,9 @@ enum ServerSecurityGroups {
         }
     }
 
-    /// The group's id, and the ports that it has to be added to or taken from.
+    /// The group's id, and the ports that it has to be added to or removed from.
     ///
-    /// - Throws: 404 if there is no such group, or no port for it; 409 if several groups have the name.
+    /// - Throws: 404 if there is no such group, or no port to change; 409 if several groups have the name.
     static func change(_ connection: Connection, of server: ServerRecord, name: String, adds: Bool) throws -> JSONValue {
         let groups = try connection.query(
             """

@@ -15,7 +15,7 @@ extension GuestHardware {
     }
 }
 
-/// The statements about what owners write to their servers.
+/// The statements about the settings that owners change.
 enum ServerStore {
     /// The flavor of a server, and the properties of its image.
     static func hardware(_ connection: Connection, of server: String) throws -> (flavor: ServerFlavor, properties: TextMap) {

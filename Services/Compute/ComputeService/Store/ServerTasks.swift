@@ -6,7 +6,7 @@ import Kernel
 
 /// The statements with which long actions on servers are accepted.
 enum ServerTasks {
-    /// Gives a server, whose row is locked, a task that a workflow ends.
+    /// Sets the task of a server, whose row is locked. A workflow ends the task.
     ///
     /// - Parameter policy: the action of the decision.
     static func enter(
@@ -17,7 +17,7 @@ enum ServerTasks {
             "UPDATE servers SET task_state = \(task.rawValue), progress = 0, updated_at = \(ambient.databaseNow) WHERE id = \(id)")
     }
 
-    /// Records where a shelved server is to be placed. A zone of null ends that the server is bound to one.
+    /// Records where a shelved server is to be placed. A null zone removes the restriction to a zone.
     ///
     /// - Returns: the host and the zone as they are recorded.
     /// - Throws: 400 for a host or a zone that does not exist.

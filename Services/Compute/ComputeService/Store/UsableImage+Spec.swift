@@ -3,9 +3,9 @@ import ImageAccess
 import Kernel
 
 extension UsableImage {
-    /// What a host must know of the image to load it.
+    /// The data that a host needs to download the image.
     ///
-    /// - Parameter administrator: the user whose rights the download needs; nil where the project's suffice.
+    /// - Parameter administrator: the user whose rights the download needs; nil if the project's rights suffice.
     /// - Throws: 400 for an image without a disk format.
     func spec(administrator: ActingSubject?) throws -> ServerSpec.Image {
         guard let diskFormat else { throw ResourceError.badRequest("Image \(id) has no disk_format.") }

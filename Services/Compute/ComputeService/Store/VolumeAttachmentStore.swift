@@ -10,7 +10,7 @@ import WebAPI
 /// The statements about the volumes of servers. Workflows connect and disconnect them.
 enum VolumeAttachmentStore {
     private static let action = "os_compute_api:os-volumes-attachments:"
-    /// Most volumes of a server.
+    /// The maximum number of volumes of a server.
     private static let volumesMax = 25
 
     /// A volume to attach.
@@ -20,7 +20,7 @@ enum VolumeAttachmentStore {
         let volume: String
         let deletesOnTermination: Bool
         let tag: String?
-        /// Whether the request's version knows volumes that several servers can have.
+        /// Whether the request's version supports multiattach volumes.
         let knowsMultiattach: Bool
     }
 
@@ -32,7 +32,7 @@ enum VolumeAttachmentStore {
         let state: String
     }
 
-    /// Guests cannot be given, or lose, disks on IDE and SATA while they run.
+    /// Disks on IDE and SATA cannot be plugged or unplugged while the guest runs.
     ///
     /// - Throws: 409 for a server with such disks that is not off.
     @discardableResult
@@ -49,8 +49,8 @@ enum VolumeAttachmentStore {
     /// Number of the server's disks, volumes included.
     ///
     /// - Parameters:
-    ///   - hardware: of the server, or what it is to have.
-    ///   - flavor: another flavor than the server has.
+    ///   - hardware: the server's present or future hardware.
+    ///   - flavor: the server's future flavor; nil for its present one.
     static func disks(
         _ connection: Connection, _ server: String, _ hardware: GuestHardware, flavor: ServerFlavor? = nil
     ) throws -> Int {
@@ -69,7 +69,7 @@ enum VolumeAttachmentStore {
     /// Checks the volume and inserts the row that reserves its device name.
     ///
     /// - Returns: the device name.
-    /// - Throws: 404 if the project has no such volume, 400 if it cannot be attached, 403 if the server has the most it can have.
+    /// - Throws: 404 if the project has no such volume, 400 if it cannot be attached, 403 if the server has the maximum number of volumes.
     static func reserve(
         _ connection: Connection, _ draft: Draft, on decision: Authorized<ServerRecord>, at now: Timestamp
     ) throws -> String {

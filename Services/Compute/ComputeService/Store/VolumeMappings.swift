@@ -4,9 +4,9 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Images of servers on volumes, as Nova writes them.
+/// Images of servers that boot from volumes, in Nova's format.
 enum VolumeMappings {
-    /// The server's volumes, with what the image says about each.
+    /// The server's volumes, each with its entry in the image's mapping.
     ///
     /// - Throws: 409 while a volume is being attached or detached.
     static func volumes(_ connection: Connection, of server: String, imageName: String) throws -> [VolumeImage.Copy.Volume] {

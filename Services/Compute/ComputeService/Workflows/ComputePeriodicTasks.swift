@@ -130,7 +130,7 @@ package struct ComputePeriodicTasks: Sendable {
         }
     }
 
-    /// Removes servers from their hosts that have been shelved for the time that the operator allows.
+    /// Offloads servers that have been shelved for longer than the operator allows.
     private func offload() async throws -> Int {
         let seconds = compute.settings.shelvedOffloadTime
         guard seconds >= 0 else { return 0 }
@@ -152,7 +152,7 @@ package struct ComputePeriodicTasks: Sendable {
         }
     }
 
-    /// Removes disks that hosts have kept of servers which have been started elsewhere since.
+    /// Removes disks that hosts have kept of servers that have since started elsewhere.
     private func discardDisks() async throws -> Int {
         let ambient = compute.ambient
         return try await compute.database.write { connection in
@@ -178,10 +178,10 @@ package struct ComputePeriodicTasks: Sendable {
         }
     }
 
-    /// Does something to each of some servers. A server for which it fails is left as it was and reported, and does not hold up the
+    /// Runs an operation for each of the servers. A server for which it fails is left unchanged and logged, and does not hold up the
     /// others.
     ///
-    /// - Returns: for how many it was done.
+    /// - Returns: the number of servers for which it succeeded.
     private func each(_ connection: Connection, _ servers: [String], _ body: (String) throws -> Void) throws -> Int {
         var done = 0
         for id in servers {
@@ -285,7 +285,7 @@ package struct ComputePeriodicTasks: Sendable {
 }
 
 extension DatabaseError {
-    /// PostgreSQL refused what the statement does to its rows: data exceptions, broken constraints and errors that triggers raise. Other
-    /// rows are not concerned, and after the savepoint is rolled back the transaction can go on.
+    /// PostgreSQL refused what the statement does to its rows: data exceptions, broken constraints and errors that triggers raise. Such an
+    /// error does not affect other rows, and the transaction can continue after the savepoint is rolled back.
     fileprivate var isAboutData: Bool { ["22", "23", "P0"].contains(String(sqlState.prefix(2))) }
 }

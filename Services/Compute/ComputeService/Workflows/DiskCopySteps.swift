@@ -6,12 +6,12 @@ import JSON
 import Kernel
 import Workflow
 
-/// An image that is made of a server's root disk: part of the frames of `server.snapshot` and `server.shelve`.
+/// An image of a server's root disk: part of the frames of `server.snapshot` and `server.shelve`.
 struct DiskCopy: Codable, Sendable {
-    /// The image's id, and what it is created with.
+    /// The image's id, and the body of the request that creates it.
     var image: String
     var body: JSONObject
-    /// Whose image it is.
+    /// The owner of the image.
     var project: String
     var user: String
     /// The id of the host's job.
@@ -30,14 +30,14 @@ struct DiskCopy: Codable, Sendable {
     var subject: ActingSubject { .accepted(project: project, user: user) }
 }
 
-/// Steps that make an image of a server's root disk. Each has an undo, so that a failure leaves neither an image nor a job.
+/// Steps that create an image of a server's root disk. Each has an undo, so that a failure leaves neither an image nor a job.
 struct DiskCopySteps: Sendable {
     let steps: ServerSteps
 
     /// A host's transfer may take as long as it needs; one that makes no progress is ended by the host.
     static let deadline = Duration.seconds(7 * 86_400)
     private static let interval = Duration.seconds(2)
-    /// After so long without a report the desired state is sent again; the host answers with one.
+    /// After this time without a report, the desired state is sent again; the host answers with a report.
     private static let patience = Duration.seconds(60)
 
     private var compute: Compute { steps.compute }
@@ -60,7 +60,7 @@ struct DiskCopySteps: Sendable {
         try await ImageRemoval(compute).delete(copy.image, as: copy.subject, isTemporary: copy.body["os_hidden"] == true)
     }
 
-    /// Has the host copy and upload the disk.
+    /// Orders the host to copy and upload the disk.
     func order(_ context: inout StepContext, _ copy: DiskCopy, task: TaskState, from tasks: [TaskState]) async throws -> StepResult {
         let job = ServerJob(
             id: copy.job,
@@ -103,20 +103,20 @@ struct DiskCopySteps: Sendable {
         let isDone = try await isDone(
             context, job: copy.job, words: "The host could not make the image", copying: copying, uploading: uploading, from: tasks)
         guard isDone else { return .wait(DiskCopySteps.interval) }
-        // What the host says is compared with what Image has by then.
+        // The host's result is compared with the state of the image at that time.
         let status = try await database.read { try images.status($0, of: copy.image) }
         guard status != "active" else { return .next }
         throw StepFailure("The data of image \(copy.image) is not complete: its status is \(status ?? "deleted").")
     }
 
-    /// Ends the action with which an image of a server was asked for, and removes the host's job.
+    /// Ends the action that requested an image of a server, and removes the host's job.
     func imageMade(_ connection: Connection, _ copy: DiskCopy, of server: String, action: String) throws {
         try HostJobs.end(connection, copy.job, server: server, ambient: ambient)
         try DiskCopySteps.settle(connection, server, from: TaskState.snapshot, ambient: ambient)
         try ServerActions.finish(connection, server: server, action: action, now: ambient.now)
     }
 
-    /// Ends the action with which an image of a server was asked for, and which has failed.
+    /// Ends the failed action that requested an image of a server.
     func imageFailed(of server: String, action: String, _ failure: StepFailure) async throws {
         let ambient = ambient
         compute.log(failure, of: server, "an image of a server failed")
@@ -126,7 +126,7 @@ struct DiskCopySteps: Sendable {
         }
     }
 
-    /// Whether the host has done a job; shows how far it is.
+    /// Whether the host has completed a job. Shows the progress in the server's task.
     ///
     /// - Parameter words: a sentence about the failure, without its full stop.
     /// - Throws: `StepFailure` if the host gives up or is down.
@@ -156,7 +156,7 @@ struct DiskCopySteps: Sendable {
         }
     }
 
-    /// Shows how far the work is, unless the server is being deleted or an administrator has reset its state.
+    /// Shows the progress as the server's task, unless the server is being deleted or an administrator has reset its state.
     static func enter(
         _ connection: Connection, _ server: String, _ task: TaskState, from tasks: [TaskState], progress: Int, now: Timestamp
     ) throws {

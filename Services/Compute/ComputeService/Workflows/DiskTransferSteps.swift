@@ -5,16 +5,16 @@ import JSON
 import Kernel
 import Workflow
 
-/// A local disk on its way to another host: an image has its content meanwhile.
+/// A local disk that is being moved to another host. In between, an image holds its content.
 struct MovedDisk: Codable, Sendable {
     var disk: ServerSpec.LocalDisk
     var copy: DiskCopy
 }
 
-/// Steps that take the local disks of a server that is off to another host.
+/// Steps that move the local disks of a server that is off to another host.
 ///
-/// The host of the server uploads each disk as an image, and the other host makes its disk of it. So both hosts need no access to each
-/// other, and the services check who may read the data, its size and its checksum. The disks of the first host are not changed.
+/// The server's host uploads each disk as an image, and the other host creates its disk from the image. The hosts need no access to each
+/// other, and the services check permissions, size and checksum. The source's disks do not change.
 struct DiskTransferSteps: Sendable {
     let steps: ServerSteps
     private let copies: DiskCopySteps
@@ -26,9 +26,9 @@ struct DiskTransferSteps: Sendable {
 
     private var ambient: Ambient { steps.ambient }
 
-    /// What of a server has to be taken along. A swap disk has nothing that a system needs after it was off, and is made anew.
+    /// The disks that have to be moved. A swap disk is recreated, because its content is not needed after the guest was off.
     ///
-    /// - Parameter subject: whose images the copies are: of whoever asked for the move.
+    /// - Parameter subject: the owner of the images: the user who requested the move.
     static func plan(_ connection: Connection, server id: String, as subject: ActingSubject, ambient: Ambient) throws -> [MovedDisk] {
         let rows = try connection.query(
             """
@@ -62,7 +62,7 @@ struct DiskTransferSteps: Sendable {
         for disk in disks { try await copies.deleteImage(disk.copy) }
     }
 
-    /// Has the host upload the disks.
+    /// Orders the host to upload the disks.
     func order(_ context: inout StepContext, _ disks: [MovedDisk], host: String) -> StepResult {
         let (id, ambient) = (context.subjectID, ambient)
         context.commit { connection in
@@ -92,9 +92,9 @@ struct DiskTransferSteps: Sendable {
         return .next
     }
 
-    /// What a host must know of the images.
+    /// The data that a host needs to download the images.
     ///
-    /// - Throws: `StepFailure` if one is not there.
+    /// - Throws: `StepFailure` if an image does not exist.
     func sources(_ disks: [MovedDisk]) async throws -> [ServerSpec.DiskSource] {
         let images = steps.compute.images
         return try await steps.database.read { connection in
@@ -107,7 +107,7 @@ struct DiskTransferSteps: Sendable {
         }
     }
 
-    /// Has the next host of the server make its disks of the images.
+    /// Makes the server's next host create its disks from the images.
     static func offer(_ connection: Connection, server id: String, _ sources: [ServerSpec.DiskSource], of disks: [MovedDisk]) throws {
         guard !sources.isEmpty else { return }
         try connection.execute("DELETE FROM server_jobs WHERE id = ANY(\(disks.map(\.copy.job))::uuid[])")

@@ -6,15 +6,15 @@ import Kernel
 import Logging
 import Workflow
 
-/// Deletes images that Compute made and that are no longer needed: of servers that are no longer shelved, and backups beyond the
-/// rotation. The subject is the image of which this follows. It begins when nothing can be undone any more.
+/// Deletes images that Compute created and no longer needs: images of servers that are no longer shelved, and backups beyond the rotation.
+/// The subject is the image whose creation or use triggers the removal. The workflow starts when nothing can be undone any more.
 struct ImageRemoval: Sendable {
     let compute: Compute
 
     init(_ compute: Compute) { self.compute = compute }
 
     struct Images: Codable, Sendable {
-        /// Whose images they are.
+        /// The owner of the images.
         var project: String
         var user: String
         /// One image; nil for backups.
@@ -23,7 +23,7 @@ struct ImageRemoval: Sendable {
         var server: String?
         var backupType: String?
         var rotation: Int?
-        /// Whether nobody but Compute needs them.
+        /// Whether only Compute uses them.
         var isTemporary: Bool?
 
         enum CodingKeys: String, CodingKey {
@@ -55,9 +55,9 @@ struct ImageRemoval: Sendable {
         return .next
     }
 
-    /// Deletes an image. One that cannot be deleted stays, which is logged: its owner has protected it.
+    /// Deletes an image. A protected image stays, and this is logged.
     ///
-    /// - Parameter isTemporary: whether it is hidden and nobody but Compute needs it, so that its protection does not count.
+    /// - Parameter isTemporary: whether it is hidden and only Compute uses it, so that its protection is ignored.
     func delete(_ id: String, as subject: ActingSubject, isTemporary: Bool) async throws {
         let images = compute.clients.images
         do {

@@ -124,8 +124,8 @@ struct InterfaceWorkflows: Sendable {
             port, server: frame.server, created: frame.port == nil, if: InterfaceStore.isAttached(by: context.subjectID))
     }
 
-    /// Releases a port and then deletes the interface, so that nobody can claim the port in between. If the interface is gone, the
-    /// port was released earlier. It may be another server's now, or the same server's through a later attachment.
+    /// Releases a port and then deletes the interface, so that nobody can claim the port in between. If the interface is gone, the port was
+    /// released earlier. It may now belong to another server, or to the same server through a later attachment.
     ///
     /// - Parameter condition: on `server_interfaces i`: whether the interface belongs to this operation.
     private func release(_ port: String, server: String, created: Bool, if condition: SQL) async throws {
@@ -179,7 +179,7 @@ struct InterfaceWorkflows: Sendable {
 
     // MARK: detach
 
-    /// An interface that the request has already taken from the desired state.
+    /// An interface that the request has already removed from the desired state.
     struct Detachment: Codable, Sendable {
         var server: String
         var port: String

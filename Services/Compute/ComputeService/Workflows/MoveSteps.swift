@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import Workflow
 
-/// What the frames of workflows that move a server to another host have in common.
+/// The common members of the frames of workflows that move a server to another host.
 protocol MoveFrame: Codable, Sendable {
     /// The id of the migration, which is the consumer of the server's allocations on the source.
     var migration: String { get }
@@ -16,7 +16,7 @@ protocol MoveFrame: Codable, Sendable {
     var target: String? { get set }
 }
 
-/// What the frames of workflows that revert a resize or a move have in common: why the host could not do it.
+/// The common members of the frames of workflows that revert a resize or a move: the reason of the host's failure.
 protocol ReversalFrame: Codable, Sendable {
     var failure: String? { get set }
     var details: String? { get set }
@@ -34,7 +34,7 @@ struct MoveSteps: Sendable {
 
     // MARK: allocations
 
-    /// The server's allocations go to the migration, so that the server can claim others beside them.
+    /// Moves the server's allocations to the migration, so that the server can claim new ones in addition.
     func hold<Frame>(for migration: @escaping @Sendable (Frame) -> String) -> Workflow<Frame>.Step {
         .init(
             "hold", run: { try await hold($0.subjectID, migration($1)) }, undo: { try await giveBack($0.subjectID, migration($1)) })
@@ -65,7 +65,7 @@ struct MoveSteps: Sendable {
     /// - Parameters:
     ///   - newFlavor: as `SchedulingQuestion.load`.
     ///   - excluded: hosts that cannot take the server.
-    ///   - record: writes what follows from the choice.
+    ///   - record: writes the consequences of the choice.
     func schedule(
         _ context: inout StepContext, _ frame: inout some MoveFrame, newFlavor: Bool = false,
         excluding excluded: @escaping @Sendable (Connection) throws -> [String],
@@ -116,12 +116,11 @@ struct MoveSteps: Sendable {
         return connections
     }
 
-    /// The server belongs to its source again, and is off until the target has nothing of it any more: only then the source may
-    /// start the guest.
+    /// Returns the server to its source, off until the target has removed it: only then may the source start the guest.
     ///
     /// - Parameters:
     ///   - leavesDisks: whether the target keeps its disks until the source has started the guest.
-    ///   - write: takes back what the server got with the move, before the source is told.
+    ///   - write: reverts the move's changes of the server's row, before the order is sent to the source.
     func takeBack(
         _ id: String, _ frame: some MoveFrame, leavesDisks: Bool = false, _ write: @escaping @Sendable (Connection) throws -> Void
     ) async throws {
@@ -138,11 +137,11 @@ struct MoveSteps: Sendable {
 
     // MARK: power
 
-    /// - Parameter host: nothing happens if the server is on another one.
+    /// - Parameter host: the expected host; does nothing if the server is on another one.
     func setPower(_ id: String, _ power: DesiredPower, on host: String) async throws {
         let ambient = ambient
         try await database.write { connection in
-            // What is being deleted may still run at the other host.
+            // A server that is being deleted may still run on the other host.
             let rows = try connection.query(
                 """
                 SELECT host, power FROM servers
@@ -166,7 +165,7 @@ struct MoveSteps: Sendable {
         return server.isApplied ? .next : try await steps.wait(.seconds(5), for: id, on: server.host)
     }
 
-    /// As `awaitHost`, for what is not undone: a failure is recorded, and a deleted server is not waited for.
+    /// Like `awaitHost`, for steps that are not undone: records a failure, and does not wait for a deleted server.
     func awaitReversal(_ id: String, _ frame: inout some ReversalFrame, _ words: String) async throws -> StepResult {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .next }
         if server.isApplied || server.task == TaskState.deleting.rawValue { return .next }

@@ -61,7 +61,7 @@ struct ServerCreate: Sendable {
 
     // MARK: schedule
 
-    /// - Parameter avoidsRemains: leaves out hosts that still have something of the server, which they would take for its disks.
+    /// - Parameter avoidsRemains: whether to skip hosts with remains of the server, which they would mistake for its disks.
     func schedule(_ context: inout StepContext, avoidsRemains: Bool = false) async throws -> StepResult {
         let id = context.subjectID
         let host = try await steps.schedule(context) { connection, question in
@@ -214,10 +214,10 @@ struct ServerCreate: Sendable {
         let now = ambient.now
         let fault = failure.fault(at: now)
         try await database.write { connection in
-            // Releases what was only reserved, because the build failed before it used it.
+            // Releases resources that were reserved but never used.
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
             try connection.execute("DELETE FROM server_volumes WHERE server_id = \(id)")
-            // A build that a deletion has ended is no error of the server: clients that wait for the deletion would give up.
+            // A build that is ended by a deletion must not show the server in ERROR: clients that wait for the deletion would give up.
             try connection.execute(
                 """
                 UPDATE servers SET vm_state = 'error', fault = \(fault)::jsonb, updated_at = \(now), progress = 0,

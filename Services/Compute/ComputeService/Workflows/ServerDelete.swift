@@ -50,7 +50,7 @@ struct ServerDelete: Sendable {
             retriesForever: true, failed: { _, _ in })
     }
 
-    /// The server, and its moves that hold what it had before.
+    /// The consumers of allocations: the server, and its moves that hold earlier allocations.
     private func consumers(_ id: String) async throws -> [String] {
         try await database.read { connection in
             try connection.query(
@@ -82,7 +82,7 @@ struct ServerDelete: Sendable {
                 UPDATE server_migrations SET status = 'error', updated_at = \(now)
                 WHERE server_id = \(id) AND status = ANY(\(MigrationStore.open)::text[])
                 """)
-            // Also those of a move that has ended meanwhile.
+            // Includes those of a move that ended in the meantime.
             try KeptDisks.discard(connection, server: id, ambient: ambient)
             try connection.execute("DELETE FROM server_jobs WHERE server_id = \(id)")
             if let image = try row.optionalString("shelved_image_id") {

@@ -5,10 +5,10 @@ import JSON
 import Kernel
 import Workflow
 
-/// Starts a server on another host because its own is down.
+/// Starts a server on another host because its own host is down.
 ///
-/// The operator says, by the request, that the guest does not run there any more. Volumes move with the server; local disks are made
-/// anew from the image. When the host returns, its agent removes the server before it starts any guest.
+/// With the request, the operator asserts that the guest no longer runs there. Volumes move with the server; local disks are recreated from
+/// the image. When the host returns, its agent removes the server before it starts any guest.
 struct ServerEvacuation: Sendable {
     private let moves: MoveSteps
 
@@ -20,13 +20,13 @@ struct ServerEvacuation: Sendable {
         var migration: String
         var source: String
         var requested: String?
-        /// The power that the server has at the end.
+        /// The desired power after the evacuation.
         var power: DesiredPower
-        /// The power that the server had.
+        /// The desired power before the evacuation.
         var formerPower: DesiredPower?
-        /// What the root disk was made from on the host that is down, where that is not the server's image.
+        /// The image that the root disk was created from on the failed host, if it is not the server's image.
         var rootImage: JSONValue?
-        /// Whether it has no image below it there.
+        /// Whether the root disk there is a full copy without a backing image.
         var rootIsCopy: Bool?
         var target: String?
 
@@ -73,7 +73,7 @@ struct ServerEvacuation: Sendable {
         let target = try frame.target.recorded("target")
         let compute = compute
         context.commit { connection in
-            // Disks are made anew: from the server's image, and without what a resize has kept.
+            // Disks are recreated from the server's image; copies that a resize has kept do not count.
             try connection.execute(
                 "UPDATE servers SET root_image = NULL, root_is_copy = false, keeps_disks = false, rescue = NULL WHERE id = \(id)")
             try MigrationStore.move(connection, server: id, from: frame.source, to: target, power: frame.power, compute)
@@ -81,7 +81,7 @@ struct ServerEvacuation: Sendable {
         return .nextAfter(.seconds(2))
     }
 
-    /// The server is a server of the host that is down again, with the power and the disk that it had.
+    /// Returns the server to the failed host, with its earlier power and root disk.
     private func takeBack(_ id: String, _ frame: Frame) async throws {
         guard let target = frame.target else { return }
         try await moves.takeBack(id, frame) { connection in

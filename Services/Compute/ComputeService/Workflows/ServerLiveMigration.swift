@@ -7,10 +7,10 @@ import Workflow
 
 /// Moves a server to another host while it runs.
 ///
-/// The target prepares itself and says where it takes the guest; the source sends it there. The guest runs on exactly one of them at
-/// any time, which libvirt ensures. Until the move is over, the source neither starts nor changes the guest, and the record of the
-/// server stays with the source. How a move that was interrupted has ended is asked of the hosts: every undo first finds out where
-/// the guest is, and then cleans up at the other place.
+/// The target prepares and reports the address at which it accepts the guest; the source sends the guest there. libvirt ensures that the
+/// guest runs on exactly one of them at any time. Until the move is over, the source neither starts nor changes the guest, and the server's
+/// record names the source. After an interrupted move, the hosts' reports decide how it ended: every undo first finds out where the guest
+/// is, and then cleans up on the other host.
 struct ServerLiveMigration: Sendable {
     private let moves: MoveSteps
 
@@ -91,7 +91,7 @@ struct ServerLiveMigration: Sendable {
         return try await database.read { try WorkflowServer.load($0, id)?.host == target }
     }
 
-    /// - Throws: `StepFailure` if the operator has asked for the end.
+    /// - Throws: `StepFailure` if the operator has aborted the migration.
     private func requireWanted(_ frame: Frame) async throws {
         if try await database.read({ try MigrationStore.isAborted($0, frame.migration) }) {
             throw StepFailure("The migration was aborted.")
@@ -166,7 +166,7 @@ struct ServerLiveMigration: Sendable {
         return try await steps.wait(ServerLiveMigration.interval, for: id, on: target)
     }
 
-    /// Has the target forget the server, unless it has it.
+    /// Orders the target to drop the server, unless the server has moved there.
     ///
     /// - Parameter mayHaveArrived: whether the guest may run on the target. A target that does not report must then be fenced off,
     ///   because the source starts the guest again.
@@ -183,7 +183,7 @@ struct ServerLiveMigration: Sendable {
         guard state != nil else { return }
         let isSilent = try await mayHaveArrived ? steps.isFencedOff(host: target) : !steps.isUp(host: target)
         guard isSilent else { throw UndoWait(ServerLiveMigration.interval) }
-        // It gets the order when it returns.
+        // The target gets the order when it reports again.
         try await database.write { connection in
             try Absences.order(connection, server: id, host: target, ambient: ambient)
             try Arrivals.forget(connection, server: id)
@@ -214,8 +214,8 @@ struct ServerLiveMigration: Sendable {
         return .nextAfter(ServerLiveMigration.interval)
     }
 
-    /// - Parameter onlyItsBegin: whether it is enough that the guest is on its way. The source sends few guests at a time, and the time
-    ///   for which it has others to send does not count as the guest's.
+    /// - Parameter onlyItsBegin: whether to wait only until the transfer begins. The source sends few guests at a time, and time in its
+    ///   queue does not count against the transfer's deadline.
     private func awaitMove(_ context: StepContext, _ frame: Frame, onlyItsBegin: Bool = false) async throws -> StepResult {
         let id = context.subjectID
         try await requireWanted(frame)
@@ -235,7 +235,7 @@ struct ServerLiveMigration: Sendable {
             throw failure.failure("The host could not move the server")
         }
         if let refusal = try await refusal(of: job, id) { throw refusal.failure("The host could not move the server") }
-        // The source cannot say so any more.
+        // A source that is down cannot report the end.
         let isSourceUp = try await steps.isUp(host: frame.source)
         if arrival?.hasArrived == true, !isSourceUp { return .next }
         if onlyItsBegin {
@@ -245,7 +245,7 @@ struct ServerLiveMigration: Sendable {
         return .wait(ServerLiveMigration.interval)
     }
 
-    /// Why the source did not begin the job: it cannot apply the server's desired state, with which the job came.
+    /// Why the source did not begin the job: it could not apply the desired state that contains the job.
     private func refusal(of job: HostJobs.State, _ id: String) async throws -> HostFailure? {
         guard job.state == HostJobs.ordered, let server = try await database.read({ try WorkflowServer.load($0, id) }),
             let failure = server.hostFailure(of: server.generation), failure.isPermanent
@@ -253,7 +253,7 @@ struct ServerLiveMigration: Sendable {
         return failure
     }
 
-    /// Finds out where the guest is, and has it stay there: before anything else is undone.
+    /// Finds out where the guest is, and keeps it there, before anything else is undone.
     private func land(_ id: String, _ frame: Frame) async throws {
         if try await hasMoved(id, frame) { return }
         let ambient = ambient
@@ -268,12 +268,12 @@ struct ServerLiveMigration: Sendable {
         let isOver = job.isDone || job.state == ServerJobReport.State.failed.rawValue || isRefused
         if !isOver, try await !steps.isFencedOff(host: frame.source) { throw UndoWait(ServerLiveMigration.interval) }
         if job.isDone || arrival?.hasArrived == true { return try await exchange(id, frame) }
-        // The source says whether the guest is certainly there.
+        // The source reports whether it certainly still has the guest.
         try await withdraw(id, frame, mayHaveArrived: !isRefused && job.phase != ServerJobReport.stayed)
         try await database.write { try HostJobs.end($0, frame.migration, server: id, ambient: ambient) }
     }
 
-    /// The server belongs to the target from now on.
+    /// Assigns the server to the target.
     private func exchange(_ id: String, _ frame: Frame) async throws {
         let target = try frame.target.recorded("target")
         let compute = compute
@@ -288,12 +288,12 @@ struct ServerLiveMigration: Sendable {
         }
     }
 
-    /// What the source said of the guest does not hold for the target.
+    /// The source's reports about the guest do not apply to the target.
     private static func noteHost(_ connection: Connection, _ id: String, ambient: Ambient) throws {
         try connection.execute("UPDATE servers SET observed_at = \(ambient.now) WHERE id = \(id)")
     }
 
-    /// Waits until both hosts have settled: the target has taken the server over, the source has nothing of it left.
+    /// Waits until the target has taken over the server and the source has removed it.
     private func settle(_ id: String, _ frame: Frame) async throws -> StepResult {
         let server = try await steps.server(id)
         let target = try frame.target.recorded("target")

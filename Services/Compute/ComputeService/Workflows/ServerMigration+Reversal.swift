@@ -4,18 +4,18 @@ import Database
 import Kernel
 import Workflow
 
-/// Moves a server back to the host from which it has come.
+/// Moves a server back to its previous host.
 extension ServerMigration {
     struct Reversal: ReversalFrame {
         var migration: String
         /// The host to which the server returns.
         var source: String
         var target: String
-        /// The power that the server has at the end.
+        /// The desired power after the reversal.
         var power: DesiredPower
         /// The id of the earlier flavor's row.
         var oldFlavor: String?
-        /// Why the source could not do it.
+        /// Why the source failed.
         var failure: String?
         var details: String?
 
@@ -107,7 +107,7 @@ extension ServerMigration {
         return .wait(.seconds(5))
     }
 
-    /// A host that has removed its disks, as the steps of an earlier version had it do, would start the server with new ones.
+    /// A host that has removed its disks, as earlier versions of the steps ordered, would start the server with new ones.
     private func canReturn(_ id: String, to host: String) async throws -> StepResult {
         try await database.read { try KeptDisks.areKept($0, server: id, on: host) } ? .next : .goto("allocation")
     }

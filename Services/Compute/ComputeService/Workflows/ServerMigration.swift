@@ -7,9 +7,8 @@ import Workflow
 
 /// Moves a server to another host while it is off, and back; also with another flavor.
 ///
-/// The guest is off on one host, as that host has confirmed, before the other one may start it. The first host keeps its local disks
-/// until the move is confirmed. If the move is undone or reverted, the other one keeps its disks until the first one has started the
-/// guest again.
+/// One host must confirm that the guest is off before the other host may start it. The first host keeps its local disks until the move is
+/// confirmed. If the move is undone or reverted, the other one keeps its disks until the first one has started the guest again.
 struct ServerMigration: Sendable {
     let moves: MoveSteps
     let resize: ServerResize
@@ -32,9 +31,9 @@ struct ServerMigration: Sendable {
         var migration: String
         var source: String
         var requested: String?
-        /// The power that the server has at the end.
+        /// The desired power after the move.
         var power: DesiredPower
-        /// Local disks that it has.
+        /// The server's local disks.
         var disks: [MovedDisk]
         /// The id of the new flavor's row; nil if the server keeps its flavor.
         var newFlavor: String?

@@ -6,10 +6,10 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// Gives a server another flavor on its host, confirms it, and reverts it.
+/// Resizes a server on its host; confirms and reverts resizes.
 ///
-/// The server's allocations go to the migration, and the server claims those of its new flavor beside them. Until the resize is
-/// confirmed or reverted it has both.
+/// The server's allocations move to the migration, and the server claims allocations for its new flavor in addition. It has both until the
+/// resize is confirmed or reverted.
 struct ServerResize: Sendable {
     private let moves: MoveSteps
 
@@ -21,7 +21,7 @@ struct ServerResize: Sendable {
     private var ambient: Ambient { steps.ambient }
 
     static let words = "The host could not resize the server"
-    /// How long a host may take without advancing: it may have to copy a large disk.
+    /// How long a host may take without reporting progress; it may have to copy a large disk.
     static let hostDeadline: Duration = .seconds(3600)
 
     // MARK: resize
@@ -31,7 +31,7 @@ struct ServerResize: Sendable {
         var migration: String
         /// The id of the new flavor's row.
         var newFlavor: String
-        /// How the server moves if its host has no room; nil if it cannot leave its host.
+        /// How the server moves if its host lacks capacity; nil if it cannot leave its host.
         var move: ServerMigration.Frame?
 
         enum CodingKeys: String, CodingKey {
@@ -56,7 +56,7 @@ struct ServerResize: Sendable {
             failed: { try await failed($0, $1, $2) })
     }
 
-    /// Local disks stay where they are if the host has room.
+    /// Local disks stay in place if the host has capacity.
     private func schedule(_ context: inout StepContext, _ frame: Frame) async throws -> StepResult {
         let current = try await steps.server(context.subjectID).host
         do { _ = try await steps.schedule(context, newFlavor: true) { $1.host = current } } catch let failure as StepFailure {
@@ -84,7 +84,7 @@ struct ServerResize: Sendable {
         return .nextAfter(.seconds(5))
     }
 
-    /// Shows how far it is, unless the server is being deleted.
+    /// Shows the progress as the server's task, unless the server is being deleted.
     static func enter(_ connection: Connection, _ id: String, _ task: TaskState, now: Timestamp) throws {
         try connection.execute(
             """
@@ -109,7 +109,7 @@ struct ServerResize: Sendable {
         guard try await isOver(id) else { throw UndoWait(.seconds(2)) }
     }
 
-    /// Whether there is nothing to wait for: the host has done it or cannot, is down, or the server is being deleted.
+    /// Whether waiting is over: the host has succeeded, failed or is down, or the server is being deleted.
     func isOver(_ id: String) async throws -> Bool {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host else { return true }
         if server.task == TaskState.deleting.rawValue || server.isApplied { return true }
@@ -177,7 +177,7 @@ struct ServerResize: Sendable {
 
     // MARK: confirm
 
-    /// Returns what the server had before it was resized, migrated or evacuated. The subject is the migration.
+    /// Releases the allocations from before a resize, migration or evacuation. The subject is the migration.
     var confirmation: Workflow<NoFrame> {
         Workflow(
             service: Compute.service, kind: "server.confirm_resize",
@@ -261,7 +261,7 @@ struct ServerResize: Sendable {
         return .next
     }
 
-    /// Ends a reversal that did not succeed: the server is as before it, and can be confirmed, or reverted later.
+    /// Ends a reversal that did not succeed: the server is as before, and can be confirmed or reverted later.
     func keepResized(_ context: inout StepContext, _ migration: String, failure: String?, details: String?) -> StepResult {
         let (id, now) = (context.subjectID, context.now)
         context.commit { connection in

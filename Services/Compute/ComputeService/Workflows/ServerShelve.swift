@@ -192,7 +192,7 @@ struct ServerOffload: Sendable {
 }
 
 extension ServerSteps {
-    /// The ports of a server, each with the subject whose port it is. Leaves out what another device has meanwhile.
+    /// The ports of a server, each with its owner. Omits ports that another device has taken.
     func ports(of id: String) async throws -> [(id: String, subject: ActingSubject)] {
         try await database.read { connection in
             try connection.query(
@@ -208,7 +208,7 @@ extension ServerSteps {
         }
     }
 
-    /// Binds the ports of a server to a host; with an empty name, to none. They stay the server's.
+    /// Binds the ports of a server to a host; with an empty name, unbinds them. The ports still belong to the server.
     func bindPorts(_ id: String, to host: String) async throws {
         for port in try await ports(of: id) {
             do {
@@ -219,7 +219,7 @@ extension ServerSteps {
         }
     }
 
-    /// Takes the volumes of a server from its host's desired state. Their attachments stay, so that nobody else can use them.
+    /// Removes the volumes of a server from its host's desired state. Their attachments stay, so that the volumes cannot be used elsewhere.
     func disconnectVolumes(_ id: String) async throws {
         _ = try await database.write { try $0.execute("UPDATE server_volumes SET connection = NULL WHERE server_id = \(id)") }
     }

@@ -61,7 +61,7 @@ struct WorkflowServer: Sendable {
     /// The subject for calls to other services on behalf of the server's project.
     var subject: ActingSubject { .accepted(project: project, user: user) }
 
-    /// As `subject`; where the interface was accepted only because an administrator asked, that administrator.
+    /// Like `subject`, but the administrator if the interface was accepted only because of an administrator's rights.
     func subject(of item: InterfaceRequest) -> ActingSubject {
         .accepted(project: project, user: user, administrator: item.administrator)
     }
@@ -78,7 +78,7 @@ struct WorkflowServer: Sendable {
         observedGeneration >= generation && observedState == "applied" && observedHost == host
     }
 
-    /// The host started the guest, which has stopped by itself since.
+    /// The host started the guest, and the guest has since stopped by itself.
     var hasStopped: Bool {
         isApplied && power == DesiredPower.running.rawValue && observedPower.map(VMState.init(reportedPower:)) == .stopped
     }
@@ -88,9 +88,9 @@ struct WorkflowServer: Sendable {
     }
 }
 
-/// Why a host has not done what was asked.
+/// Why a host has not applied a desired state.
 struct HostFailure: Sendable {
-    /// For the tenant; nil from agents that do not say it.
+    /// For the tenant; nil from agents that do not report it.
     let reason: String?
     /// For the operator: the host and its error with all causes.
     let details: String?
@@ -121,7 +121,7 @@ struct ServerSteps: Sendable {
     ///
     /// - Parameters:
     ///   - newFlavor: as `SchedulingQuestion.load`.
-    ///   - narrow: says more about the host than the server's row does.
+    ///   - narrow: adds restrictions on the host beyond those of the server's row.
     /// - Returns: the host's name.
     /// - Throws: `StepFailure` if the server is no longer there, or no host takes it.
     func schedule(
@@ -177,7 +177,7 @@ struct ServerSteps: Sendable {
         try await database.read { [compute] in try Hosts.isUp(host, $0, compute) }
     }
 
-    /// Whether the operator has said that a host does not run. A host that only does not report may still run its guests.
+    /// Whether the operator has declared that a host is down. A host that only stopped reporting may still run its guests.
     func isFencedOff(host: String) async throws -> Bool {
         try await database.read {
             try !$0.query("SELECT 1 AS one FROM compute_services WHERE host = \(host) AND forced_down").isEmpty
@@ -239,8 +239,8 @@ struct ServerSteps: Sendable {
         }
     }
 
-    /// Whose port it is that an interface's workflow took: the server's, or where the request named the port, the port's
-    /// own project; nil where the port or the server is gone, or where the port is not the server's any more.
+    /// The owner of a port that an interface's workflow uses: the server's project or, if the request named the port, the port's project.
+    /// Nil if the port or the server is gone, or if the port no longer belongs to the server.
     ///
     /// - Parameter condition: on `server_interfaces i`, for an interface with this port.
     func owner(of port: String, server: String, created: Bool, if condition: SQL = "true") async throws -> ActingSubject? {
@@ -256,10 +256,10 @@ struct ServerSteps: Sendable {
         }
     }
 
-    /// Deletes a port that was created for a server, or releases one that the request named. A port that a router or another device
-    /// has by now is left alone.
+    /// Deletes a port that was created for a server, or releases one that the request named. A port that a router or another device has
+    /// since taken is left alone.
     ///
-    /// - Parameter subject: whose port it is.
+    /// - Parameter subject: the owner of the port.
     func release(port: String, of server: String, created: Bool, as subject: ActingSubject) async throws {
         if try await isTaken(port, from: server) { return }
         do {
@@ -304,7 +304,7 @@ struct ServerSteps: Sendable {
         try Observations.stop(connection, id, ambient: ambient)
     }
 
-    /// Whether the ports of a server that runs are up, and its metadata answers.
+    /// Whether the ports of a running server are up, and its metadata is available.
     func hasNetworks(_ server: WorkflowServer) async throws -> Bool {
         let network = try await database.read { connection in
             try connection.query(
@@ -351,7 +351,7 @@ struct ServerSteps: Sendable {
         for attachment in attachments { try await volumes.detach(attachment: attachment, as: subject) }
         for row in rows where undoing ? row.created : row.ends {
             do { try await volumes.deleteVolume(row.id, as: subject) } catch let error as ResourceError where !error.isRetryable {
-                // As in Nova, a volume that Block Storage keeps, because it has snapshots, does not keep its server.
+                // As in Nova, a volume that cannot be deleted because it has snapshots does not prevent the deletion of the server.
                 compute.log.notice(
                     "a volume outlives its server", metadata: ["server": "\(id)", "volume": "\(row.id)", "error": "\(error.message)"])
             }
@@ -383,7 +383,7 @@ enum Absences {
 
 /// The devices of a running server, for its host.
 extension ServerSteps {
-    /// Writes down a new device, and has the host plug it in.
+    /// Records a new device, and orders the host to plug it in.
     ///
     /// - Returns: the server's generation that has the device.
     /// - Throws: `StepFailure` where the server is being deleted.
@@ -400,7 +400,7 @@ extension ServerSteps {
         }
     }
 
-    /// Writes down that a device goes, and has the host unplug it.
+    /// Records the removal of a device, and orders the host to unplug it.
     func unplug(from server: String, _ write: @escaping @Sendable (Connection) throws -> Void) async throws {
         let ambient = compute.ambient
         try await database.write { connection in

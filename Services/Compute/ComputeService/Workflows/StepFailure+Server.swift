@@ -5,7 +5,7 @@ import Logging
 import Workflow
 
 extension StepFailure {
-    /// As the `fault` of a server.
+    /// The `fault` of a server.
     func fault(at now: Timestamp) -> JSONValue {
         ["code": 500, "created": .string(now.iso8601), "message": .string(message), "details": JSONValue(details)]
     }
@@ -20,7 +20,7 @@ extension Compute {
 }
 
 extension ServerActions {
-    /// As `finish`.
+    /// Like `finish`.
     ///
     /// - Parameter failure: nil if the action succeeded.
     static func finish(

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import Workflow
 
-/// Giving a server a volume, and taking one away. The subject is the attachment.
+/// Attaching a volume to a server, and detaching one. The subject is the attachment.
 struct VolumeAttachmentWorkflows: Sendable {
     let steps: ServerSteps
 
@@ -136,7 +136,7 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     // MARK: detach
 
-    /// A volume that the request has already taken from the desired state.
+    /// A volume that the request has already removed from the desired state.
     struct Detachment: Codable, Sendable {
         var server: String
         var volume: String

@@ -25,9 +25,9 @@ package struct VolumeCopyTask: Sendable {
         }
     }
 
-    /// Begins what waits.
+    /// Starts the copies that are waiting.
     ///
-    /// - Returns: the servers whose hosts begin, and the snapshots that no host can make.
+    /// - Returns: the servers whose hosts start copying, and the snapshots that no host can make.
     @discardableResult
     package func runOnce() async throws -> Int {
         let ambient = compute.ambient
@@ -55,7 +55,7 @@ package struct VolumeCopyTask: Sendable {
     }
 }
 
-/// Copies volumes that a server uses for snapshots which tenants asked of Block Storage.
+/// Copies volumes of a server for snapshots that tenants requested from Block Storage.
 struct VolumeCopy: Sendable {
     let steps: ServerSteps
     private let copies: DiskCopySteps
@@ -82,7 +82,7 @@ struct VolumeCopy: Sendable {
                     "copy", deadline: .seconds(60), run: { try await order(&$0, $1) },
                     undo: { try await copies.endJob($1.job, server: $0.subjectID) }),
                 .init("await", deadline: DiskCopySteps.deadline) { context, frame in
-                    // Once nobody waits for the copies any more, the end of the job has the host stop and remove them.
+                    // When nothing waits for the copies any more, ending the job makes the host stop and remove them.
                     let snapshots = frame.snapshots
                     if try await steps.database.read({ try HostCopies.stillPending($0, snapshots) }).isEmpty { return .next }
                     let isDone = try await copies.isDone(

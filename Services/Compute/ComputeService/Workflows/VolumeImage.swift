@@ -6,8 +6,8 @@ import JSON
 import Kernel
 import Workflow
 
-/// `createImage` of a server that boots from a volume: snapshots of all its volumes, as they are at one moment, and an image without
-/// data that says from which snapshots servers boot.
+/// `createImage` of a server that boots from a volume: snapshots of all its volumes at one point in time, and an image without data that
+/// lists the snapshots to boot from.
 struct VolumeImage: Sendable {
     let steps: ServerSteps
     private let copies: DiskCopySteps
@@ -100,7 +100,7 @@ struct VolumeImage: Sendable {
                 }
                 if let snapshot { try await compute.clients.volumes.deleteSnapshot(snapshot, as: server.subject) }
             } catch let error as ResourceError where !error.isRetryable {
-                // It was refused before as well, or a volume is already being made from it, so that it stays.
+                // Its creation was refused before as well; or a volume is already being created from it, so it stays.
             }
         }
     }
@@ -120,7 +120,7 @@ struct VolumeImage: Sendable {
     private func order(_ context: inout StepContext, _ frame: Copy) async throws -> StepResult {
         let id = context.subjectID
         let volumes = try await database.read { try HostCopies.volumes($0, server: id, snapshots: frame.snapshots) }
-        // None is pending if the storage itself copies them, or if an earlier job has done it.
+        // None is pending if the storage copies the volumes itself, or if an earlier job has copied them.
         if volumes.isEmpty { return .next }
         let job = ServerJob(id: frame.copy.job, copies: .init(volumes: volumes, quiesce: frame.copy.quiesce))
         return try await copies.order(&context, job, task: .imageSnapshot, from: TaskState.snapshot)

@@ -25,7 +25,7 @@ struct VolumeRebuild: Sendable {
         var power: DesiredPower
         /// The agent's operation, once the volume is written.
         var operation: ServerSpec.Operation
-        /// The server's generation that has been ordered last.
+        /// The generation of the server that was ordered last.
         var generation: Int?
     }
 
@@ -68,10 +68,10 @@ struct VolumeRebuild: Sendable {
         return .next
     }
 
-    /// Whether the host has done what was ordered.
+    /// Whether the host has applied the order.
     private func isApplied(_ context: StepContext, _ frame: Rebuild, power: DesiredPower) async throws -> Bool {
         let server = try await steps.server(context.subjectID)
-        // The host's report has ended the rebuild, well or badly.
+        // The host's report has ended the rebuild, as success or failure.
         if server.task != TaskState.rebuilding.rawValue { return true }
         let generation = try frame.generation.recorded("generation")
         if let failure = server.hostFailure(of: generation), failure.isPermanent {
@@ -83,7 +83,7 @@ struct VolumeRebuild: Sendable {
     private func writeImage(_ context: StepContext, _ frame: Rebuild) async throws -> StepResult {
         let server = try await steps.server(context.subjectID)
         guard server.task == TaskState.rebuilding.rawValue else { throw StepFailure("The server is no longer being rebuilt.") }
-        // The host copies nothing while its server is rebuilt, so a snapshot that was asked for in between cannot be made.
+        // The host copies no volumes during a rebuild, so a snapshot that was requested in between cannot be made.
         for copy in try await database.read({ try HostCopies.pending($0, server: server.id, volume: frame.volume) }) {
             try await compute.clients.volumes.reportCopy(ofSnapshot: copy.snapshot, isComplete: false, as: copy.subject)
         }
@@ -102,7 +102,7 @@ struct VolumeRebuild: Sendable {
         try await database.read { try ServerVolumes.isBeingCopied($0, frame.volume) }
     }
 
-    /// Waits; the task does not time out as long as Block Storage works.
+    /// Waits. The task does not time out while Block Storage is working.
     private func goOn(_ id: String) async throws -> StepResult {
         let ambient = ambient
         try await database.write {
@@ -136,7 +136,7 @@ struct VolumeRebuild: Sendable {
         return .next
     }
 
-    /// The server stays off until it is rebuilt again: its volume may have the content of neither image.
+    /// The server stays off until it is rebuilt again: its volume may contain neither image completely.
     private func failed(_ context: StepContext, _ frame: Rebuild, _ failure: StepFailure) async throws {
         let (id, ambient) = (context.subjectID, ambient)
         compute.log(failure, of: id, "a server is not rebuilt")
