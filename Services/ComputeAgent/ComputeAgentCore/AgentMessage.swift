@@ -2,7 +2,7 @@ package import Contracts
 package import JSON
 import Kernel
 
-/// The messages of the control plane to `agent.<host>`.
+/// The messages from the control plane to `agent.<host>`.
 package enum PlaneMessage: Sendable, Hashable {
     case ensure(DesiredServer)
     /// The complete set of servers of this host. A server that could not be decoded has only its id and the reason.

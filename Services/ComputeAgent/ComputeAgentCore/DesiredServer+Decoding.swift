@@ -23,7 +23,7 @@ extension DesiredServer {
         try DesiredServer(try FormError.wrap("server") { try value.decode(as: ServerSpec.self) }, source: value)
     }
 
-    /// Checks what the types do not say.
+    /// Checks the rules that the types cannot express.
     ///
     /// - Throws: `FormError` naming the member and the rule.
     private init(_ spec: ServerSpec, source: JSONValue) throws(FormError) {
@@ -105,7 +105,7 @@ extension DesiredRescue {
 }
 
 extension ServerJob {
-    /// - Throws: `FormError` for ids that are none: they become parts of paths.
+    /// - Throws: `FormError` for invalid ids, because ids become parts of paths.
     fileprivate func checked(_ form: FormRules) throws(FormError) -> ServerJob {
         var job = self
         job.id = try form.uuid("id", id)
@@ -162,7 +162,7 @@ extension DesiredVolume {
             isShared: try DesiredVolume.isShared(volume, form))
     }
 
-    /// - Throws: `FormError` for a format that several guests cannot write.
+    /// - Throws: `FormError` for a shared volume in a format that several guests cannot write.
     private static func isShared(_ volume: ServerSpec.Volume, _ form: FormRules) throws(FormError) -> Bool {
         let inner = form.inner("connection")
         let connection = try FormError.wrap(inner.path) { try volume.connection.read() }

@@ -11,12 +11,12 @@ package struct ServerOperation: Sendable, Hashable {
         case rebootHard = "reboot-hard"
         /// New disks from the image.
         case rebuild
-        /// Boots the system for its rescue, or its own again.
+        /// Boots the rescue system, or the server's own system again.
         case rescue, unrescue
-        /// Disks of another size, or as they were before that.
+        /// Changes the sizes of the disks, or restores the disks from before the change.
         case resize
         case resizeRevert = "resize-revert"
-        /// With `absent`: nothing of the server may remain, unless its guest has arrived from another host and runs.
+        /// With `absent`: removes the server completely, unless its guest has arrived from another host and runs.
         case withdraw
     }
     package let id: String
@@ -40,7 +40,7 @@ package struct DesiredImage: Sendable, Hashable {
     package let diskGiB: Int?
     /// Text properties of the image (`hw_machine_type`, …).
     package let properties: [String: String]
-    /// Whether the root disk is a copy of the image and not based on it.
+    /// Whether the root disk is a full copy of the image, not an overlay.
     package let isCopied: Bool
     /// The subject of the image download: the server's project, or the administrator who requested another project's image.
     package let subject: ActingSubject
@@ -52,7 +52,7 @@ package struct DesiredRescue: Sendable, Hashable {
     package enum Bus: String, Sendable, Hashable { case virtio, scsi, sata, ide, usb }
 
     package let image: DesiredImage
-    /// Whether the server's own disks stay in their places.
+    /// Whether the server's own disks keep their device names.
     package let isStable: Bool
     package let device: Device
     package let bus: Bus
@@ -73,7 +73,7 @@ package struct DesiredVolume: Sendable, Hashable {
     /// 0: the server boots from it.
     package let bootIndex: Int?
     package let connection: VolumeConnection
-    /// Whether other guests may have it at the same time.
+    /// Whether other guests may use it at the same time.
     package let isShared: Bool
 }
 
@@ -139,14 +139,14 @@ package struct DesiredServer: Sendable, Hashable {
     package let image: DesiredImage?
     /// Text properties of the image, or of the image from which the boot volume was created.
     package let imageProperties: [String: String]
-    /// Whether the guest hardware that both ask for was checked.
+    /// Whether the hardware requested by flavor and image was checked.
     package let isHardwareChecked: Bool
     /// Nil for a server that boots its own system.
     package let rescue: DesiredRescue?
     /// Whether copies of disks that a resize has changed are kept for its reversal.
     /// With `absent`: whether the disks stay.
     package let keepsDisks: Bool
-    /// The images with the content of disks that the server had on another host.
+    /// The images with the content of the server's disks on its previous host.
     package let diskSources: [ServerSpec.LocalDisk: DesiredImage]
     package let volumes: [DesiredVolume]
     package let ports: [DesiredPort]
@@ -159,20 +159,20 @@ package struct DesiredServer: Sendable, Hashable {
     package let files: [DesiredFile]
     package let configDrive: Bool
     package let hostname: String
-    /// The password that the guest left at the metadata service; nil where it left none.
+    /// The password that the guest posted to the metadata service; nil if there is none.
     package let guestPassword: String?
-    /// Floating IPs that lead to the server.
+    /// The server's floating IPs.
     package let floatingIPs: [IPAddress]
     /// The names of its ports' security groups.
     package let securityGroups: [String]
-    /// `<cpu>` elements of hosts to which the guest is to be able to move; empty: none but those with this host's setting.
+    /// `<cpu>` elements of the hosts that the guest must be able to move to; if empty, the guest gets this host's configured processor.
     package let processorDefinitions: [String]
-    /// The message as it came, for the state file.
+    /// The message as received, for the state file.
     package let source: JSONValue
 }
 
 extension DesiredServer {
-    /// What its flavor and image choose.
+    /// The hardware that flavor and image select.
     package var hardware: GuestHardware {
         GuestHardware(specs: extraSpecs, properties: imageProperties, isChecked: isHardwareChecked)
     }
@@ -180,11 +180,11 @@ extension DesiredServer {
     /// Whether the root disk is a local file based on the image and not a volume.
     package var hasLocalRoot: Bool { image != nil && !volumes.contains { $0.bootIndex == 0 } }
 
-    /// What a local root disk is made of.
+    /// The image that a local root disk is created from.
     package var rootSource: DesiredImage? { diskSources[.root] ?? image }
 
-    /// The images that were made for this server alone, and of which its disks are copies. The image of a shelved server is not
-    /// one of them: its owner can make other servers of it.
+    /// The images that exist only to create this server's disks. The image of a shelved server is not one of them, because its owner can
+    /// create other servers from it.
     package var ownImages: [DesiredImage] { power == .expected ? [] : Array(diskSources.values) }
 
     /// The job that takes the guest to another host; nil if it stays.

@@ -7,7 +7,7 @@ struct DiskPlace: Sendable, Hashable {
     /// From 0 on.
     let unit: Int
 
-    /// - Parameter index: of the name's letters, and the unit.
+    /// - Parameter index: the index of the name's letters and of the unit.
     init(_ bus: GuestHardware.Bus, index: Int) { self.init(bus, name: DiskPlace.name(bus, index), unit: index) }
 
     init(_ bus: GuestHardware.Bus, name: String, unit: Int) {
@@ -38,7 +38,7 @@ struct DiskPlace: Sendable, Hashable {
         name.utf8.dropFirst(2).reduce(0) { $0 * 26 + Int($1) - 96 } - 1
     }
 
-    /// Where libvirt would not derive the place from the name. USB and virtio disks have no units.
+    /// The address, where libvirt would not derive it from the name. USB and virtio disks have no units.
     func address(_ hardware: GuestHardware) -> XMLTree? {
         func drive(controller: Int, bus: Int, target: Int, unit: Int) -> XMLTree {
             XMLTree(
@@ -57,11 +57,11 @@ struct DiskPlace: Sendable, Hashable {
     }
 }
 
-/// The places of a server's disks. Volumes have the letters of their device names on the bus of the server's disks; the server's
-/// own disks have others that do not change while volumes come and go.
+/// The places of a server's disks. Volumes use the letters of their device names on the bus of the server's disks. The server's own disks
+/// use other letters, which do not change when volumes are attached or detached.
 struct DiskPlaces: Sendable {
     private(set) var root: DiskPlace
-    /// Of the root disk while another system has its place.
+    /// The place of the root disk while a rescue disk has the first place.
     let second: DiskPlace
     private(set) var ephemeral: DiskPlace
     private(set) var swap: DiskPlace
@@ -100,7 +100,7 @@ struct DiskPlaces: Sendable {
 
     /// A free place for the disk of a stable rescue.
     mutating func takeRescue(_ bus: GuestHardware.Bus) -> DiskPlace {
-        // Volumes are the first ones of this bus, and later ones must not find their places taken.
+        // Volumes are assigned from the start of this bus, so take a place at its end.
         if bus == .virtio { return takeLast(bus, from: 22) }
         var unit = 0
         while taken.contains(where: { $0.bus == bus && $0.unit == unit }) { unit += 1 }

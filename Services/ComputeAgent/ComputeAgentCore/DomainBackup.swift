@@ -1,4 +1,4 @@
-/// libvirt's description of copies of a running guest's disks, all as they are at one moment.
+/// libvirt's description of a backup of a running guest's disks at one point in time.
 package enum DomainBackup {
     /// A disk to copy.
     package struct Disk: Sendable, Hashable {
@@ -19,9 +19,9 @@ package enum DomainBackup {
         package static func root(into path: String) -> Disk { Disk(serial: "root", path: path, format: "qcow2") }
     }
 
-    /// Complete copies of disks of a domain, with what their backing files have, in new files.
+    /// Complete copies of a domain's disks, including the content of backing files, in new files.
     ///
-    /// - Parameter xml: the domain's definition, which has the disks' names.
+    /// - Parameter xml: the domain's definition, which contains the disks' names.
     /// - Returns: nil if the domain lacks one of the disks.
     /// - Throws: `XMLParseError`.
     package static func document(_ disks: [Disk], xml: String) throws(XMLParseError) -> XMLTree? {

@@ -1,13 +1,13 @@
 import GuestKeys
 import Kernel
 
-/// The parts of a domain that a flavor and an image choose.
+/// The parts of a domain that depend on flavor and image.
 extension DomainXML {
     /// Firmware of Debian's package ovmf. It is named explicitly, because libvirt would choose the build that requires Secure Boot.
     package enum Firmware {
         package static let code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
         static let variables = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-        /// With Microsoft's keys.
+        /// Variables with Microsoft's keys.
         package static let secureCode = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd"
         static let secureVariables = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
     }
@@ -73,7 +73,7 @@ extension DomainXML {
             XMLTree(
                 "topology", ["sockets": String(parts.sockets), "cores": String(parts.cores), "threads": String(parts.threads)])
         ]
-        // Under emulation there is no setting for it; the guest looks at this flag first.
+        // Emulation has no setting for it; the guest checks this flag first.
         let isHidden = hardware.hidesHypervisor && options.virtType == .qemu
         if isHidden { inner.append(XMLTree("feature", ["policy": "disable", "name": "hypervisor"])) }
         let nodes = hardware.nodes(vcpus: server.vcpus, memoryMiB: server.memoryMiB)
@@ -117,9 +117,9 @@ extension DomainXML {
     var controllers: [XMLTree] {
         var controllers: [XMLTree] = []
         let buses = [hardware.diskBus, hardware.configDriveBus, server.rescue.flatMap { GuestHardware.Bus(rawValue: $0.bus.rawValue) }]
-        // libvirt's own choice would be one that no current guest has a driver for.
+        // By default libvirt would choose a model that current guests have no driver for.
         if buses.contains(.scsi) { controllers.append(XMLTree("controller", ["type": "scsi", "index": "0", "model": hardware.scsiModel])) }
-        // The old one has two ports.
+        // The old controller has two ports.
         if buses.contains(.usb) {
             controllers.append(XMLTree("controller", ["type": "usb", "index": "0", "model": "qemu-xhci", "ports": "15"]))
         }

@@ -5,7 +5,7 @@ extension DomainXML {
     /// Disks that the guest's firmware tries before the server's own.
     var bootsBefore: Int { server.rescue?.isStable == true ? 1 : 0 }
 
-    /// The system for the rescue in the place of the server's own, which is the second disk.
+    /// The rescue disk in the place of the server's root disk, which becomes the second disk.
     func disks(for rescue: DesiredRescue) -> [XMLTree] {
         var disks = [rescueDisk(rescue, at: places.root)]
         if server.hasLocalRoot { disks.append(localDisk(files.root, places.second, serial: "root", backing: backing)) }
@@ -13,7 +13,7 @@ extension DomainXML {
         return disks
     }
 
-    /// The disk of a stable rescue, beside all others.
+    /// The disk of a stable rescue, in addition to all others.
     func addedDisk(_ rescue: DesiredRescue) -> XMLTree {
         var places = places
         return rescueDisk(rescue, at: places.takeRescue(GuestHardware.Bus(rawValue: rescue.bus.rawValue) ?? .virtio))

@@ -26,11 +26,11 @@ package struct DomainOptions: Sendable, Hashable {
     package var emulator: String?
     /// Free PCIe slots for later devices on q35.
     package var hotplugSlots: Int
-    /// Address on which VNC displays listen, for operators' tools; nil: nowhere. Consoles do not need it.
+    /// Address on which VNC displays listen, for operators' tools; nil if they do not listen. Consoles do not need it.
     package var vncListen: String?
     /// The processors that servers without dedicated ones may use, as a list; nil: all.
     package var sharedProcessors: String?
-    /// Whether the firmware for Secure Boot is there.
+    /// Whether the firmware for Secure Boot is installed.
     package var hasSecureBoot = false
 
     package init(
@@ -80,18 +80,18 @@ package struct DomainXML: Sendable {
     package let server: DesiredServer
     package let files: ServerFiles
     package let options: DomainOptions
-    /// The processor that the guest gets, in place of the host's setting.
+    /// The guest's processor, if it is not the host's configured one.
     let processor: XMLTree?
     /// The root disk's backing file; nil if it has none.
     package let backing: Backing?
-    /// The same for the disk of the system for a rescue.
+    /// The same for the rescue disk.
     package let rescueBacking: Backing?
-    /// The host's processors that belong to this server alone, by virtual processor; empty if it has none.
+    /// The host's processors dedicated to this server, by virtual processor; empty if there are none.
     package let pins: [Int]
     let hardware: GuestHardware
     let places: DiskPlaces
 
-    /// A file below a disk.
+    /// A backing file.
     package struct Backing: Sendable, Hashable {
         package let path: String
         /// `raw` or `qcow2`.

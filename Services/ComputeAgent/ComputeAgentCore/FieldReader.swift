@@ -15,7 +15,7 @@ package struct FormError: Error, Sendable, CustomStringConvertible, Hashable {
 extension FormError {
     /// Runs `read` and adds the failing member to the error.
     ///
-    /// - Parameter path: of what is read.
+    /// - Parameter path: the path of the value that is read.
     static func wrap<Value>(_ path: String, _ read: () throws -> Value) throws(FormError) -> Value {
         do { return try read() } catch let error as DecodingError {
             throw FormError(path: error.path.isEmpty ? path : "\(path).\(error.path)", problem: error.problem)
@@ -23,18 +23,18 @@ extension FormError {
     }
 }
 
-/// Rules about values beyond their types; says which member does not follow them.
+/// Checks rules beyond the types of values; errors name the member that violates a rule.
 struct FormRules {
     let path: String
 
     init(_ path: String) { self.path = path }
 
-    /// The rules for what is within a member.
+    /// A checker for the content of a member.
     func inner(_ name: String) -> FormRules { FormRules("\(path).\(name)") }
 
     func wrong(_ name: String, _ problem: String) -> FormError { FormError(path: "\(path).\(name)", problem: problem) }
 
-    /// Each element with its place in the path.
+    /// Each element with a checker for its path.
     func list<Source, Element>(
         _ name: String, _ values: [Source], _ read: (Source, FormRules) throws(FormError) -> Element
     ) throws(FormError) -> [Element] {
@@ -82,7 +82,7 @@ struct FormRules {
     }
 }
 
-/// Reads the members of a record in one of the agent's own files and says exactly which one is wrong.
+/// Reads the members of a record in one of the agent's own files and names the wrong one in errors.
 struct FieldReader {
     let object: JSONObject
     let path: String

@@ -9,7 +9,7 @@ package struct HostInventory: Sendable, Hashable {
     package var memoryMiB: Int
     /// Size of the file system that holds the servers' disks.
     package var diskGiB: Int
-    /// Number of the processors that servers can have for themselves.
+    /// Number of processors that can be dedicated to servers.
     package var dedicatedCPUs = 0
     /// Whether libvirt can set shares and quotas of processor time.
     package var hasProcessorRates = false
@@ -28,7 +28,7 @@ package struct HostInventory: Sendable, Hashable {
     package var cpuModel: String
     package var cpuVendor: String
     package var cpuFeatures: [String]
-    /// The processor that libvirt can give to guests, as a `<cpu>` element; nil if it does not say.
+    /// The processor that libvirt offers to guests, as a `<cpu>` element; nil if libvirt does not report it.
     private var processorDefinition: String?
     package var sockets: Int
     package var cores: Int
@@ -54,7 +54,7 @@ package struct HostInventory: Sendable, Hashable {
         (sockets, cores, threads) = (1, cpus, 1)
     }
 
-    /// Takes model, vendor and features of the processor, and the machine types, from libvirt's capabilities.
+    /// Reads model, vendor and features of the processor, and the machine types, from libvirt's capabilities.
     package mutating func readCapabilities(xml: String) throws(XMLParseError) {
         let document = try XMLTree.parse(xml)
         for guest in document.all("guest") {
@@ -70,7 +70,7 @@ package struct HostInventory: Sendable, Hashable {
         cpuFeatures = cpu.all("feature").compactMap { $0["name"] }
     }
 
-    /// Takes the guests' processor, buses, graphics cards, trusted platform modules and firmware from libvirt's capabilities of domains.
+    /// Reads the guests' processor, buses, graphics cards, trusted platform modules and firmware from libvirt's domain capabilities.
     ///
     /// - Throws: `XMLParseError`.
     package mutating func readDomainCapabilities(xml: String) throws(XMLParseError) {

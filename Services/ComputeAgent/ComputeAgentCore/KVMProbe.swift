@@ -2,9 +2,9 @@ import Kernel
 
 /// A test guest that ends QEMU with a known exit code if, and only if, hardware virtualization really works.
 ///
-/// `/dev/kvm` and libvirt's capabilities are not sufficient: on some hosts the firmware's first instructions run and a
-/// kernel's do not. The probe therefore uses what a kernel uses: real mode, page tables, 64-bit long mode, SSE2, a locked
-/// 16-byte compare-and-exchange, a loop of locked additions. Only then it writes the result to the debug port.
+/// `/dev/kvm` and libvirt's capabilities are not sufficient: on some hosts the firmware's first instructions run and a kernel's do not. The
+/// probe therefore uses what a kernel uses: real mode, page tables, 64-bit long mode, SSE2, a locked 16-byte compare-and-exchange, a loop
+/// of locked additions. Only then does it write the result to the debug port.
 package enum KVMProbe {
     /// The value that the guest writes to port 0xf4.
     private static let answer = 0x2a

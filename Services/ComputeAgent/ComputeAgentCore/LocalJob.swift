@@ -1,16 +1,16 @@
 package import Contracts
 import JSON
 
-/// A job that the agent has begun, as its record keeps it until the control plane no longer lists the job.
+/// A job that the agent has started. The server's record keeps it until the control plane no longer lists the job.
 package struct LocalJob: Sendable, Hashable {
     package let id: String
     package var state: ServerJobReport.State
     /// The error for operators, and the one for the server's owner.
     package var error: String?
     package var reason: String?
-    /// The last phase, as the report has it.
+    /// The last reported phase.
     package var phase: String?
-    /// Files outside the server's directory that the job creates. They are the control plane's once the job is done.
+    /// Files outside the server's directory that the job creates. After the job they belong to the control plane.
     package var files: [String]
 
     package init(
@@ -44,15 +44,15 @@ package struct LocalJob: Sendable, Hashable {
 
 /// What has to be done about a server's jobs.
 package struct JobPlan: Sendable, Hashable {
-    /// Begun earlier and no longer wanted: they are cancelled, and what they left is removed.
+    /// Started earlier and no longer wanted: to be cancelled, and their leftovers removed.
     package var dropped: [LocalJob]
-    /// To be begun, also again after a restart of the agent.
+    /// To be started, or started again after a restart of the agent.
     package var begun: [ServerJob]
 
     /// - Parameters:
     ///   - wanted: the jobs of the desired state.
     ///   - known: the jobs of the record.
-    ///   - active: ids of those that this process works on.
+    ///   - active: ids of the jobs that this process is working on.
     package init(wanted: [ServerJob], known: [LocalJob], active: Set<String>) {
         dropped = known.filter { job in !wanted.contains { $0.id == job.id } }
         begun = wanted.filter { job in

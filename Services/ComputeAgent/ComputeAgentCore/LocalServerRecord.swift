@@ -33,11 +33,11 @@ package struct LocalServerRecord: Sendable, Hashable {
     package var pluggedPorts: [PluggedPort] = []
     /// Jobs that have begun, until the desired state no longer has them.
     package var jobs: [LocalJob] = []
-    /// The host's processors that belong to the server alone, by virtual processor.
+    /// The host's processors dedicated to the server, by virtual processor.
     package var pins: [Int] = []
     /// Whether the disks of a server that has moved are still here.
     package var hasKeptDisks = false
-    /// The images of `disk_sources` of which the host has made disks, by disk.
+    /// The images of `disk_sources` from which the host has created disks, by disk.
     package var diskOrigins: [ServerSpec.LocalDisk: String] = [:]
 
     package init(serverID: String) { self.serverID = serverID }
@@ -84,7 +84,7 @@ package struct LocalServerRecord: Sendable, Hashable {
             PluggedPort(id: try port.text("id"), tap: try port.text("tap"), networkID: try port.text("network_id"))
         }
         jobs = try fields.list("jobs") { (job) throws(FormError) in try LocalJob(job) }
-        // Earlier agents wrote none.
+        // Earlier agents did not write it.
         pins = (fields.object["pins"]?.arrayValue ?? []).compactMap(\.intValue)
         hasKeptDisks = fields.object["kept_disks"]?.boolValue ?? false
         for member in fields.object["disk_origins"]?.objectValue?.members ?? [] {
@@ -96,23 +96,23 @@ package struct LocalServerRecord: Sendable, Hashable {
 }
 
 extension LocalServerRecord {
-    /// Disks on the host that are from an earlier stay of the server and must not be used: the content of the server's disks is in
-    /// images of which they were not made, or comes from the host on which the guest still runs.
+    /// Disks on the host that remain from an earlier stay of the server and must not be used: the current content is in images from which
+    /// they were not created, or comes from the host on which the guest still runs.
     ///
     /// - Throws: `StaleDisk` if the guest may have used such a disk, so that it cannot be replaced.
     package func staleDisks(_ server: DesiredServer) throws(StaleDisk) -> [ServerSpec.LocalDisk] {
         let isNew = appliedGeneration < 0
-        // Not again after the host has said where it takes the guest: it may be arriving.
+        // Only before the host has reported its endpoint: after that, the guest may be arriving.
         if server.power == .expected { return isNew ? [.root, .ephemeral] : [] }
         let others = server.diskSources.filter { diskOrigins[$0.key] != $0.value.id }.map(\.key).sorted { $0.rawValue > $1.rawValue }
-        // An earlier release of the agent has recorded no origins of disks that a guest uses by now.
+        // Disks without a recorded origin were created by an earlier release, and may be in use by the guest.
         if isNew { return others }
         if let disk = others.first(where: { diskOrigins[$0] != nil }) { throw StaleDisk(disk: disk) }
         return []
     }
 }
 
-/// A disk of an earlier stay of the server that its guest may have used since.
+/// A disk from an earlier stay of the server that the guest may have used since.
 package struct StaleDisk: Error, Sendable {
     package let disk: ServerSpec.LocalDisk
 }

@@ -74,7 +74,7 @@ package struct MetadataTree: Sendable {
 
     // MARK: the password
 
-    /// A guest's attempt to leave its password.
+    /// A guest's attempt to post its password.
     package enum PasswordPost: Sendable, Hashable {
         case accepted(String)
         case refused(MetadataResponse)
@@ -99,7 +99,7 @@ package struct MetadataTree: Sendable {
 
     // MARK: files that the server was given
 
-    /// Where the contents of the server's files are, beside the versions.
+    /// The directory of the contents of injected files, next to the versions.
     private static let contentDirectory = "content"
 
     private static func contentName(_ index: Int) -> String {

@@ -1,9 +1,9 @@
 package import Contracts
 import Kernel
 
-/// A running domain's definition, as the host has it that the guest moves to.
+/// A running domain's definition for the host that the guest moves to.
 ///
-/// What the guest sees stays the same. Files are where the other host has them.
+/// The guest sees the same hardware. Paths are those of the other host.
 package struct MigrationXML: Sendable {
     /// The directory of the server's files on this host.
     private let directory: String
@@ -15,7 +15,7 @@ package struct MigrationXML: Sendable {
     }
 
     /// - Parameter xml: libvirt's migratable form of the running domain.
-    /// - Throws: `XMLParseError`; `FormError` for a volume whose connection cannot be read.
+    /// - Throws: `XMLParseError`; `FormError` for a volume whose connection cannot be decoded.
     package func document(_ xml: String) throws -> XMLTree {
         var domain = try XMLTree.parse(xml)
         domain.children = try domain.children.map { child in
@@ -34,7 +34,7 @@ package struct MigrationXML: Sendable {
         return domain
     }
 
-    /// Paths below the server's directory lead to its directory on the other host.
+    /// Paths in the server's directory are mapped to its directory on the other host.
     private func relocated(_ tree: XMLTree) -> XMLTree {
         var result = tree
         for attribute in tree.attributes { if let path = moved(attribute.value) { result.set(attribute.name, path) } }
@@ -69,7 +69,7 @@ package struct MigrationXML: Sendable {
         var result = disk
         result.children = disk.children.map { child in
             guard child.name == "source" else { return child }
-            // The connection of this host is never a substitute: there it may lead to something else.
+            // Never fall back to this host's connection: on the other host it may refer to something else.
             switch connection {
             case .file(let path, _, _): return XMLTree("source", ["file": path])
             case .nbd(let host, let port, let export):
@@ -85,8 +85,7 @@ package struct MigrationXML: Sendable {
         return result
     }
 
-    /// The targets of the disks that only this host has, and whose content must be sent. Disks that can only be read are made on the
-    /// other host.
+    /// The targets of the disks that only this host has, and whose content must be sent. Read-only disks are created on the other host.
     ///
     /// - Parameter xml: of the running domain.
     package func copiedDisks(_ xml: String) throws -> [String] {
@@ -103,7 +102,7 @@ package struct MigrationXML: Sendable {
 
     /// Whether the URI names libvirt's QEMU driver, and has no characters that end or change an argument.
     ///
-    /// Of libvirt's parameters only those are usable that neither run a program nor switch a check off.
+    /// Of libvirt's parameters, only those that neither run a program nor disable a check are allowed.
     package static func isUsable(uri: String) -> Bool {
         let parameters = uri.split(separator: "?", maxSplits: 1).dropFirst().first?.split(separator: "&", omittingEmptySubsequences: false)
         let names = parameters?.map { $0.prefix { $0 != "=" } } ?? []
@@ -123,7 +122,7 @@ package struct MigrationXML: Sendable {
                 }
     }
 
-    /// Where the memory is sent.
+    /// The URI that the memory is sent to.
     package static func dataURI(_ address: String?) -> String? {
         address.map { "tcp://" + (IPAddress($0)?.version == .v6 ? "[\($0)]" : $0) }
     }

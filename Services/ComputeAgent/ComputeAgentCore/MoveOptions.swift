@@ -7,10 +7,10 @@ package struct MoveOptions: Sendable, Hashable {
     /// Connections that carry the memory of one guest.
     package var connections = 1
     package var encrypts = false
-    /// Whether a guest that changes its memory faster than it can be sent is slowed down.
+    /// Whether to slow down a guest that changes its memory faster than it can be sent.
     package var slowsDown = true
     package var allowsPostCopy = false
-    /// Guests that leave this host at the same time.
+    /// The number of guests that may leave this host at the same time.
     package var parallel = 1
 
     package init() {}

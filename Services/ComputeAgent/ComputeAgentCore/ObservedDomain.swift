@@ -34,7 +34,7 @@ package struct ObservedDomain: Sendable, Hashable {
 
     package var power: ObservedPower
     package var offReason: OffReason?
-    /// Whether its memory is on the way from or to another host.
+    /// Whether its memory is being transferred from or to another host.
     package var isMoving = false
     package var hasManagedSave: Bool
     /// Devices of the running guest; empty when it is off.
@@ -52,7 +52,7 @@ package struct ObservedDomain: Sendable, Hashable {
         self.interfaces = interfaces
     }
 
-    /// Whether the guest is here with all of its memory: it runs, or somebody has paused it.
+    /// Whether the guest is here with all of its memory: it runs, or was paused on request.
     package var isWhole: Bool { power == .running || power == .paused && !isMoving }
 
     /// Takes the devices from a domain's XML.

@@ -3,17 +3,17 @@ package import Kernel
 
 /// One idempotent action on a server.
 package enum AgentAction: Sendable, Hashable {
-    /// The images are on the host, and what will be made of them fits.
+    /// Fetches the images, and checks that the disks created from them will fit.
     case fetch
-    /// Deletes disks that are made anew. The guest is off.
+    /// Deletes disks that will be recreated. The guest is off.
     case discard(DiskSelection)
-    /// Copies of the disks that a resize changes exist. The guest is off.
+    /// Copies the disks that a resize will change. The guest is off.
     case keep
-    /// The copies are the disks again.
+    /// Replaces the disks by their copies.
     case restore
     /// Image, disks and config drive exist as files.
     case provision
-    /// Disks are as large as the flavor says.
+    /// Enlarges the disks to the flavor's sizes.
     case grow
     /// Creates the taps on the switch under their ports' names, and starts the metadata service of their networks.
     case plug([DesiredPort])
@@ -41,9 +41,9 @@ package enum AgentAction: Sendable, Hashable {
 
 /// Some of a server's own disks.
 package enum DiskSelection: Sendable, Hashable {
-    /// What a rebuild makes anew: all of them, or all without the ephemeral disk.
+    /// The disks that a rebuild recreates: all of them, or all except the ephemeral disk.
     case rebuilt(withEphemeral: Bool)
-    /// The disk of the system for a rescue.
+    /// The rescue disk.
     case rescue
     /// Copies from before a resize.
     case kept
@@ -63,7 +63,7 @@ package enum Reconciler {
         _ desired: DesiredServer, observed: ObservedDomain?, record: LocalServerRecord, lostPorts: Set<String> = []
     ) -> [AgentAction] {
         let operation = desired.operation.flatMap { $0.id == record.lastOperationID ? nil : $0 }
-        // The guest may already run elsewhere: the control plane decides where it belongs, and then takes the job away.
+        // The guest may already run elsewhere: the control plane decides where it belongs, and then removes the job.
         if isLeaving(desired, record) { return [] }
         switch desired.power {
         case .absent: return hasArrived(desired, observed) ? [] : remove(observed, record, keepsDisks: desired.keepsDisks)
@@ -88,18 +88,18 @@ package enum Reconciler {
             && desired.power == .running && record.appliedGeneration == desired.generation
     }
 
-    /// Whether the guest is, or may be, on its way to another host.
+    /// Whether the guest is being moved, or may have been moved, to another host.
     package static func isLeaving(_ desired: DesiredServer, _ record: LocalServerRecord) -> Bool {
         guard desired.power != .absent, let move = desired.move else { return false }
         return record.jobs.contains { $0.id == move.id }
     }
 
-    /// Whether a guest that is no longer expected has arrived nevertheless.
+    /// Whether a guest that is no longer expected has already arrived.
     package static func hasArrived(_ desired: DesiredServer, _ observed: ObservedDomain?) -> Bool {
         desired.power == .absent && desired.operation?.kind == .withdraw && observed?.isWhole == true
     }
 
-    /// What a guest needs that comes from another host. Its domain is libvirt's, from its first byte on.
+    /// Prepares for a guest that comes from another host. libvirt manages the domain from the first byte of the transfer on.
     private static func expect(
         _ desired: DesiredServer, _ observed: ObservedDomain?, _ record: LocalServerRecord, _ lostPorts: Set<String>
     ) -> [AgentAction] {
@@ -108,7 +108,7 @@ package enum Reconciler {
             return lost.isEmpty ? [] : [.plug(lost)]
         }
         var actions: [AgentAction] = []
-        // Left by an attempt that failed.
+        // Left behind by a failed attempt.
         if observed != nil { actions.append(.undefine) }
         if record.appliedGeneration != desired.generation { actions.append(.provision) }
         return actions + [.plug(desired.ports)]
@@ -136,7 +136,7 @@ package enum Reconciler {
         return actions
     }
 
-    /// The disks that an operation makes anew. Their images are fetched first, so that one that cannot be had changes nothing.
+    /// The disks that an operation recreates. Their images are fetched first, so that a missing image changes nothing.
     private static func renewals(_ operation: ServerOperation?) -> [AgentAction] {
         switch operation?.kind {
         case .rebuild?: [.fetch, .discard(.rebuilt(withEphemeral: operation?.preservesEphemeral == false))]
@@ -198,7 +198,7 @@ package enum Reconciler {
         return actions
     }
 
-    /// A guest that may be asked writes its data to its disks before it is off.
+    /// Requests a shutdown where the operation allows it, so that the guest can write its data to disk.
     private static func turnOff(_ observed: ObservedDomain, for operation: ServerOperation) -> AgentAction {
         guard observed.power == .running else { return .destroy }
         return switch operation.kind {
@@ -207,7 +207,7 @@ package enum Reconciler {
         }
     }
 
-    /// What is done before the guest is turned off.
+    /// The actions before the guest is turned off.
     private static func first(_ renewals: [AgentAction]) -> [AgentAction] { renewals.filter { $0 == .fetch } }
 
     private static func unplugStale(_ desired: DesiredServer, _ record: LocalServerRecord) -> [AgentAction] {

@@ -13,7 +13,7 @@ package struct SwitchProcess: Sendable, Hashable {
     }
 
     /// - Parameter stat: the content of `/proc/PID/stat`.
-    /// - Returns: nil where the process is not ovs-vswitchd, or has ended.
+    /// - Returns: nil if the process is not ovs-vswitchd, or has ended.
     package init?(pid: Int32, stat: String) {
         guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")"), open < close,
             stat[stat.index(after: open)..<close] == "ovs-vswitchd"

@@ -17,7 +17,7 @@ package enum ZoneLimits {
     /// Zones in one command.
     private static let batchMax = 200
 
-    /// The zones that ovn-controller gave out, by the name of the port or the router for which it did.
+    /// The zones that ovn-controller has assigned, by name of port or router.
     ///
     /// - Parameter externalIDs: of the integration bridge, where ovn-controller keeps them as `ct-zone-NAME`.
     package static func zones(_ externalIDs: some Sequence<(String, String)>) -> [String: Int] {
@@ -36,7 +36,7 @@ package enum ZoneLimits {
     ///
     /// - Parameters:
     ///   - ports: logical ports that have a device on this host.
-    ///   - zones: as ovn-controller gave them out, by name.
+    ///   - zones: as assigned by ovn-controller, by name.
     ///   - current: the datapath's limits by zone.
     ///   - limit: connections of one port; 0 for any number.
     package static func plan(ports: Set<String>, zones: [String: Int], current: [Int: Int], limit: Int) -> Plan {
@@ -65,7 +65,7 @@ package enum ZoneLimits {
         return commands
     }
 
-    /// Limits by zone, from what `dpctl/ct-get-limits` prints: lines `zone=N,limit=L,count=C` after one with the default.
+    /// Limits by zone, from the output of `dpctl/ct-get-limits`: lines `zone=N,limit=L,count=C` after one with the default.
     package static func parse(_ output: String) -> [Int: Int] {
         var limits: [Int: Int] = [:]
         for line in output.split(separator: "\n") {

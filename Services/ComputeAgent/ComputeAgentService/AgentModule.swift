@@ -21,7 +21,7 @@ package struct AgentSurroundings: Sendable {
     package var directory: MetadataDirectory
     package var disks: any DiskMaker
     package var images: any ImageSource
-    /// Where copies of disks are uploaded.
+    /// The client that uploads copies of disks.
     package var uploads: any ImageTarget
     package var facts: any HostFacts
     /// The threads for blocking calls.
@@ -64,9 +64,9 @@ package struct AgentOptions: Sendable {
     /// The directory of records, images and the servers' files.
     package var stateDirectory: String
     package var domains: DomainOptions
-    /// Processors that servers can have for themselves.
+    /// Processors that can be dedicated to servers.
     package var dedicatedProcessors: [Int] = []
-    /// Where libvirt has the state of trusted platform modules.
+    /// The directory in which libvirt keeps the state of trusted platform modules.
     package var tpmDirectory = "/var/lib/libvirt/swtpm"
     /// The user of the tools that convert images.
     package var sandbox = Sandbox()

@@ -38,11 +38,11 @@ package struct AgentSettings: Sendable {
     /// How guests move to and from other hosts.
     package var moves = MoveOptions()
     package var reservedCPUs: Int
-    /// Processors that servers can have for themselves.
+    /// Processors that can be dedicated to servers.
     package var dedicatedCPUs: Set<Int>
     /// Whether libvirt can set shares and quotas of processor time.
     package var hasProcessorRates: Bool
-    /// Where libvirt has the state of trusted platform modules.
+    /// The directory in which libvirt keeps the state of trusted platform modules.
     package var tpmDirectory: String
     package var reservedMemoryMiB: Int
     package var reservedDiskGiB: Int
@@ -205,10 +205,10 @@ package struct AgentSettings: Sendable {
 
     private static let largestProcessor = 8191
 
-    /// The processors for servers without dedicated ones, as a list; nil if that is all of them.
+    /// The processors for servers without dedicated ones, as a list; nil if all processors are available to them.
     ///
     /// - Parameter online: the processors of the machine, as the kernel lists them.
-    /// - Throws: `SettingsError` if a dedicated processor is not there.
+    /// - Throws: `SettingsError` if a dedicated processor does not exist.
     package func sharedProcessors(online: String) throws -> String? {
         guard !dedicatedCPUs.isEmpty else { return nil }
         let all = ProcessorList.read(online.filter { !$0.isWhitespace }, largest: AgentSettings.largestProcessor) ?? []

@@ -147,7 +147,7 @@ package struct ComputeAgentApplication: Sendable {
         let sandbox = Sandbox(user: settings.sandboxUser)
         let sandboxWatch = SandboxWatch(sandbox, time: ambient.time)
         let ovsdb = try OVSDBEndpoint.list(settings.ovsdb)
-        // The agent writes the switch of its own machine, which is at a socket.
+        // The agent configures the switch of its own machine, over a local socket.
         guard !ovsdb.contains(where: \.isTLS) else { throw OVSDBError.invalid("agent.ovsdb must be unix:PATH or tcp:HOST:PORT") }
         let switchDatabase = OVSDBClient(
             OVSDBConfiguration(
@@ -191,7 +191,7 @@ package struct ComputeAgentApplication: Sendable {
         await hypervisor.close()
     }
 
-    /// Its commands wait on a thread of their own: a switch that hangs must not hold up the servers' work.
+    /// Its commands run on a separate thread, because a hanging switch must not hold up work on servers.
     private func makeSwitchKeeper(_ ports: SwitchPorts) -> SwitchKeeper {
         let own = WorkerThreads(name: "switch", count: 1)
         return SwitchKeeper(

@@ -5,14 +5,14 @@ import Kernel
 import NIOCore
 import NIOPosix
 
-/// Connects the consoles of guests with `wolke-console`.
+/// Connects guests' consoles to `wolke-console`.
 ///
 /// No console listens on the host's network: displays are connections that libvirt opens, serial ports are sockets in the
 /// servers' directories. The agent connects to the console service itself and copies the bytes both ways.
 package struct ConsoleLinks: Sendable {
-    /// What the agent opens in the guest.
+    /// The guest's side of a console.
     package enum Source: Sendable {
-        /// A connected socket, which belongs to the link from now on.
+        /// A connected socket, owned by the link from now on.
         case descriptor(Int32)
         /// The path of a listening socket of QEMU.
         case socket(String)
@@ -36,7 +36,7 @@ package struct ConsoleLinks: Sendable {
             throw ResourceError.badRequest("address: \"\(address)\" must be host:port")
         }
         let group = MultiThreadedEventLoopGroup.singleton
-        // Both on one event loop, so that they can hold each other up.
+        // Both are on one event loop, so that each can apply back-pressure to the other.
         let loop = group.next()
         let guest: any Channel
         do { guest = try await ConsoleLinks.open(source, on: loop) } catch {

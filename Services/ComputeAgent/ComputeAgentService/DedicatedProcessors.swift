@@ -1,18 +1,18 @@
 import Kernel
 
-/// The host's dedicated processors and the servers that have them. The records of the servers keep the assignment over restarts.
+/// The host's dedicated processors and the servers that have them. The servers' records preserve the assignment across restarts.
 package actor DedicatedProcessors {
     private let all: [Int]
     private var owners: [String: [Int]] = [:]
 
     package init(_ all: [Int]) { self.all = all }
 
-    /// Takes over what a server's record says.
+    /// Restores the assignment from a server's record.
     package func adopt(_ serverID: String, _ processors: [Int]) {
         owners[serverID] = processors.isEmpty ? nil : processors
     }
 
-    /// Gives the server exactly `count` processors: as many as possible of those that it has, then the lowest free ones.
+    /// Gives the server exactly `count` processors: as many as possible of its present ones, then the lowest free ones.
     ///
     /// - Throws: 503 if too few are free. A server that leaves the host releases its processors later than its claim.
     package func assign(_ count: Int, to serverID: String) throws -> [Int] {

@@ -3,9 +3,9 @@ import JSON
 import Kernel
 import Libvirt
 
-/// A running server's figures in the forms of Compute's diagnostics.
+/// A running server's statistics in the formats of Compute's diagnostics.
 enum Diagnostics {
-    /// The form since microversion 2.48.
+    /// The format since microversion 2.48.
     static func document(
         _ server: DesiredServer, power: String, figures: [String: DomainStatistic]
     ) -> JSONValue {
@@ -45,7 +45,7 @@ enum Diagnostics {
         ]
     }
 
-    /// The form before microversion 2.48, which differed between hypervisors: the names are those of Nova's driver for libvirt.
+    /// The format before microversion 2.48, which depended on the hypervisor: the names are those of Nova's libvirt driver.
     static func ofHypervisor(_ figures: [String: DomainStatistic], memoryMiB: Int) -> JSONValue {
         func value(_ name: String) -> JSONValue? { if case .integer(let value)? = figures[name] { JSONValue(Int(value)) } else { nil } }
         func count(_ name: String) -> Int { value(name)?.intValue ?? 0 }

@@ -3,7 +3,7 @@ package import DiskTool
 import Kernel
 import Synchronization
 
-/// Creates the contents of servers' disks. Calls block; they must be made on a thread of a `WorkerThreads`.
+/// Creates servers' disks. Calls block; make them on a thread of a `WorkerThreads`.
 package protocol DiskMaker: Sendable {
     /// Creates a qcow2 disk.
     ///
@@ -18,7 +18,7 @@ package protocol DiskMaker: Sendable {
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func makeISO(of tree: String, into file: String, sizes: [Int]) throws
-    /// Copies a disk with the disks below it to a new disk without backing file.
+    /// Copies a disk and its backing files to a new disk without a backing file.
     ///
     /// - Parameters:
     ///   - layers: the disk and its backing files, from the top. No QEMU may have the disk open for writing.
@@ -61,7 +61,7 @@ package final class CopyCancellation: Sendable {
     }
 }
 
-/// Makes disks with tools in the sandbox.
+/// Creates disks with tools in the sandbox.
 package struct SandboxedDiskMaker: DiskMaker {
     private let sandbox: Sandbox
 

@@ -5,7 +5,7 @@ import Kernel
 import Logging
 import Synchronization
 
-/// The job `upload-disk`: copies a server's disk as it is at one moment, and uploads the copy as the data of an image.
+/// The job `upload-disk`: copies a server's disk at one point in time, and uploads the copy as the data of an image.
 struct DiskUploader: Sendable {
     let tools: ServerTools
 
@@ -13,14 +13,14 @@ struct DiskUploader: Sendable {
 
     private static let copyAttempts = 4
     private static let uploadAttempts = 12
-    /// An upload of which Image takes nothing for so long is begun again.
+    /// An upload that makes no progress for this long is restarted.
     private static let stall = Duration.seconds(300)
     private static let interval = Duration.seconds(1)
 
-    /// Does the job from its start. What an earlier attempt has left is removed first.
+    /// Runs the job from the start, after removing the leftovers of earlier attempts.
     ///
     /// - Parameter progress: called with the phase and the percentage.
-    /// - Throws: `PermanentFailure` with the reason for the server's owner; other errors when attempts have not helped;
+    /// - Throws: `PermanentFailure` with the reason for the server's owner; other errors after the last attempt has failed;
     ///   `CancellationError`.
     func run(
         _ id: String, _ upload: ServerJob.DiskUpload, of server: DesiredServer, _ progress: @escaping @Sendable (Phase, Int) async -> Void
@@ -42,7 +42,7 @@ struct DiskUploader: Sendable {
         try await tools.disks.removeCopy(path)
     }
 
-    /// Ends and removes what an attempt has left, in this process or an earlier one.
+    /// Cleans up after an attempt of this process or an earlier one.
     func clear(_ id: String, _ upload: ServerJob.DiskUpload?, serverID: String) async throws {
         try await tools.domains.clearBackup(serverID, mayBeFrozen: upload.map { $0.quiesce != .never } ?? true)
         try await tools.disks.removeCopy(tools.disks.files(serverID).copy(id))
@@ -56,10 +56,10 @@ struct DiskUploader: Sendable {
     ) async throws {
         try await clear(id, upload, serverID: server.id)
         if upload.disk == .ephemeral {
-            // Only of servers that are off; a running guest's QEMU holds a lock on the disk, and the copy fails.
+            // Only for servers that are off: a running guest's QEMU locks the disk, and the copy fails.
             try await tools.disks.copyEphemeral(server, to: path)
         } else if try await !tools.domains.backUp(server.id, [.root(into: path)], quiesce: upload.quiesce, progress) {
-            // Where the guest has been started meanwhile, its QEMU holds a lock on the disk, and the copy fails.
+            // If the guest has started in the meantime, its QEMU locks the disk, and the copy fails.
             try await tools.disks.copyRoot(server, to: path)
         }
         try await tools.disks.takeBack(path)
@@ -79,7 +79,7 @@ struct DiskUploader: Sendable {
         }
     }
 
-    /// Runs an upload, reports how far it is, and ends one that stands still.
+    /// Runs an upload, reports its progress, and ends one that is stuck.
     private func watched(
         _ size: Int, _ progress: @escaping @Sendable (Int) async -> Void, _ body: @escaping @Sendable (Bytes) async throws -> Void
     ) async throws {
@@ -110,15 +110,15 @@ struct DiskUploader: Sendable {
         func withLock<Result: Sendable>(_ body: (inout sending Int) -> sending Result) -> Result { value.withLock(body) }
     }
 
-    /// Decides about an upload that Image has refused.
+    /// Decides what to do after Image has refused an upload.
     ///
-    /// - Returns: normally if an earlier attempt has succeeded, of which only the answer was lost.
+    /// - Returns: normally if an earlier attempt succeeded and only its answer was lost.
     private func judge(_ error: ResourceError, _ upload: ServerJob.DiskUpload, _ subject: ActingSubject, _ size: Int) async throws {
         let id = upload.imageID
         switch error.code {
         case .notFound, .gone: throw PermanentFailure("image \(id) was deleted")
         case .conflict:
-            // An earlier upload may still be ending.
+            // An earlier upload may not have ended yet.
             let image: UploadedImageState
             do { image = try await look(id, subject) } catch let error as ResourceError where error.code == .notFound {
                 throw PermanentFailure("image \(id) was deleted")

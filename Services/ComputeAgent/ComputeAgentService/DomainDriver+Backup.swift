@@ -10,17 +10,17 @@ extension DomainDriver {
     /// How long a guest's agent may take to freeze or thaw its file systems, in seconds.
     private static let agentSeconds = 30
 
-    /// Copies disks of the running guest, all as they are when the copy begins, to new files.
+    /// Copies disks of the running guest, as they are when the copy begins, to new files.
     ///
     /// - Parameter progress: called with the percentage.
-    /// - Returns: false if the guest does not run, so there is nothing to copy from.
-    /// - Throws: `PermanentFailure` if the guest's file systems must be frozen and cannot be; `LibvirtError`, 503 if the copy ended
+    /// - Returns: false if the guest does not run.
+    /// - Throws: `PermanentFailure` if the guest's file systems must be frozen but cannot be frozen; `LibvirtError`, 503 if the copy ended
     ///   early.
     func backUp(
         _ serverID: String, _ disks: [DomainBackup.Disk], quiesce: ServerJob.DiskUpload.Quiesce, _ progress: @Sendable (Int) async -> Void
     ) async throws -> Bool {
         guard try await hypervisor.domain(serverID)?.isActive == true else {
-            // A guest that does not run has nothing in memory that belongs on the disk.
+            // A guest that is off has no unwritten data in memory.
             return false
         }
         let isFrozen = try await freeze(serverID, quiesce)
@@ -47,7 +47,7 @@ extension DomainDriver {
         }
     }
 
-    /// Ends what an earlier attempt has left in a guest: a copy in progress, and frozen file systems.
+    /// Cleans up after an earlier attempt: ends a copy in progress, and thaws file systems.
     func clearBackup(_ serverID: String, mayBeFrozen: Bool) async throws {
         guard try await hypervisor.domain(serverID)?.isActive == true else { return }
         do {
@@ -86,7 +86,7 @@ extension DomainDriver {
         }
     }
 
-    /// A guest that runs on with frozen file systems would be worse than a copy that fails.
+    /// A guest left with frozen file systems would be worse than a failed copy.
     private func thaw(_ serverID: String) async {
         for _ in 0..<3 {
             do { return try await hypervisor.thaw(serverID, seconds: DomainDriver.agentSeconds) } catch {

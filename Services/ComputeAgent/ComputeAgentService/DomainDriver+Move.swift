@@ -5,7 +5,7 @@ import Libvirt
 import Logging
 import Synchronization
 
-/// What the control plane wants of a guest that is on its way; it can change meanwhile.
+/// The control plane's orders for a guest that is being moved; they can change during the move.
 package final class MoveControl: Sendable {
     private struct State {
         var isCancelled: Bool
@@ -31,7 +31,7 @@ package final class MoveControl: Sendable {
     var completes: Bool { state.withLock { $0.completes } }
 }
 
-/// Limits the number of guests that leave the host at the same time. Those that wait can be told to stay.
+/// Limits the number of guests that leave the host at the same time. Moves that are queued can be cancelled.
 actor MoveSlots {
     private let width: Int
     private var waiting: [Int] = []
@@ -42,8 +42,8 @@ actor MoveSlots {
 
     /// Runs `body` when it is its turn.
     ///
-    /// - Parameter waits: runs first if others have their turn.
-    /// - Throws: `PermanentFailure` if the guest shall stay; `CancellationError`.
+    /// - Parameter waits: runs first if `body` has to wait for others.
+    /// - Throws: `PermanentFailure` if the move was cancelled; `CancellationError`.
     nonisolated func run<Value: Sendable>(
         unless control: MoveControl, _ time: any TimeSource, waits: @Sendable () async -> Void, _ body: @Sendable () async -> Value
     ) async throws -> Value {
@@ -86,12 +86,12 @@ actor MoveSlots {
 /// Guests that move to other hosts while they run.
 extension DomainDriver {
     static let movePoll = Duration.milliseconds(500)
-    /// Failures in succession, not of the connection, after which a move that an earlier process began is given up.
+    /// Consecutive failures, except of the connection, after which a move that an earlier process started is given up.
     private static let watchFailuresMax = 20
 
-    /// Where other hosts send a guest that this host expects.
+    /// The endpoint to which other hosts send a guest that this host expects.
     ///
-    /// - Throws: `PermanentFailure` if the root disk is not what it was made as; `FileError`.
+    /// - Throws: `PermanentFailure` if the root disk's backing file is not the server's image; `FileError`.
     func endpoint(_ server: DesiredServer) async throws -> MigrationEndpoint {
         MigrationEndpoint(
             uri: moves.uri, address: moves.address, directory: disks.files(server.id).directory,
@@ -100,20 +100,20 @@ extension DomainDriver {
 
     /// Sends the guest to another host. Returns when it has left.
     ///
-    /// - Parameter phase: hears whether the guest waits for others (`queued`) or is on its way (`moving`).
+    /// - Parameter phase: called with `queued` when the guest waits for others, and `moving` when the transfer begins.
     /// - Throws: `PermanentFailure` if the guest is still here, or does not run.
     func move(
         _ serverID: String, _ order: ServerJob.Migration, _ control: MoveControl, isPaused: Bool,
         phase: @escaping @Sendable (String) async -> Void, _ progress: @escaping @Sendable (MigrationProgress) async -> Void
     ) async throws {
-        // An earlier process may have begun, and libvirt has gone on without it.
+        // An earlier process may have started the move, and libvirt continues it without that process.
         if try await hypervisor.moveState(serverIfThere: serverID) != nil {
             try await follow(serverID, control, progress)
             return try await requireGone(serverID, cause: nil)
         }
         guard let domain = try await hypervisor.domain(serverID), domain.shutoffReason != .migrated || domain.isActive else { return }
         guard domain.isActive else { throw PermanentFailure("the server does not run") }
-        // Paused by libvirt in the last phase: only the other host knows whether the guest runs there.
+        // libvirt may have paused the guest in the last phase; then only the other host knows whether the guest runs there.
         guard domain.state != .paused || isPaused && !domain.isMoving else {
             throw PermanentFailure("the server was paused while it moved")
         }
@@ -140,9 +140,9 @@ extension DomainDriver {
             serverID, cause: control.isCancelled ? PermanentFailure("the migration was aborted", details: "\(error)") : error)
     }
 
-    /// Reports the progress, and aborts or forces the move when that is wanted, until it has ended.
+    /// Reports the progress, and aborts or forces the move on request, until it has ended.
     ///
-    /// - Parameter begins: whether the move may not have begun yet; the watching task is then cancelled at its end.
+    /// - Parameter begins: whether the move may not have begun yet; the caller then cancels the task when the move ends.
     private func follow(
         _ serverID: String, _ control: MoveControl, _ progress: @Sendable (MigrationProgress) async -> Void, begins: Bool = false
     ) async throws {
@@ -163,7 +163,7 @@ extension DomainDriver {
                 }
                 failures = 0
             } catch let error as LibvirtError {
-                // The move goes on without this process, and an abort must still reach it.
+                // The move continues without this process, and an abort must still reach it.
                 failures += 1
                 log.info("a move cannot be watched; it will be retried", metadata: ["server": "\(serverID)", "error": "\(error)"])
                 guard begins || error.isConnectionFailure || failures < DomainDriver.watchFailuresMax else { throw error }
@@ -172,13 +172,13 @@ extension DomainDriver {
         }
     }
 
-    /// Has the guest reach the other host now.
+    /// Forces the move to complete.
     private func force(_ serverID: String) async {
         do {
             if moves.allowsPostCopy {
                 try await hypervisor.beginPostCopy(serverID)
             } else {
-                // A paused guest changes no more memory; it runs on at the other host.
+                // A paused guest does not change its memory; it resumes on the other host.
                 try await hypervisor.suspend(serverID)
             }
         } catch {
@@ -186,8 +186,8 @@ extension DomainDriver {
         }
     }
 
-    /// Whether the guest is certainly here. One that libvirt has paused in the last phase may run elsewhere; a server that is paused
-    /// runs nowhere.
+    /// Whether the guest is certainly here. A guest that libvirt has paused in the last phase may run on the other host; a server that is
+    /// paused on request does not run anywhere.
     func hasStayed(_ serverID: String, isPaused: Bool) async -> Bool {
         do {
             guard let domain = try await hypervisor.domain(serverID) else { return false }
@@ -206,7 +206,7 @@ extension DomainDriver {
 }
 
 extension HypervisorDriver {
-    /// As `moveState`; nil also if the domain does not exist.
+    /// Like `moveState`, but nil if the domain does not exist.
     fileprivate func moveState(serverIfThere uuid: String) async throws -> DomainMoveState? {
         do { return try await moveState(uuid) } catch let error as LibvirtError where error.isNoDomain { return nil }
     }

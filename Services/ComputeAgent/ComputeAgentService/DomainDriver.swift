@@ -15,7 +15,7 @@ package struct DomainDriver: Sendable {
     let log: Logger
 
     private static let poll = Duration.milliseconds(200)
-    /// How long a guest may take to release a device, and how often it is asked.
+    /// How long a guest may take to release a device, and the interval of the requests.
     private static let detachTimeout = Duration.seconds(30)
     private static let detachRepeat = 25
 
@@ -77,8 +77,8 @@ package struct DomainDriver: Sendable {
 
     /// Defines the domain, in place of an earlier definition.
     ///
-    /// - Parameter pins: the host's processors that belong to the server alone.
-    /// - Throws: `PermanentFailure` when libvirt refused the definition or the root disk is not what it was made as,
+    /// - Parameter pins: the host's processors dedicated to the server.
+    /// - Throws: `PermanentFailure` if libvirt refused the definition or the root disk's backing file is not the server's image,
     ///   `LibvirtError`.
     package func define(_ server: DesiredServer, pins: [Int]) async throws {
         try await disks.prepareTPM(server)
@@ -90,7 +90,7 @@ package struct DomainDriver: Sendable {
         try await definitely { try await hypervisor.define(xml: xml.document.rendered) }
     }
 
-    /// What the processors of the hosts have in common among which the server is to be able to move; nil if there are none such.
+    /// The common features of the processors of the hosts that the server must be able to move between; nil if there are no such hosts.
     private func processor(_ server: DesiredServer) async throws -> XMLTree? {
         guard !server.processorDefinitions.isEmpty else { return nil }
         do {
@@ -99,13 +99,13 @@ package struct DomainDriver: Sendable {
                 type: options.virtType.rawValue, definitions: server.processorDefinitions)
             return try XMLTree.parse(text)
         } catch let error as LibvirtError where !error.isConnectionFailure {
-            // A guest that runs keeps what it has.
+            // A running guest keeps its processor.
             if let running = try await runningProcessor(server.id) { return running }
             throw PermanentFailure("the processors of the aggregate's hosts have no model in common", details: error.message)
         }
     }
 
-    /// Model and features of a running guest's processor, as they are defined.
+    /// Model and features of a running guest's processor, from its definition.
     private func runningProcessor(_ serverID: String) async throws -> XMLTree? {
         guard try await hypervisor.domain(serverID)?.isActive == true,
             let cpu = try XMLTree.parse(try await hypervisor.xml(serverID, inactive: true)).child("cpu"), cpu.child("model") != nil

@@ -6,7 +6,7 @@ import Kernel
 /// Describes a failure on this host for the server's owner. The error itself, with its paths, addresses and the output of
 /// tools, is for operators.
 enum FailureWords {
-    /// - Parameter activity: what the worker was doing: `making its disks`.
+    /// - Parameter activity: the worker's activity, such as `making its disks`.
     static func words(_ error: any Error, during activity: String?) -> String {
         switch error {
         case let failure as PermanentFailure: return failure.reason

@@ -11,12 +11,12 @@ final class CopyStop: Sendable {
 }
 
 extension Files {
-    /// Bytes between two checks whether the copy shall end.
+    /// Bytes between two checks for cancellation.
     private static let chunk = 4 << 20
-    /// `FICLONE` of Linux: shares the blocks, where the file system can.
+    /// `FICLONE` of Linux: shares the blocks if the file system supports it.
     private static let cloneRequest: UInt = 0x4004_9409
 
-    /// Copies a file with its holes. The copy appears under its name when it is complete and on disk.
+    /// Copies a file, keeping it sparse. The copy appears under its name when it is complete and synced.
     ///
     /// - Throws: `FileError`, `CancellationError`.
     static func copy(_ path: String, to copy: String, stop: CopyStop) throws {

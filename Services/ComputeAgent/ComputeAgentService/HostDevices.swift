@@ -10,7 +10,7 @@ package protocol HostLinks: Sendable {
     ///
     /// - Parameter hasQueues: whether it can have several queues. A tap that exists is not changed.
     func ensureTap(_ name: String, mtu: Int, hasQueues: Bool) async throws
-    /// Changes the MTU of a device whose MTU is another one. An absent device is passed over.
+    /// Sets the MTU of a device if it differs. Ignores an absent device.
     func setMTU(_ name: String, _ mtu: Int) async throws
     /// Whether the tap was created for several queues; QEMU must open it accordingly.
     func hasQueues(_ name: String) async throws -> Bool

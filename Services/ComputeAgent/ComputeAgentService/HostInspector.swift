@@ -66,7 +66,7 @@ package struct HostInspector: HostFacts {
         return inventory
     }
 
-    /// As found last, within `SandboxWatch.interval`.
+    /// The last result, at most `SandboxWatch.interval` old.
     package func sandboxProblem() async -> String? { await sandbox.problem() }
 
     /// The current state of the host's switch.
@@ -83,7 +83,7 @@ package struct HostInspector: HostFacts {
     package func uptime() async throws -> HostUptimeQuestion.Answer {
         try await threads.run {
             func numbers(_ path: String, _ count: Int) throws -> [Double] {
-                // Files of /proc have no size.
+                // Files in /proc have no size.
                 let words = String(decoding: try Files.read(path, offset: 0, count: 256), as: UTF8.self).split(separator: " ")
                 let numbers = words.prefix(count).compactMap { Double($0) }
                 guard numbers.count == count else { throw ResourceError.unavailable("\(path) is malformed") }

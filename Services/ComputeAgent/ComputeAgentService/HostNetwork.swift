@@ -27,7 +27,7 @@ package struct HostNetwork: Sendable {
 
     /// - Parameters:
     ///   - hasQueues: whether the guest's interface has several queues.
-    ///   - isOff: whether no guest uses the tap, so that one of the other kind is replaced. Asked only about such a tap.
+    ///   - isOff: whether no guest uses the tap, so that one of the other kind is replaced. Only called for such a tap.
     /// - Throws: `CommandError`, `OVSDBError`.
     package func plug(_ port: DesiredPort, serverID: String, hasQueues: Bool = false, isOff: @Sendable () async throws -> Bool = { false })
         async throws
@@ -53,7 +53,7 @@ package struct HostNetwork: Sendable {
     /// Every secured port is guarded, also one without an IPv6 address: an address pair, which can be added while the guest
     /// runs, lets it send IPv6.
     ///
-    /// - Throws: `FileError` where the kernel does not take the program.
+    /// - Throws: `FileError` if the kernel refuses the program.
     private func guardRouters(_ port: DesiredPort) async throws {
         guard links.exists(port.tapName), !guards.isSet(port.tapName, links.index(port.tapName), port.isSecured) else { return }
         try await setGuard(port.tapName, port.isSecured)
@@ -104,7 +104,7 @@ package struct HostNetwork: Sendable {
         let owned = await ports.owned()
         let taps = await known()
         for port in owned where port.kind == .tap && !taps.contains(port.device) {
-            // The switch is what names leftovers, so it is last: an interrupted removal is repeated.
+            // Leftovers are found through the switch, so remove the switch's entry last; an interrupted removal is then repeated.
             try await links.remove(port.device)
             try await ports.unplug(port.device)
         }

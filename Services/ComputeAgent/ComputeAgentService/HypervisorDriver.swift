@@ -4,7 +4,7 @@ package import Libvirt
 package protocol HypervisorDriver: Sendable {
     /// Every domain, running or not.
     ///
-    /// - Throws: `LibvirtError`, as all calls.
+    /// - Throws: `LibvirtError`, like all functions.
     func domains() async throws -> [DomainSummary]
     /// Nil if the domain does not exist.
     func domain(_ uuid: String) async throws -> DomainSummary?
@@ -32,25 +32,25 @@ package protocol HypervisorDriver: Sendable {
     func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws
     /// A new connection to the display of a running domain; the caller owns the descriptor.
     func openDisplay(_ uuid: String) async throws -> Int32
-    /// Begins to copy disks of the running domain, as they are at this moment, to new files; does not wait for the end.
+    /// Starts to copy disks of the running domain, as they are now, to new files; does not wait for the end.
     func beginBackup(_ uuid: String, xml: String) async throws
-    /// How far the copy is. The end is said once.
+    /// The progress of the copy. The end is reported only once.
     func backupState(_ uuid: String) async throws -> DomainBackupState
     /// Cancels the copy; does not wait until it has ended. Succeeds if there is none.
     func abortBackup(_ uuid: String) async throws
-    /// Has the guest agent write out and freeze the guest's file systems; waits `seconds` for it at most.
+    /// Makes the guest agent flush and freeze the guest's file systems; waits for at most `seconds`.
     func freeze(_ uuid: String, seconds: Int) async throws
     /// Lets a frozen guest write again.
     func thaw(_ uuid: String, seconds: Int) async throws
-    /// The domain's XML in the form that another host can take over.
+    /// The domain's migratable XML, for another host.
     func movableXML(_ uuid: String) async throws -> String
     /// Sends the running guest to another host. Returns when the guest runs there and has left this host.
     func move(_ uuid: String, _ order: DomainMove) async throws
-    /// How far the guest is on its way; nil if it is not on one.
+    /// The progress of a migration of the guest; nil if there is none.
     func moveState(_ uuid: String) async throws -> DomainMoveState?
     /// Cancels a migration of the guest, without waiting for the end. Succeeds if there is none.
     func abortMove(_ uuid: String) async throws
-    /// Has the guest run on the other host before all of its memory is there.
+    /// Switches to post-copy: the guest runs on the other host before all of its memory has arrived.
     func beginPostCopy(_ uuid: String) async throws
     /// Statistics of a running domain under libvirt's names.
     func statistics(_ uuid: String) async throws -> [String: DomainStatistic]

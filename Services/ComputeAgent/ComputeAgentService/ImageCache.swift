@@ -13,7 +13,7 @@ import NIOCore
 
 /// A permanent failure; retrying does not help.
 package struct PermanentFailure: Error, Sendable, CustomStringConvertible {
-    /// For the tenant: in the API's words, without names of files, hosts or tools.
+    /// For the tenant: with the API's terms, without names of files, hosts or tools.
     package let reason: String
     /// For the operator only.
     package let details: String?
@@ -73,7 +73,7 @@ package actor ImageCache {
     /// The image as a local file; loads it when it is not here yet. Several callers share one download, and each may
     /// be cancelled without ending it for the others.
     ///
-    /// - Parameter largest: bytes of the disk in the image at most, of an image that has to be converted.
+    /// - Parameter largest: the maximum size in bytes of the disk in an image that has to be converted.
     /// - Throws: `PermanentFailure` when the content is not what it must be; `CancellationError`.
     package func ensure(_ image: DesiredImage, largest: Int) async throws -> CachedImage {
         let key = ImageCache.key(image)
@@ -132,7 +132,7 @@ package actor ImageCache {
         return "\(image.id)-\(hash.prefix(16))"
     }
 
-    /// The file of an image that is here already.
+    /// The file of an image that is already cached.
     ///
     /// Converted disks have names of their own, because an earlier version cached qcow2 images unconverted.
     private func file(_ key: String) -> (path: String, format: DiskDriver)? {
@@ -200,7 +200,7 @@ package actor ImageCache {
         }
     }
 
-    /// An answer of the Image service that no repetition changes, in words for the tenant.
+    /// An answer of the Image service that a retry will not change, with a message for the tenant.
     private static func permanent(_ error: any Error, _ id: String) -> any Error {
         guard let answer = error as? ResourceError else { return error }
         return switch answer.code {
@@ -226,7 +226,7 @@ package actor ImageCache {
         }
         let (source, target) = (file, path)
         try await threads.run {
-            // libvirt gives it to QEMU's user when a guest starts.
+            // libvirt changes its owner to QEMU's user when a guest starts.
             guard chown(source, uid_t.max, getegid()) == 0, chmod(source, 0o440) == 0 else {
                 throw FileError.last("change the mode of", source)
             }
@@ -235,7 +235,7 @@ package actor ImageCache {
         return try await open(path, format)
     }
 
-    /// Lists the files of loads of images that are under way.
+    /// Lists the files of downloads in progress.
     nonisolated func partialFiles(of images: [DesiredImage]) -> @Sendable () throws -> [String] {
         let prefixes = images.map { ".\(ImageCache.key($0))." }
         return { [directory] in
@@ -243,9 +243,10 @@ package actor ImageCache {
         }
     }
 
-    /// Removes an image that was made for one server only, once its disk is a copy of it. A load under way keeps it.
+    /// Removes an image that was created for one server only, after its disk is a copy of it. Does nothing while the image is being
+    /// downloaded.
     ///
-    /// - Parameter inUse: files that disks lie on; they stay.
+    /// - Parameter inUse: backing files of disks, which must stay.
     func release(_ image: DesiredImage, inUse: Set<String>) async throws {
         let key = ImageCache.key(image)
         guard loading[key] == nil, let found = file(key), !inUse.contains(found.path) else { return }
@@ -254,7 +255,7 @@ package actor ImageCache {
 
     /// Removes images that were not used during `lifetime`.
     ///
-    /// - Parameter inUse: files that disks lie on; they stay.
+    /// - Parameter inUse: backing files of disks, which must stay.
     package func prune(inUse: Set<String>, lifetime: Duration) async throws {
         let directory = directory
         let now = ambient.now.seconds
@@ -279,13 +280,13 @@ private struct CheckedDownload: Sendable {
     /// The checksum to verify; nil if none is known.
     private let check: (algorithm: HashAlgorithm, wanted: String)?
 
-    /// - Throws: `FileError`; `PermanentFailure` for a hash that this host cannot compute.
+    /// - Throws: `FileError`; `PermanentFailure` for a hash algorithm that this host does not support.
     init(path: String, image: DesiredImage) throws {
         self.image = image
         switch (image.hashAlgorithm, image.contentHash) {
         case ("sha512", let value?): check = (.sha512, value)
         case ("sha256", let value?): check = (.sha256, value)
-        // Only where nothing better is known: it costs as much time as the good hash.
+        // Only if there is no better hash: it takes as much time.
         case (_, nil): check = image.checksum.map { (.md5, $0) }
         case (let algorithm, _):
             throw PermanentFailure("the image's hash algorithm \(algorithm ?? "none") is not supported on this host")

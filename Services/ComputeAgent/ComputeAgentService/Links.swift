@@ -45,7 +45,7 @@ package struct Links: HostLinks {
     /// Whether router advertisements from the device are dropped (`isOn`). OVN's ACLs cannot do this: northd lets neighbour
     /// discovery, and router advertisements with it, pass before all of them (`ls_in_acl`, priority 65532).
     ///
-    /// - Throws: `FileError` where the kernel does not take the program.
+    /// - Throws: `FileError` if the kernel refuses the program.
     package func guardRouters(_ name: String, _ isOn: Bool) async throws {
         try await threads.run {
             guard clinux_router_guard(if_nametoindex(name), isOn ? 1 : 0) == 0 else {

@@ -42,12 +42,12 @@ package final class MetadataDirectory: Sendable {
         }
     }
 
-    /// Where passwords of guests go.
+    /// Sets the receiver of guests' passwords.
     package func sendPasswords(to sink: @escaping PasswordSink) { state.withLock { $0.passwordSink = sink } }
 
-    /// Passes on a password that a guest left. A guest can do this once per desired state.
+    /// Passes on a password that a guest has posted. A guest can do this once per desired state.
     ///
-    /// - Returns: whether it was passed on; false if the guest has left one already.
+    /// - Returns: whether it was passed on; false if the guest has already posted one.
     /// - Throws: what the sink throws; the guest may then try again.
     func leave(password: String, of serverID: String) async throws -> Bool {
         let sink = state.withLock { state -> PasswordSink? in
@@ -120,7 +120,7 @@ package actor MetadataNetworks {
     private var networks: [String: Network] = [:]
     private let turn = Gate(width: 1)
 
-    /// - Parameter limits: what each network's guests are granted together, and each guest of them.
+    /// - Parameter limits: the limits for all guests of a network together, and for each guest.
     package init(
         links: Links, ports: SwitchPorts, directory: MetadataDirectory, random: any RandomSource, metrics: Metrics,
         limits: ConnectionLimits, log: Logger

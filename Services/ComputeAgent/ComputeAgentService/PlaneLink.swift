@@ -72,8 +72,8 @@ package struct PlaneLink: Sendable {
     /// Interval between heartbeats that list all servers: a report is sent once, and the list replaces a lost one.
     private static let listInterval = Duration.seconds(60)
 
-    /// Introduces the host at each new connection, when its switch or its sandbox has changed, and again while no sync answers;
-    /// and says regularly that it lives, until the task is cancelled.
+    /// Introduces the host at each new connection, when its switch or its sandbox has changed, and again while no sync answers; and sends
+    /// heartbeats until the task is cancelled.
     package func announce() async throws {
         var told: SwitchReport?
         var toldAt: UInt64 = 0
@@ -147,7 +147,7 @@ private final class SyncAnswers: Sendable {
     func note() { state.withLock { $0 = true } }
 }
 
-/// How long an introduction waits for its answer: longer each time, because the plane may be away for long.
+/// How long an introduction waits for its answer: longer each time, because the control plane may be down for a long time.
 private struct AnswerPatience {
     private static let least = Duration.seconds(30)
     private static let most = Duration.seconds(600)

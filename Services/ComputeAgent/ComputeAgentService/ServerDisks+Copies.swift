@@ -23,9 +23,9 @@ extension ServerDisks {
         return OwnDisk.virtualSize(prefix: try Files.read(path, offset: 0, count: min(length, OwnDisk.prefixLength)))
     }
 
-    /// Copies the root disk of a guest that does not run, with what its image has, to a new file.
+    /// Copies the root disk of a guest that does not run, including the image's content, to a new file.
     ///
-    /// - Throws: `PermanentFailure` if the disk is missing or not what it was made as; `CommandError`, `FileError`.
+    /// - Throws: `PermanentFailure` if the disk is missing or its backing file is not the server's image; `CommandError`, `FileError`.
     func copyRoot(_ server: DesiredServer, to target: String) async throws {
         let root = files(server.id).root
         let backing = try await backing(server)
@@ -50,8 +50,8 @@ extension ServerDisks {
         }
     }
 
-    /// Copies a volume of a guest that does not run. Where the guest has been started meanwhile, its QEMU holds a lock on the volume,
-    /// and the copy fails.
+    /// Copies a volume of a guest that does not run. If the guest has started in the meantime, its QEMU locks the volume, and the copy
+    /// fails.
     func copy(_ volume: DesiredVolume, to copy: ServerJob.VolumeCopies.Volume) async throws {
         guard case .file(let path, let format, _) = volume.connection else {
             throw PermanentFailure("its host cannot make copies of the server's volumes", details: "\(volume.connection)")
@@ -79,7 +79,7 @@ extension ServerDisks {
         }
     }
 
-    /// Makes a copy that a guest's QEMU has written the agent's own, so that no other process can change it.
+    /// Takes ownership of a copy that a guest's QEMU has written, so that no other process can change it.
     func takeBack(_ copy: String) async throws { try await threads.run { try ServerDisks.takeBack(copy) } }
 
     /// Removes a copy; an absent one counts as removed.

@@ -3,9 +3,9 @@ import Contracts
 import ImageFormat
 import Kernel
 
-/// Disks that are made anew: by a rebuild, and for a rescue.
+/// Disks that are recreated by a rebuild or created for a rescue.
 extension ServerDisks {
-    /// Fetches the images of a server's disks and checks that the disks can be made of them, whether or not the disks exist.
+    /// Fetches the images of a server's disks and checks that the disks can be created from them, whether or not the disks exist.
     ///
     /// - Throws: `PermanentFailure` if an image cannot be used or does not fit.
     package func fetch(_ server: DesiredServer) async throws {
@@ -16,13 +16,13 @@ extension ServerDisks {
         }
     }
 
-    /// The system for a rescue. Its disk is as large as the Image service has said, whatever the flavor.
+    /// The rescue disk. Its size is the one that the Image service reports, whatever the flavor.
     func rescueImage(_ rescue: DesiredRescue) async throws -> CachedImage {
         try await images.ensure(rescue.image, largest: rescue.image.largest ?? ImageHeader.virtualSizeMax)
     }
 
-    /// Deletes disks of a server that is off. The firmware's variables and the state of the trusted platform module go with the
-    /// system that wrote them.
+    /// Deletes disks of a server that is off. The firmware's variables and the state of the trusted platform module are deleted together
+    /// with the system that wrote them.
     ///
     /// - Throws: `FileError`.
     package func discard(_ disks: DiskSelection, of serverID: String) async throws {

@@ -2,12 +2,12 @@ import Commands
 package import ComputeAgentCore
 import Kernel
 
-/// Disks of a server whose flavor changes. The guest is off.
+/// The disks of a server that is being resized. The guest is off.
 ///
-/// A disk that changes is copied first. A copy becomes the disk again when the resize is reverted, and is deleted when it is
-/// confirmed. Every function can be repeated after it ended in the middle.
+/// A disk is copied before it changes. Reverting the resize restores the copy; confirming it deletes the copy. Every function can be
+/// repeated after an interruption.
 extension ServerDisks {
-    /// What a resize changes: the root and ephemeral disks that grow, and a swap disk of another size.
+    /// The disks that a resize changes: root and ephemeral disks that grow, and a swap disk of another size.
     private func changed(_ server: DesiredServer) throws -> (grown: [(path: String, size: Int)], swap: String?) {
         let files = files(server.id)
         var grown: [(path: String, size: Int)] = []
@@ -29,9 +29,9 @@ extension ServerDisks {
         return OwnDisk.size(prefix: try Files.read(path, offset: 0, count: min(length, 512)))
     }
 
-    /// Copies the disks that `grow` will change, and puts a swap disk of another size aside.
+    /// Copies the disks that `grow` will change, and renames a swap disk of another size.
     ///
-    /// - Throws: `FileError`, also if the host lacks the room; `CancellationError`.
+    /// - Throws: `FileError`, also if the host lacks disk space; `CancellationError`.
     package func keep(_ server: DesiredServer) async throws {
         let stop = CopyStop()
         try await withTaskCancellationHandler {
@@ -47,7 +47,7 @@ extension ServerDisks {
         }
     }
 
-    /// Makes the disks as large as the flavor says. None becomes smaller.
+    /// Enlarges the disks to the flavor's sizes. Disks never shrink.
     ///
     /// - Throws: `PermanentFailure` if the tool cannot run; `CommandError`, `FileError`.
     package func grow(_ server: DesiredServer) async throws {
@@ -63,7 +63,7 @@ extension ServerDisks {
         }
     }
 
-    /// Puts the copies in the place of the disks, and removes disks that the server has no more.
+    /// Replaces the disks by their copies, and removes disks that the server no longer has.
     ///
     /// - Throws: `FileError`.
     package func restore(_ server: DesiredServer) async throws {

@@ -4,8 +4,8 @@ import GuestKeys
 import Kernel
 import Libvirt
 
-/// The state of trusted platform modules. libvirt has a fixed directory for it; a link there leads to the server's own files, so
-/// that the state is where the disks are.
+/// The state of trusted platform modules. libvirt has a fixed directory for it. A symbolic link there points to the server's own directory,
+/// so that the state is stored with the disks.
 extension ServerDisks {
     /// - Throws: `FileError`.
     func prepareTPM(_ server: DesiredServer) async throws {
@@ -23,7 +23,7 @@ extension ServerDisks {
         }
     }
 
-    /// Removes the link; the state goes with the server's files.
+    /// Removes the link; the state is removed with the server's files.
     func removeTPM(_ serverID: String) async throws {
         let link = "\(tpmDirectory)/\(serverID)"
         try await threads.run { try Files.remove(link) }

@@ -14,9 +14,9 @@ package struct ServerDisks: Sendable {
     let images: ImageCache
     let maker: any DiskMaker
     let threads: WorkerThreads
-    /// For copies of disks, which take long.
+    /// For copies of disks, which take a long time.
     let copyThreads: WorkerThreads
-    /// Where libvirt has the state of trusted platform modules.
+    /// The directory in which libvirt keeps the state of trusted platform modules.
     let tpmDirectory: String
 
     static let gib = 1 << 30
@@ -35,7 +35,7 @@ package struct ServerDisks: Sendable {
         try Files.makePassableDirectory(directory)
     }
 
-    /// Whether the file of a volume is there.
+    /// Whether the file of a volume exists.
     func hasVolume(_ path: String) -> Bool { maker.hasVolume(path) }
 
     /// Where the files of a server are.
@@ -97,7 +97,7 @@ package struct ServerDisks: Sendable {
         }
     }
 
-    /// Bytes that are on the host's disk of files which are still being made for a server: loaded images, converted ones, and disks.
+    /// The allocated bytes of unfinished files for a server: downloads, converted images and disks.
     func written(for server: DesiredServer) async -> Int {
         let files = files(server.id)
         let loaded = images.partialFiles(of: [server.rootSource, server.diskSources[.ephemeral], server.rescue?.image].compactMap(\.self))
@@ -113,7 +113,7 @@ package struct ServerDisks: Sendable {
         }
     }
 
-    /// The flavor decides; a flavor without a size takes the image's, up to what the scheduler claimed for it.
+    /// The flavor's size; for a flavor without a size the image's, up to the size that the scheduler claimed.
     static func rootSize(_ server: DesiredServer, _ image: CachedImage) throws -> Int {
         guard server.rootGiB > 0 else {
             guard image.virtualSize <= largestRoot(server) else {
@@ -129,14 +129,14 @@ package struct ServerDisks: Sendable {
         return server.rootGiB * gib
     }
 
-    /// The size of a root disk whose whole content comes from another host, without its image, which may be gone. Nil for another disk,
-    /// and if only the image says how large the disk is.
+    /// The size of a root disk whose whole content comes from another host, so that its image is not needed. Nil for any other disk, and if
+    /// the size is only known from the image.
     static func expectedRootSize(_ server: DesiredServer) -> Int? {
         guard server.power == .expected, let image = server.rootSource, image.isCopied else { return nil }
         return server.rootGiB > 0 ? server.rootGiB * gib : image.largest
     }
 
-    /// The largest image that the server's root disk can hold: the flavor's size, or for a flavor without one what was claimed.
+    /// The largest image that the server's root disk can hold: the flavor's size or, for a flavor without one, the claimed size.
     static func largestRoot(_ server: DesiredServer) -> Int {
         if server.rootGiB > 0 { return server.rootGiB * gib }
         return server.image?.largest ?? ImageHeader.virtualSizeMax
@@ -157,7 +157,7 @@ package struct ServerDisks: Sendable {
         }
     }
 
-    /// The file that a server's root disk lies on; nil when it lies on none.
+    /// The backing file of a server's root disk; nil if it has none.
     ///
     /// The backing file's name is read from the disk, which a compromised QEMU could have changed.
     ///
@@ -167,7 +167,7 @@ package struct ServerDisks: Sendable {
         return try await backing(of: files(server.id).root, image, "root")
     }
 
-    /// The same for the disk of the system for a rescue.
+    /// The same for the rescue disk.
     package func rescueBacking(_ server: DesiredServer) async throws -> DomainXML.Backing? {
         guard let rescue = server.rescue else { return nil }
         return try await backing(of: files(server.id).rescue, rescue.image, "rescue")
@@ -186,7 +186,7 @@ package struct ServerDisks: Sendable {
         return DomainXML.Backing(path: found, format: format)
     }
 
-    /// The image files that the servers' disks lie on, as the disks themselves say.
+    /// The backing files of the servers' disks, read from the disks.
     package func backingFiles() async throws -> Set<String> {
         let directory = directory
         return try await threads.run {
@@ -227,7 +227,7 @@ package struct ServerDisks: Sendable {
         }
     }
 
-    /// Makes a file this process' own again after a tool in the sandbox has written it.
+    /// Takes ownership of a file that a tool in the sandbox has written.
     static func takeBack(_ path: String) throws {
         guard chown(path, uid_t.max, getegid()) == 0, chmod(path, 0o600) == 0 else {
             throw FileError.last("change the mode of", path)
@@ -293,6 +293,6 @@ package struct ServerDisks: Sendable {
 }
 
 extension DesiredImage {
-    /// Bytes of the largest disk that the image can have by what the Image service has said; nil if the control plane does not send it.
+    /// The maximum size in bytes of the disk in the image, as reported by the Image service; nil if the control plane does not send it.
     var largest: Int? { diskGiB.map { min(max(0, $0), ImageHeader.virtualSizeMax >> 30) << 30 } }
 }

@@ -190,7 +190,7 @@ package actor ServerFleet {
         for (id, worker) in workers {
             let record = await worker.current
             if let since = record.goneSince, record.desired == nil {
-                // The record says whose disks they are.
+                // The record contains the owner of the disks.
                 if record.hasKeptDisks { continue }
                 if tools.ambient.now - since > ServerFleet.goneRetention { try await removeGoneServer(id) }
                 continue
@@ -275,7 +275,7 @@ package actor ServerFleet {
 
     /// The guest's figures in the form of Compute's API.
     ///
-    /// - Parameter ofHypervisor: whether they have libvirt's names, as before 2.48.
+    /// - Parameter ofHypervisor: whether to use libvirt's names, as before 2.48.
     /// - Throws: 404 when the server is not on this host, 409 when it does not run.
     package func diagnostics(_ serverID: String, ofHypervisor: Bool = false) async throws -> JSONValue {
         guard let desired = await workers[serverID]?.current.desired,
@@ -289,7 +289,7 @@ package actor ServerFleet {
         return Diagnostics.document(desired, power: observed.reportedPower(desired: desired.power).rawValue, figures: figures)
     }
 
-    /// The host's processors that belong to the server alone, by virtual processor.
+    /// The host's processors dedicated to the server, by virtual processor.
     ///
     /// - Throws: 404 when the server is not on this host.
     package func processors(of serverID: String) async throws -> [Int] {
@@ -301,14 +301,14 @@ package actor ServerFleet {
 
     // MARK: images
 
-    /// Loads images in the background, one after the other. What does not succeed is only logged: a server that needs the image loads
-    /// it then.
+    /// Downloads images in the background, one after the other. Failures are only logged, because a server that needs the image downloads
+    /// it again.
     package func cache(_ wanted: [DesiredImage]) {
         let earlier = caching
         caching = Task { [images, log = tools.log] in
             await earlier?.value
             for image in wanted {
-                // What the Image service says is also what a server without a size of its own may use.
+                // A server whose flavor has no size may also use the size that the Image service reports.
                 guard let largest = image.largest else {
                     log.notice("an image of unknown size is not loaded ahead", metadata: ["image": "\(image.id)"])
                     continue
@@ -322,7 +322,7 @@ package actor ServerFleet {
 
     // MARK: orders to the guest
 
-    /// The guest's domain, if the server is here and runs.
+    /// The guest's domain, if the server is on this host and runs.
     ///
     /// - Throws: 404 when the server is not on this host, 409 when it does not run.
     private func requireGuest(_ serverID: String) async throws {
@@ -334,7 +334,7 @@ package actor ServerFleet {
 
     /// Sends a non-maskable interrupt to the guest.
     ///
-    /// - Throws: as `requireGuest`; `LibvirtError`.
+    /// - Throws: like `requireGuest`; `LibvirtError`.
     package func crashDump(_ serverID: String) async throws {
         try await requireGuest(serverID)
         try await hypervisor.injectNMI(serverID)
@@ -342,7 +342,7 @@ package actor ServerFleet {
 
     /// Sets a user's password through the guest agent.
     ///
-    /// - Throws: as `requireGuest`; 409 where the guest has no agent, or it refuses.
+    /// - Throws: like `requireGuest`; 409 if the guest has no agent, or the agent refuses.
     package func setPassword(_ order: SetPasswordQuestion) async throws {
         try await requireGuest(order.serverID)
         do { try await hypervisor.setPassword(order.serverID, user: order.user, password: order.password) } catch let error as LibvirtError
@@ -353,7 +353,7 @@ package actor ServerFleet {
     }
 }
 
-/// Why a guest agent did not do what was requested, for the server's owner.
+/// Why a request to the guest agent failed, for the server's owner.
 enum GuestAgentFault {
     static func missing(_ serverID: String) -> String {
         """

@@ -4,7 +4,7 @@ import Logging
 
 /// The disks of the server on this host.
 extension ServerWorker {
-    /// Makes the server's disks where they are missing.
+    /// Creates the server's missing disks.
     func provision(_ desired: DesiredServer, activity action: String?) async throws {
         try await discardStaleDisks(desired)
         try requireOwnDisk(desired)
@@ -21,7 +21,7 @@ extension ServerWorker {
         }
         let origins = desired.diskSources.mapValues(\.id)
         if !origins.isEmpty, record.diskOrigins != origins {
-            // Before the guest is started: from then on its disks are the only ones with its data.
+            // Recorded before the guest starts, because from then on these disks contain the only copy of its data.
             record.diskOrigins = origins
             try await save()
         }
@@ -30,18 +30,18 @@ extension ServerWorker {
 
     private func beginProvisioning() { provisioning?.waits = false }
 
-    /// How far the worker is with the server's disks: a number that changes while it advances. Nil if it does not make any.
+    /// The progress of creating the server's disks: a number that changes while there is progress. Nil if none are being created.
     var progress: Int? {
         get async {
             guard let current = provisioning else { return nil }
-            // Others are being made: it is not this server that stands still.
+            // The server is queued behind others, so it is not stuck.
             if current.waits { provisioning?.rounds += 1 }
             let bytes = await tools.disks.written(for: current.server)
             return bytes + (provisioning?.rounds ?? 0)
         }
     }
 
-    /// Deletes disks from an earlier stay of the server, which are not those that it has now.
+    /// Deletes stale disks from an earlier stay of the server.
     private func discardStaleDisks(_ desired: DesiredServer) async throws {
         let stale: [ServerSpec.LocalDisk]
         do { stale = try record.staleDisks(desired) } catch {
@@ -55,12 +55,12 @@ extension ServerWorker {
         try await tools.disks.discard(.stale(stale), of: serverID)
     }
 
-    /// Removes images of which the server's disks were made, and of which nobody makes another one.
+    /// Removes images that were only needed to create the server's disks.
     func releaseImages() async {
         guard !ownImages.isEmpty else { return }
         for image in ownImages {
             do { try await tools.disks.images.release(image, inUse: try await tools.disks.backingFiles()) } catch {
-                // They go later, as any image that is not used.
+                // They are removed later, like any unused image.
                 tools.log.info("an image is not removed yet", metadata: ["image": "\(image.id)", "error": "\(error)"])
             }
         }

@@ -9,21 +9,21 @@ struct RunningJob: Sendable {
     var phase: String?
     /// Percent.
     var progress = 0
-    /// Of a guest that is on its way to another host.
+    /// For a guest that is being moved to another host.
     var move: (control: MoveControl, progress: MigrationProgress?)?
 }
 
 /// Long-running work beside the desired state.
 ///
-/// A job is in the record before it begins and until the control plane no longer lists it, so that a restarted agent repeats it or
-/// removes what it left.
+/// A job is recorded before it starts and until the control plane no longer lists it, so that a restarted agent repeats it or removes its
+/// leftovers.
 extension ServerWorker {
     /// Cancels the jobs that the desired state no longer has.
     func dropJobs(_ desired: DesiredServer) async throws {
         let wanted = desired.power == .absent ? [] : desired.jobs
         for job in JobPlan(wanted: wanted, known: record.jobs, active: Set(runningJobs.keys)).dropped {
             if let running = runningJobs[job.id] {
-                // A guest that is on its way is asked to stay, and waited for.
+                // A move is aborted, not cancelled, and its end is awaited.
                 if let move = running.move { move.control.cancel() } else { running.task.cancel() }
                 await running.task.value
                 runningJobs[job.id] = nil
@@ -41,7 +41,7 @@ extension ServerWorker {
         }
     }
 
-    /// Begins the jobs that the desired state has, once it is reached.
+    /// Starts the jobs of the desired state, once it is reached.
     func beginJobs(_ desired: DesiredServer) async throws {
         guard desired.power != .absent, record.generation == desired.generation else { return }
         if let move = desired.move, let order = move.migration { runningJobs[move.id]?.move?.control.update(order) }
@@ -94,7 +94,7 @@ extension ServerWorker {
             id: id, state: state, error: error, reason: reason, phase: phase, files: record.jobs[index].files)
         runningJobs[id] = nil
         do { try await save() } catch {
-            // Reported nevertheless: at worst a restarted agent does the job again.
+            // Report it nevertheless: in the worst case a restarted agent repeats the job.
             tools.log.warning("the end of a job is not recorded", metadata: ["job": "\(id)", "error": "\(error)"])
         }
         await reportJobs()
@@ -107,9 +107,9 @@ extension ServerWorker {
         await reportJobs()
     }
 
-    /// Sends the guest to another host. A process that ends leaves it to libvirt; the next one finds out how it ended.
+    /// Sends the guest to another host. If this process ends, libvirt continues, and the next process finds out the result.
     ///
-    /// - Parameter isPaused: whether the server is paused, and stays so on its way.
+    /// - Parameter isPaused: whether the server is paused, and stays paused during the move.
     private func move(_ id: String, _ order: ServerJob.Migration, isPaused: Bool) async {
         let control = runningJobs[id]?.move?.control ?? MoveControl(order)
         do {

@@ -62,12 +62,12 @@ package actor ServerWorker {
     private var again = false
     private var isStopped = false
     private var waitsForGuest = false
-    /// Whether the control plane has said, since this process began, that the server belongs here. While the host was away its server
-    /// may have been given to another one, which runs it on the same volumes.
+    /// Whether the control plane has confirmed, since this process started, that the server belongs here. While the host was down, its
+    /// server may have been started on another host with the same volumes.
     private var isConfirmed = false
     private var backoff = Backoff()
     private var restarts = RestartLimiter()
-    /// The generation that the current attempt is to reach.
+    /// The target generation of the current attempt.
     private var attempted = -1
     /// The generation that failed permanently.
     private var hopelessGeneration: Int?
@@ -76,9 +76,9 @@ package actor ServerWorker {
     private var requestID: String?
     /// The current activity, for the tenant's error message if it fails.
     var activity: String?
-    /// Images that nobody else uses, of which the server's disks are being made.
+    /// Images that only this server uses and from which its disks are being created.
     var ownImages: Set<DesiredImage> = []
-    /// What is being made of the server's disks, and how often it was found waiting for its turn.
+    /// The provisioning in progress, and how often it was found queued.
     var provisioning: (server: DesiredServer, waits: Bool, rounds: Int)?
 
     package init(record: LocalServerRecord, tools: ServerTools) {
@@ -89,7 +89,7 @@ package actor ServerWorker {
     }
 
     package var current: LocalServerRecord { record }
-    /// The server with what was reported of it last; nil when it is not on the host.
+    /// The server with its last report; nil if it is not on the host.
     package var held: HeldServer? {
         get async {
             let progress = await progress
@@ -307,7 +307,7 @@ package actor ServerWorker {
             metadataReady: await tools.network.isMetadataReady(desired.ports))
     }
 
-    /// A server that moves belongs to no host alone.
+    /// Reports for a server that is being moved, which belongs to neither host alone.
     private func concludeMove(_ desired: DesiredServer, observed: ObservedDomain?) async throws {
         if record.appliedGeneration != desired.generation {
             record.appliedGeneration = desired.generation
@@ -315,7 +315,7 @@ package actor ServerWorker {
         }
         let power: ReportedPower
         if Reconciler.isLeaving(desired, record) {
-            // The guest runs on, here or there.
+            // The guest continues to run, on this host or the other.
             power = ReportedPower(desired.power)
         } else {
             power = observed?.isWhole == true ? observed?.reportedPower(desired: nil) ?? .expected : .expected
@@ -342,7 +342,7 @@ package actor ServerWorker {
         await tools.reports.put(report)
     }
 
-    /// Repeats the last report with the jobs as they are now. Where there is none, an attempt is about to report.
+    /// Repeats the last report with the present state of the jobs. If there was no report yet, an attempt is about to send one.
     func reportJobs() async {
         guard var report = lastReport, report.jobs != jobReports else { return }
         report.jobs = jobReports
@@ -394,7 +394,7 @@ extension ServerWorker {
         }
     }
 
-    /// Gives the server its dedicated processors, and records them before it gets them. Those of a running guest stay as they are.
+    /// Assigns dedicated processors to the server; they are recorded before they are used. A running guest keeps its own.
     ///
     /// - Throws: 503 while the host has too few; `FileError`.
     private func assignProcessors(_ desired: DesiredServer) async throws {

@@ -2,7 +2,7 @@ package import ComputeAgentCore
 package import Kernel
 import Libvirt
 
-/// The host's ovs-vswitchd: its process, and questions to it through its control socket.
+/// The host's ovs-vswitchd: its process, and queries through its control socket.
 package struct SwitchControl: Sendable {
     /// Holds `ovs-vswitchd.pid` and `ovs-vswitchd.PID.ctl`.
     private let directory: String

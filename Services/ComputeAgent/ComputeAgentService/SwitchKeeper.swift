@@ -21,7 +21,7 @@ package actor SwitchKeeper {
     private let threads: WorkerThreads
     /// Connections of one port; 0 for any number.
     private let limit: Int
-    /// Where the outages are kept.
+    /// The file that stores the outages.
     private let file: String
     private let ambient: Ambient
     private let metrics: Metrics
@@ -79,7 +79,7 @@ package actor SwitchKeeper {
         if problem != nil || settled != nil { lastProblem = problem }
     }
 
-    /// Looks once.
+    /// Checks once.
     ///
     /// - Throws: `CommandError`, `FileError`.
     package func look() async throws {

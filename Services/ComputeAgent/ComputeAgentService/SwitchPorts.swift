@@ -90,7 +90,7 @@ package actor SwitchPorts {
         Set(await client.rows("Interface").values.compactMap { $0["external_ids"]?["iface-id"] })
     }
 
-    /// Zones of connection tracking, by the name of the port or router to which ovn-controller gave them.
+    /// Zones of connection tracking, by the name of the port or router to which ovn-controller assigned them.
     package func zones() async -> [String: Int] {
         guard let ids = await bridgeRow()?["external_ids"]?.entries else { return [:] }
         return ZoneLimits.zones(zip(ids.keys, ids.values))
@@ -145,9 +145,9 @@ package actor SwitchPorts {
 
     /// Removes the capability `ct_zero_snat` from a userspace datapath.
     ///
-    /// OVN commits connections with an all-zero source translation where a datapath has it. The userspace datapath of Open
-    /// vSwitch before 3.1.3 aborts when such a connection has expired and its addresses and ports come again, which any
-    /// guest can bring about. Only zones that also hold translated connections need it; a port's zone never does.
+    /// OVN commits connections with an all-zero source translation if the datapath has the capability. The userspace datapath of Open
+    /// vSwitch before 3.1.3 aborts when such a connection has expired and its addresses and ports are used again, which any guest can
+    /// cause. Only zones that also hold translated connections need it; a port's zone never does.
     ///
     /// - Returns: whether the capability was present.
     /// - Throws: `OVSDBError`.

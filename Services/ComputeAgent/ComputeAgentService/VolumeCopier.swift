@@ -3,16 +3,16 @@ import Contracts
 import Kernel
 import Logging
 
-/// The job `copy-volumes`: copies volumes of a server, all as they are at one moment, to new files in their storage.
+/// The job `copy-volumes`: copies volumes of a server at one point in time to new files in their storage.
 struct VolumeCopier: Sendable {
     let tools: ServerTools
 
     private static let attempts = 4
 
-    /// Does the job from its start. What an earlier attempt has left is removed first.
+    /// Runs the job from the start, after removing the leftovers of earlier attempts.
     ///
     /// - Parameter progress: called with the percentage.
-    /// - Throws: as `DiskUploader.run`.
+    /// - Throws: like `DiskUploader.run`.
     func run(
         _ copies: ServerJob.VolumeCopies, of server: DesiredServer, _ progress: @escaping @Sendable (Int) async -> Void
     ) async throws {
@@ -36,7 +36,7 @@ struct VolumeCopier: Sendable {
         }
     }
 
-    /// Ends and removes what an attempt has left, in this process or an earlier one.
+    /// Cleans up after an attempt of this process or an earlier one.
     func clear(_ paths: [String], serverID: String, mayBeFrozen: Bool = true) async throws {
         try await tools.domains.clearBackup(serverID, mayBeFrozen: mayBeFrozen)
         for path in paths { try await tools.disks.removeCopy(path) }

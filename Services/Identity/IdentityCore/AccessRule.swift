@@ -15,7 +15,7 @@ package struct AccessRule: Sendable, Hashable {
         self.path = path
     }
 
-    /// A stored rule; nil for what is none.
+    /// A stored rule; nil if the value is not a valid rule.
     package init?(_ json: JSONValue) {
         guard let service = json["service"]?.stringValue, let method = json["method"]?.stringValue,
             let path = json["path"]?.stringValue
@@ -54,7 +54,7 @@ package struct AccessRule: Sendable, Hashable {
 /// Upper limits of an application credential that is created with another one.
 package struct CredentialLimits: Sendable {
     package let expiresAt: Timestamp?
-    /// Nil or empty: every request.
+    /// Nil or empty to allow every request.
     package let accessRules: [AccessRule]?
 
     package init(expiresAt: Timestamp?, accessRules: [AccessRule]?) {
@@ -64,7 +64,7 @@ package struct CredentialLimits: Sendable {
 
     /// Expiry of the new credential: as requested, or that of its creator.
     ///
-    /// - Throws: 403 where that is later than the maker's own end.
+    /// - Throws: 403 if that is later than the creator's own expiry.
     package func expiry(asked: Timestamp?) throws -> Timestamp? {
         guard let expiresAt else { return asked }
         guard let asked else { return expiresAt }
@@ -79,7 +79,7 @@ package struct CredentialLimits: Sendable {
         return asked
     }
 
-    /// - Throws: 403 naming the first rule that allows what the maker's rules do not.
+    /// - Throws: 403 naming the first rule that allows more than the creator's rules.
     package func check(_ asked: [AccessRule]) throws {
         guard let own = accessRules, !own.isEmpty else { return }
         guard let wider = asked.first(where: { rule in !own.contains { $0.covers(rule) } }) else { return }

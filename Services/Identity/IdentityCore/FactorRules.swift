@@ -28,7 +28,7 @@ package struct FactorRules: Sendable {
         }
     }
 
-    /// Whether a sign-on with these methods is enough.
+    /// Whether a sign-on with these methods is sufficient.
     package func areMet(by methods: [String]) -> Bool {
         rules.isEmpty || rules.contains { $0.allSatisfy(methods.contains) }
     }

@@ -4,8 +4,8 @@ package import ServiceCatalog
 package enum IdentityInspections {
     package static let all = [assignmentsFromBefore]
 
-    /// Role assignments that reach a project of the cloud's operators and that no administrator made or repeated since it belongs to
-    /// them, except those of operators. Subjects are role, user or group, and place.
+    /// Role assignments that apply to a project of the cloud's operators, and that no administrator has made or repeated since the project
+    /// became theirs. Operators' own assignments are excluded. Subjects are role, user or group, and target.
     static let assignmentsFromBefore = Inspection(
         "I18", "only whom an administrator chose has a role in a cloud project",
         """

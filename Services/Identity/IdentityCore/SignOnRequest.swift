@@ -19,7 +19,7 @@ package struct SignOnRequest: Sendable {
     package enum Method: Sendable {
         case password(user: Reference, password: Secret<String>)
         case token(Secret<String>)
-        /// A one-time password; proves something only beside another method.
+        /// A one-time password; only valid together with another method.
         case totp(user: Reference, code: Secret<String>)
         /// `user` is there where the credential comes by name.
         case applicationCredential(id: String, secret: Secret<String>)

@@ -34,10 +34,10 @@ package struct Identity: Sendable {
     let signer: TokenSigner
     let hasher: PasswordHasher
     let options: IdentityOptions
-    /// Nil where the operator has set none: no credentials are stored then.
+    /// Nil if the operator has not configured keys; credentials cannot be stored then.
     let credentialKeys: CredentialKeys?
     let ambient: Ambient
-    /// The operators according to the policy in force.
+    /// The operators' roles according to the policy in effect.
     let operatorRoles: OperatorRoles
     var cloudProjects: CloudProjects { CloudProjects(roles: operatorRoles) }
     let documents = TokenDocumentCache()

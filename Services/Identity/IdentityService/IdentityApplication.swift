@@ -7,8 +7,8 @@ import Schema
 package import ServiceKit
 package import Settings
 
-/// The process `wolke-identity`: serves the API, with `bootstrap --file JSON` brings the database to a plan, or with
-/// `recover --file JSON` lets the plan's users in again.
+/// The process `wolke-identity`: serves the API, with `bootstrap --file JSON` brings the database to a plan, or with `recover --file JSON`
+/// restores access for the plan's users.
 package struct IdentityApplication {
     private let process: ServiceProcess
 

@@ -2,10 +2,10 @@ import Authorization
 import Database
 import WebAPI
 
-/// Changes of what users may do and of the catalog in their tokens. Tokens follow at once in this process, and with the notification
+/// Changes of users' rights and of the catalog in their tokens. Tokens reflect a change at once in this process, and after the notification
 /// in others.
 extension Identity {
-    /// A change that neither takes rights away nor gives any to users.
+    /// A change that neither removes nor grants rights of users.
     func changeAccess(
         _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
@@ -14,7 +14,7 @@ extension Identity {
         return response
     }
 
-    /// A change that takes no rights away, and may make projects the operators'.
+    /// A change that removes no rights, and that may turn projects into operators' projects.
     func extendAccess(
         _ context: RequestContext, _ change: @escaping @Sendable (Connection) throws -> Change
     ) async throws -> Response {
@@ -24,7 +24,7 @@ extension Identity {
         }
     }
 
-    /// A change that may take rights away.
+    /// A change that may remove rights.
     ///
     /// - Throws: 403 if it would leave the cloud without an administrator, or a service without its role.
     func reduceAccess(

@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Application credentials: passwords of a program, for one project, with at most their owner's roles.
+/// Application credentials: passwords for programs, limited to one project and to at most their owner's roles.
 extension Identity {
     private static let credentialBody = Bodies.entity(
         "application_credential",

@@ -160,7 +160,7 @@ extension Identity {
         let assignment = decision.value
         let caller = decision.caller
         return try await extendAccess(context) { connection in
-            // Again, because the project may have become the operators' since.
+            // Mark and confirm again, because the project may have become an operators' project since.
             try requireTenantAssignments(connection, caller, assignment)
             try insert(connection, assignment: decision)
             return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))

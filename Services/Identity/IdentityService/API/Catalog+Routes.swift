@@ -7,7 +7,7 @@ import WebAPI
 
 /// Regions, services and endpoints, which form the catalogs in tokens.
 extension Identity {
-    /// Routes of one of the three, all alike: anyone who may see the cloud reads, only admins write.
+    /// The routes of one of the three kinds. All work alike: anyone with access to the catalog may read, only admins may write.
     private func routes(_ collection: CatalogCollection, _ members: (_ required: Bool) -> [BodySchema.Property]) -> [Route] {
         let kind = collection.kind
         let name = kind.name
@@ -41,7 +41,7 @@ extension Identity {
         ]
     }
 
-    /// Regions are no secret, as in Keystone.
+    /// Regions are public, as in Keystone.
     private func collectionRule(_ name: String) -> String { name == "region" ? "@" : "rule:cloud_reader or role:service" }
 
     var catalogResources: [Resource] {
@@ -92,7 +92,7 @@ extension Identity {
         let decision = try context.authorize(body, target: .none)
         let fresh = newID()
         return try await changeAccess(context) { connection in
-            // Only regions have ids that clients choose.
+            // Clients can choose ids only for regions.
             let id = id ?? (name == "region" ? body["id"]?.stringValue : nil) ?? fresh
             guard (1...255).contains(id.unicodeScalars.count) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute id. It must have 1 to 255 characters.")

@@ -45,8 +45,8 @@ extension Identity {
 
     // MARK: decisions
 
-    /// - Throws: 403 for a token of an application credential: a second factor, read or made with it, would let its
-    ///   holder sign on as the user.
+    /// - Throws: 403 for a token of an application credential: with a second factor that it reads or creates, its holder could sign on as
+    ///   the user.
     private func requireOwnSignOn(_ context: RequestContext) throws {
         guard try context.caller.token.applicationCredentialID == nil else {
             throw ResourceError.forbidden("Using method 'application_credential' is not allowed for credentials.")
@@ -113,7 +113,7 @@ extension Identity {
 
     // MARK: writing
 
-    /// - Throws: 400 where the blob is not what its type needs, or the type would not work.
+    /// - Throws: 400 if the blob is not valid for its type, or the type is not supported.
     private static func check(type: String, blob: String) throws {
         switch type.lowercased() {
         case "ec2":
@@ -147,7 +147,7 @@ extension Identity {
         }
     }
 
-    /// The answer has the blob; the audit's content does not.
+    /// The answer contains the blob, the audit record does not.
     private func change(_ connection: Connection, _ context: RequestContext, id: String, status: Int) throws -> Change {
         let shown = Identity.show(try credential(connection, id), context)
         var content = shown

@@ -1,9 +1,9 @@
 import WebAPI
 
-/// The forms of answers that show no resource of a table.
+/// The schemas of answers that do not show a resource of a table.
 enum Forms {
     private static let id = BodySchema.string(min: 1, max: 255, format: nil)
-    /// Links repeat the query of their list.
+    /// Links include the query of their list.
     private static let link = BodySchema.string(min: 1, max: 65_535, format: nil)
     private static let time = BodySchema.string(min: 1, max: 32, format: .dateTime)
     private static let own = BodySchema.Property("links", .wrapped("self", link), required: true)
@@ -37,7 +37,7 @@ enum Forms {
         .init("role_inferences", .list(.object(required(role, "prior_role") + required(.list(role), "implies"))), required: true), own,
     ])
 
-    /// A resource with its name and domain if `include_names` requests them.
+    /// A resource, with its name and domain if `include_names` requests them.
     private static let named = BodySchema.object([
         .init("id", id, required: true), .init("name", .nullable(.text)),
         .init("domain", .nullable(.object([.init("id", id, required: true), .init("name", .nullable(.text))]))),

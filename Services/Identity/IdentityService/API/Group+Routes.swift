@@ -99,7 +99,7 @@ extension Identity {
         }
     }
 
-    /// The user of the route, after the decision on the group: both must be in reach of the caller.
+    /// The user of the route, after the decision on the group: the caller needs access to both.
     private func groupAndUser(_ context: RequestContext) async throws -> (group: Authorized<Found>, user: Authorized<Found>) {
         (try await decideGroupChange(context), try await decideUserChange(context))
     }

@@ -13,14 +13,14 @@ package enum IdentityAPI {
         "self": "user_id:%(target.user.id)s",
     ]
 
-    /// - Throws: 400 for a policy rule that cannot be read.
+    /// - Throws: 400 for a policy rule that cannot be parsed.
     static func make(_ identity: Identity, _ surroundings: ServiceSurroundings) throws -> API {
         try surroundings.api(.identity, resources: identity.resources, rules: rules)
     }
 }
 
 extension Identity {
-    /// Everything that clients can reach.
+    /// All resources of the API.
     var resources: [Resource] {
         [
             discoveryResource, tokenResource, userResource, projectResource, domainResource, groupResource, roleResource,

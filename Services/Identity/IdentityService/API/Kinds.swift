@@ -18,7 +18,7 @@ extension Identity {
                 Field("enabled", .boolean, isSettable: true), Field("parent_id"), Field("is_domain", .boolean), tags,
                 Field("cloud_project", .boolean),
                 Field("options", .json), Field("extra", .members),
-                // The filter of the name `tags` is beside the field, which it does not compare with.
+                // The filter `tags` is declared separately, because it does not compare with the field.
                 .filter("tags") { "\(mine($0)) = \(Set(list($0)).count)" }, .filter("tags-any") { "\(mine($0)) > 0" },
                 .filter("not-tags") { "\(mine($0)) < \(Set(list($0)).count)" }, .filter("not-tags-any") { "\(mine($0)) = 0" },
             ]), texts: ["name", "domain_id", "parent_id"], flags: ["enabled", "is_domain", "cloud_project"])
@@ -121,7 +121,7 @@ extension Identity {
             ]), texts: ["name"]
     ) { "/v3/users/\(Query.encode($0.parameter("user_id")))/application_credentials" }
 
-    /// In the answer to creating one, the only one that has the secret.
+    /// For the answer to the create request, the only one with the secret.
     static let newCredentials = credentials.adding([Field("secret", .text, "NULL")])
 
     static let accessRules = ResourceKind.identity(
@@ -134,13 +134,13 @@ extension Identity {
 }
 
 extension ResourceKind {
-    /// A kind of Identity's, whose objects link to themselves. A field of the kind `members` holds what clients stored beside
-    /// the known attributes.
+    /// A resource kind of Identity, whose objects link to themselves. A field of the kind `members` holds members that clients stored in
+    /// addition to the known attributes.
     ///
     /// - Parameters:
     ///   - texts: fields that lists filter by, exactly and as `name__contains`.
     ///   - flags: fields that lists filter by as true or false.
-    ///   - link: where objects are, without their ids; `/v3/PLURAL` unless it is given.
+    ///   - link: the path of the objects without their ids; `/v3/PLURAL` by default.
     static func identity(
         _ name: String, plural: String? = nil, _ table: Table, relation: String? = nil, texts: [String], flags: [String] = [],
         link: (@Sendable (RequestContext) -> String)? = nil

@@ -6,7 +6,7 @@ import WebAPI
 
 /// Filters of lists on texts and flags, as Keystone's clients write them.
 enum TextFilter {
-    /// How a text is compared other than exactly: `name__icontains=part`.
+    /// Inexact comparisons of texts: `name__icontains=part`.
     enum Comparison: String, CaseIterable, Sendable {
         case contains, startswith, endswith, icontains, istartswith, iendswith
 
@@ -27,7 +27,7 @@ enum TextFilter {
         }
     }
 
-    /// An empty value is for rows that have none.
+    /// An empty value selects rows without a value.
     static func equals(_ column: String, _ value: String) -> SQL {
         value.isEmpty ? "coalesce(\(raw: column), '') = ''" : "\(raw: column) = \(value)"
     }
@@ -39,7 +39,7 @@ enum TextFilter {
         return Comparison(rawValue: String(name[separator.upperBound...]))?.condition(String(name[..<separator.lowerBound]), value)
     }
 
-    /// `enabled` without a value is for true.
+    /// `enabled` without a value means true.
     static func flag(_ name: String, _ column: String, _ value: String) throws -> SQL {
         guard let flag = value.isEmpty ? true : BodySchema.boolean(value) else {
             throw ResourceError.badRequest(
@@ -101,6 +101,6 @@ enum TimeFilter {
 }
 
 extension RequestContext {
-    /// `links` of a list that does not come in pages.
+    /// `links` of a list without pages.
     var wholeListLinks: JSONValue { ["self": .string(selfLink), "next": nil, "previous": nil] }
 }

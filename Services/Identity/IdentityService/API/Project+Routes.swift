@@ -15,12 +15,12 @@ extension Identity {
             ])
     }
 
-    /// The stock client sends properties as texts: `openstack project set --property cloud_project=true`.
+    /// The standard client sends properties as strings: `openstack project set --property cloud_project=true`.
     private static let cloudProjectFlag = BodySchema.boolean
     private static let cloudProjectMember = "cloud_project"
     static let cloudProjectAction = "identity:set_cloud_project"
 
-    /// The mark of an operators' project that a body asks for; nil if it asks for none.
+    /// The requested value of the mark for operators' projects; nil if the body does not contain it.
     ///
     /// - Throws: 403 if the caller may not set it; 400 for a domain.
     private func decideMark(_ context: RequestContext, isDomain: Bool) throws -> Authorized<Bool>? {
@@ -73,7 +73,7 @@ extension Identity {
     private func createProject(_ context: RequestContext) async throws -> Response {
         let body = context.entity("project")
         let fallback = try domain(context, body)
-        // A project that acts as a domain belongs to no domain yet: only for the cloud's admins.
+        // A project that acts as a domain has no domain yet, so only the cloud's admins may create it.
         let domain = body["is_domain"]?.boolValue == true ? nil : try await targetDomain(body, fallback)
         let decision = try context.authorize(body, target: ["target.domain_id": domain])
         let mark = try decideMark(context, isDomain: body["is_domain"]?.boolValue == true)
@@ -87,7 +87,7 @@ extension Identity {
         }
     }
 
-    /// The domain in which a new project would be, for the decision: that of its parent.
+    /// The domain of a new project, for the decision: its parent's domain.
     private func targetDomain(_ body: JSONObject, _ fallback: String) async throws -> String? {
         guard let parent = body["parent_id"]?.stringValue else { return fallback }
         return try await database.read { try find($0, project: parent)?.domainID }
@@ -171,7 +171,7 @@ private struct ProjectTagRoutes: TagRoutes {
 
     func check(_ tags: [String]) throws { try Identity.check(tags: tags) }
 
-    /// As PostgreSQL sorts them in lists of projects.
+    /// In PostgreSQL's sort order, as in lists of projects.
     func ordered(_ tags: [String]) -> [String] { Set(tags).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
 
     func shown(_ context: RequestContext, _ tags: [String]) -> JSONObject {

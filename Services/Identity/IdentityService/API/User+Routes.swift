@@ -65,9 +65,9 @@ extension Identity {
             ])
     }
 
-    /// Clients may send the empty list that they read.
+    /// Clients may send back the empty list that they received.
     ///
-    /// - Throws: 400 for identities of other providers.
+    /// - Throws: 400 for identities from other providers.
     private static func refuseFederated(_ body: JSONObject) throws {
         guard let federated = body["federated"], federated.arrayValue?.isEmpty != true else { return }
         throw ResourceError.badRequest(

@@ -2,15 +2,15 @@ import Cryptography
 import Foundation
 import Kernel
 
-/// Time-based one-time passwords (RFC 6238): HMAC-SHA-1, six digits, steps of 30 seconds, as authenticator apps make
-/// them and Keystone accepts them.
+/// Time-based one-time passwords (RFC 6238): HMAC-SHA-1, six digits, steps of 30 seconds, as authenticator apps generate and Keystone
+/// accepts them.
 enum OneTimeCode {
     static let digits = 6
     static let stepSeconds: Int64 = 30
-    /// Fewest bytes of a secret: 80 bits, what authenticator apps show as 16 characters.
+    /// The minimum length of a secret in bytes: 80 bits, which authenticator apps show as 16 characters.
     static let secretBytesMin = 10
 
-    /// The number of the step that a time is in.
+    /// The number of the step that contains a time.
     static func step(at time: Timestamp) -> Int64 { time.microseconds / (stepSeconds * 1_000_000) }
 
     /// The code of one step.
@@ -23,7 +23,7 @@ enum OneTimeCode {
         return String(repeating: "0", count: digits - text.count) + text
     }
 
-    /// The bytes of a base 32 text (RFC 4648 §6), with or without padding, in either case; nil for what is none.
+    /// The bytes of a base 32 text (RFC 4648 §6), with or without padding, in either case; nil for invalid text.
     static func secret(base32 text: String) -> [UInt8]? {
         let characters = text.uppercased().utf8
         let body = characters.prefix { $0 != UInt8(ascii: "=") }

@@ -23,8 +23,8 @@ extension Identity {
     /// The same message for every reason, so that it does not help guessing.
     static let refused = ResourceError(.unauthorized, "The request you have made requires authentication.")
 
-    /// - Parameter receipt: what the user has proved in an earlier request.
-    /// - Throws: 401 where a proof is wrong, or the proofs are of different users.
+    /// - Parameter receipt: the methods that the user completed in an earlier request.
+    /// - Throws: 401 if a proof is wrong, or the proofs belong to different users.
     func prove(_ request: SignOnRequest, receipt: SignOnReceipt?) async throws -> Proof {
         var proof: Proof?
         var code: (user: SignOnRequest.Reference, code: Secret<String>)?
@@ -80,7 +80,7 @@ extension Identity {
         }
     }
 
-    /// Whether a receipt still counts: not expired, and no new password since.
+    /// Whether a receipt is still valid: it has not expired, and the password has not changed since.
     private func isUsable(_ receipt: SignOnReceipt) async throws -> Bool {
         guard ambient.now < receipt.expiresAt else { return false }
         return try await database.read { connection in

@@ -3,7 +3,7 @@ import Cryptography
 import Database
 import Kernel
 
-/// One-time codes are good once.
+/// Ensures that each one-time code is used only once.
 extension Identity {
     /// Number of consecutive wrong codes after which a user's codes are refused for a while, because a code has only a
     /// million values.

@@ -25,7 +25,7 @@ extension Identity {
 
     // MARK: more than one factor
 
-    /// How long a receipt counts, as in Keystone.
+    /// How long a receipt is valid, as in Keystone.
     private static let receiptLifetime: Duration = .seconds(300)
     /// Methods that a receipt may record. Tokens and application credentials carry restrictions that a receipt cannot
     /// store.

@@ -7,7 +7,7 @@ import WebAPI
 
 /// The statements about users' access rules.
 extension Identity {
-    /// - Throws: 404 where the user has no such rule; 403 while an application credential uses it.
+    /// - Throws: 404 if the user has no such rule; 403 while an application credential uses it.
     func delete(_ connection: Connection, accessRule id: String, of decision: Authorized<Found>) throws {
         let user = try decision.value(for: "identity:delete_access_rule").id
         try lockRules(connection, of: user)

@@ -87,7 +87,7 @@ extension Identity {
         }
     }
 
-    /// - Throws: 404 where the user has no such credential.
+    /// - Throws: 404 if the user has no such credential.
     func delete(_ connection: Connection, credential id: String, of decision: Authorized<Found>) throws {
         let user = try decision.value(for: "identity:delete_application_credential").id
         let removed = try connection.execute("DELETE FROM application_credentials WHERE id = \(id) AND user_id = \(user)")

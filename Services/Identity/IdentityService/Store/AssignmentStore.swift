@@ -4,7 +4,7 @@ import Kernel
 import WebAPI
 
 extension Identity.Assignment {
-    /// The condition on `role_assignments a`, the role not counted.
+    /// The condition on `role_assignments a`, without the role.
     var condition: SQL {
         let place: SQL =
             switch target {
@@ -25,7 +25,7 @@ extension Identity {
         ).isEmpty
     }
 
-    /// Assigns a role. The projects that it makes the operators' are marked, and an administrator's assignment there is confirmed.
+    /// Assigns a role. Marks projects that this turns into operators' projects, and confirms an administrator's assignment there.
     func insert(_ connection: Connection, assignment decision: Authorized<Assignment>) throws {
         let assignment = try decision.value(
             for: "identity:create_grant", "identity:create_system_grant_for_user", "identity:create_system_grant_for_group")
@@ -83,7 +83,7 @@ extension Identity {
         FROM effective WHERE role_id NOT IN (SELECT id FROM roles WHERE domain_id IS NOT NULL)
         """
 
-    /// The assignments that fit all of `conditions`, which are on `x`, with the names of all that they name.
+    /// The assignments that match all of `conditions`, which are on `x`, with the names of the resources they refer to.
     static func assignments(_ connection: Connection, effective: Bool, where conditions: [SQL]) throws -> Rows {
         let source = effective ? effectiveAssignments : storedAssignments
         let condition = SQL.joined(conditions.isEmpty ? ["true"] : conditions, separator: " AND ")

@@ -3,12 +3,12 @@ import JSON
 import WebAPI
 
 extension ResourceKind {
-    /// The attributes that requests know. What else a body has is stored as it is.
+    /// The known attributes of requests. Other members of a body are stored unchanged.
     var knownMembers: Set<String> { Set(table.fields.filter { $0.presence != .never && $0.name != "extra" }.map(\.name)) }
 
     /// The row for a body: settable fields, and unknown members in `extra`.
     ///
-    /// - Parameter known: members that are no fields.
+    /// - Parameter known: known members that are not fields.
     func new(_ id: String, _ body: JSONObject, beside known: Set<String> = []) -> Changes {
         var row = Changes(settings(body))
         row.set("id", id)
@@ -18,7 +18,7 @@ extension ResourceKind {
 
     /// The changes in a body: settable fields; unknown members are merged into `extra`.
     ///
-    /// - Parameter known: members that are no fields.
+    /// - Parameter known: known members that are not fields.
     func changes(_ body: JSONObject, beside known: Set<String> = []) -> Changes {
         var changes = Changes(settings(body))
         let extra = body.extra(beside: knownMembers.union(known))
@@ -28,14 +28,14 @@ extension ResourceKind {
 }
 
 extension JSONObject {
-    /// The members that are not in `known`: what Keystone stores as they are.
+    /// The members that are not in `known`, which are stored unchanged, as in Keystone.
     fileprivate func extra(beside known: Set<String>) -> JSONObject {
         JSONObject(members.filter { !known.contains($0.name) }.map { ($0.name, $0.value) })
     }
 }
 
 extension Changes {
-    /// The options of something new, without those that are null.
+    /// The options of a new resource, without null values.
     mutating func newOptions(_ body: JSONObject) {
         let given = (body["options"]?.objectValue ?? [:]).members.filter { !$0.value.isNull }
         set(json: "options", .object(JSONObject(given.map { ($0.name, $0.value) })))

@@ -5,10 +5,10 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Regions, services or endpoints: what is special about their rows.
+/// The differences between the rows of regions, services and endpoints.
 struct CatalogCollection: Sendable {
     let kind: ResourceKind
-    /// Checks a body and sets the columns that take no member as it is.
+    /// Checks a body and sets the columns that do not take a member unchanged.
     fileprivate let complete: @Sendable (Connection, JSONObject, _ id: String, inout Changes) throws -> Void
 
     static let regions = CatalogCollection(kind: Identity.regions) { connection, body, id, _ in

@@ -1,7 +1,7 @@
 import Database
 import Kernel
 
-/// The projects of the cloud's operators, which own what all projects use: public images, external and shared networks.
+/// The projects of the cloud's operators, which own resources that all projects use: public images, external and shared networks.
 struct CloudProjects: Sendable {
     let roles: OperatorRoles
 
@@ -66,7 +66,7 @@ struct CloudProjects: Sendable {
         """
     }
 
-    /// Whether the policy makes the users of a row of `projects` operators.
+    /// Whether the policy turns the users of a row of `projects` into operators.
     private var makesOperators: SQL {
         "(id = ANY (\(roles.projects)::text[]) OR NOT is_domain AND domain_id = ANY (\(roles.projectDomains)::text[]))"
     }
@@ -85,17 +85,17 @@ struct CloudProjects: Sendable {
         return try !connection.query("WITH RECURSIVE \(sets) SELECT 1 AS one WHERE \(id) IN (SELECT id FROM \(set))").isEmpty
     }
 
-    /// Serializes changes of rights until the end of the transaction. To be called before any row is locked.
+    /// Serializes changes of rights until the end of the transaction. Call it before locking any row.
     func lock(_ connection: Connection) throws {
         try connection.query("SELECT pg_advisory_xact_lock(\(CloudProjects.lockKey))")
     }
 
-    /// Marks all projects that are the operators' now, so that they stay so when the assignment ends, and confirms what operators have
-    /// there. To be called after every change of roles, memberships and default projects, in its transaction.
+    /// Marks all projects that are now operators' projects, so that they remain so when the assignment ends, and confirms the operators'
+    /// assignments there. Call it after every change of roles, memberships and default projects, in the same transaction.
     ///
     /// - Parameter also: a condition on `projects p` for other projects to be marked.
     func mark(_ connection: Connection, also condition: SQL = "false") throws {
-        // Who has what no longer reaches a cloud project may be changed by others, so an administrator's word for it ends.
+        // An assignment that no longer applies to a cloud project can be changed by others, so an administrator's confirmation expires.
         try connection.execute(
             """
             WITH RECURSIVE \(sets)
@@ -118,8 +118,8 @@ struct CloudProjects: Sendable {
             """)
     }
 
-    /// Records that an administrator made the assignments that fit `condition`, which is on `a`, if they reach a cloud project. Those
-    /// elsewhere are not confirmed, because a project may become the operators' later.
+    /// Records that an administrator made the assignments that match `condition`, which is on `a`, if they apply to a cloud project. Others
+    /// are not confirmed, because their project may become an operators' project later.
     func confirm(_ connection: Connection, where condition: SQL) throws {
         try connection.execute(
             """
@@ -128,9 +128,9 @@ struct CloudProjects: Sendable {
             """)
     }
 
-    /// Takes the mark of a project away.
+    /// Removes the mark of a project.
     ///
-    /// - Throws: 409 with the reasons if it is the operators' all the same.
+    /// - Throws: 409 with the reasons if it is an operators' project even without the mark.
     func unmark(_ connection: Connection, _ project: String) throws {
         let reasons = try reasons(connection, project)
         guard reasons.isEmpty else {
@@ -145,7 +145,7 @@ struct CloudProjects: Sendable {
         try mark(connection)
     }
 
-    /// Why a project is the operators', apart from its mark.
+    /// Why a project is an operators' project, apart from its mark.
     ///
     /// - Returns: at most three reasons.
     private func reasons(_ connection: Connection, _ project: String) throws -> [String] {

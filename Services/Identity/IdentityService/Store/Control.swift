@@ -3,8 +3,8 @@ import Database
 import Kernel
 import WebAPI
 
-/// A caller may not change a user or group with more rights than its own, because whoever sets a password, an e-mail
-/// address or a membership controls the rights of that user or group.
+/// A caller may not change a user or group with more rights than its own, because setting a password, an e-mail address or a membership
+/// gives control over the rights of that user or group.
 extension Identity {
     /// The user or group to be changed.
     enum Controlled: Sendable {
@@ -31,8 +31,8 @@ extension Identity {
     /// A domain-specific role gives no rights by itself, so the token need not have it. Outside of the token's scope it counts like
     /// any other role: what it implies may change later.
     ///
-    /// - Throws: 403 where the caller is no administrator and the user or group has any role, directly, through a group
-    ///   or implied, that the caller's token does not have, or has one outside of the token's scope.
+    /// - Throws: 403 if the caller is not an administrator and the user or group has any role, directly, through a group or implied, that
+    ///   the caller's token does not have, or has one outside of the token's scope.
     func requireControl(_ caller: Caller, over controlled: Controlled) async throws {
         if caller.isAdmin { return }
         let held = caller.roles.map(\.id)

@@ -3,7 +3,7 @@ import Database
 import Kernel
 import WebAPI
 
-/// A credential with its secret in clear.
+/// A credential with its decrypted secret.
 struct StoredCredential: Sendable {
     let id: String
     let userID: String
@@ -17,14 +17,14 @@ struct StoredCredential: Sendable {
 
 /// The statements about users' credentials, whose secrets are sealed.
 extension Identity {
-    /// Most credentials that a user may have.
+    /// The maximum number of credentials of a user.
     private static let credentialsMax = 100
 
     func owner(_ connection: Connection, ofCredential id: String) throws -> String? {
         try connection.query("SELECT user_id FROM credentials WHERE id = \(id)").first?.string("user_id")
     }
 
-    /// The first of the credentials that fit all of `conditions`, opened, by id.
+    /// The first of the credentials that match all of `conditions`, ordered by id and decrypted.
     ///
     /// - Throws: 501 without keys; 500 if a secret cannot be decrypted.
     func credentials(
@@ -60,7 +60,7 @@ extension Identity {
         return (sealed.keyID, Hexadecimal.encode(sealed.bytes))
     }
 
-    /// - Throws: 400 for a user or project that does not exist; 403 where the user has too many.
+    /// - Throws: 400 for a user or project that does not exist; 403 if the user has too many.
     func insert(_ connection: Connection, credential new: StoredCredential, of decision: Authorized<String>) throws {
         let user = try decision.value(for: "identity:create_credential")
         guard !(try connection.query("SELECT id FROM users WHERE id = \(user) FOR NO KEY UPDATE")).isEmpty else {

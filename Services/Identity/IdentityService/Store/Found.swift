@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Looks rows up for decisions about them.
+/// Looks up rows for policy decisions.
 extension Identity {
     /// The attributes of a row that policy rules and handlers need.
     struct Found: Sendable {
@@ -30,7 +30,7 @@ extension Identity {
         try Identity.found(connection.query("SELECT id, name, domain_id, false AS immutable FROM groups WHERE id = \(id)"))
     }
 
-    /// A project, or a domain seen as one.
+    /// A project, or a domain as a project.
     func find(_ connection: Connection, project id: String, isDomain: Bool? = nil) throws -> Found? {
         try Identity.found(
             connection.query(

@@ -33,7 +33,7 @@ extension Identity {
         try !connection.query("SELECT user_id FROM group_members WHERE group_id = \(group) AND user_id = \(user)").isEmpty
     }
 
-    /// Adds a user to a group. The default project of a user who becomes an operator by that is marked.
+    /// Adds a user to a group. If this turns the user into an operator, the user's default project is marked.
     func addMember(_ connection: Connection, _ user: Authorized<Found>, to group: Authorized<Found>) throws {
         let action = "identity:add_user_to_group"
         let (user, group) = (try user.value(for: action).id, try group.value(for: action).id)

@@ -17,13 +17,14 @@ struct Operability: Sendable {
     private var administrators: [String: String] = [:]
     private var services: Set<Right> = []
 
-    /// Serializes the changes that could end it: two of them could otherwise each leave the other's administrator.
+    /// Serializes the changes that could violate a condition: otherwise two of them could each rely on the administrator that the other one
+    /// removes.
     private static let lockKey = 8024
 
     /// Runs a change and checks that it left the cloud operable.
     ///
-    /// - Parameter roles: the names in lower case of the roles that make an administrator.
-    /// - Throws: 403 that says what would be lost; the transaction is to be rolled back then.
+    /// - Parameter roles: the names in lower case of the roles that make a user an administrator.
+    /// - Throws: 403 naming what would be lost; the caller must roll back the transaction.
     static func keeping<Value>(_ connection: Connection, administrators roles: [String], _ change: () throws -> Value) throws -> Value {
         try connection.query("SELECT pg_advisory_xact_lock(\(lockKey))")
         let before = try Operability(connection, roles)
@@ -81,12 +82,12 @@ struct Operability: Sendable {
                 AND (h.system OR (p.enabled AND coalesce(pd.enabled, true)))
             """)
         for row in rows {
-            // Methods for a first sign-on: tokens and application credentials expire, and a service has its password alone.
+            // Methods for a first sign-on: tokens and application credentials expire, and a service only has its password.
             let methods = try row.bool("has_totp") ? ["password", "totp"] : ["password"]
             guard FactorRules(options: try row.optionalJSON("options")).areMet(by: methods) else { continue }
             let user = try row.string("user_name")
             if try row.bool("service_user") {
-                // They need no other roles; clouds created by older versions have more, which operators may remove.
+                // Services need no other roles. Clouds created by older versions have more, which operators may remove.
                 guard try row.string("role_name") == "service" else { continue }
                 let place = try row.bool("system") ? "the system" : "the project or domain \(row.string("place_name"))"
                 services.insert(Right(user: user, role: try row.string("role_name"), place: place))

@@ -1,24 +1,25 @@
 import Authorization
 import Kernel
 
-/// What makes a user an operator of the cloud, according to the policy in force: the rules `admin_required`, `system_admin` and
-/// `service_role`, as the operator's policy file has them, and as they are by default. The defaults count as well because the
-/// other services have policy files of their own.
+/// The conditions that make a user an operator of the cloud, according to the policy in effect: the rules `admin_required`, `system_admin`
+/// and `service_role`, both as in the operator's policy file and as they are by default. The defaults count as well because the other
+/// services have policy files of their own.
 struct OperatorRoles: Sendable {
-    /// Names in lower case of the global roles that a rule asks of operators and that are no roles of ordinary users.
+    /// Names in lower case of the global roles that a rule requires of operators and that ordinary users do not have.
     let names: [String]
-    /// Names in lower case of the global roles each of which satisfies `admin_required` alone.
+    /// Names in lower case of the global roles that each satisfy `admin_required` on their own.
     let administrators: [String]
-    /// Ids of projects whose ordinary users a rule makes operators: `role:member and project_id:0123…`.
+    /// Ids of projects whose ordinary users are operators because of a rule: `role:member and project_id:0123…`.
     let projects: [String]
-    /// Ids of users whom a rule makes operators: `user_id:0123…`.
+    /// Ids of users who are operators because of a rule: `user_id:0123…`.
     let users: [String]
-    /// Ids of domains all of whose projects a rule makes operators' projects: `role:member and project_domain_id:0123…`.
+    /// Ids of domains whose projects are all operators' projects because of a rule: `role:member and project_domain_id:0123…`.
     let projectDomains: [String]
-    /// Ids of domains whose users a rule makes operators wherever they have a role: `role:member and user_domain_id:0123…`.
+    /// Ids of domains whose users are operators, wherever they have a role, because of a rule: `role:member and user_domain_id:0123…`.
     let userDomains: [String]
 
-    /// Roles that managers of domains assign. A rule that asks for one of them together with another condition is about the other one.
+    /// Roles that managers of domains assign. If a rule requires one of them together with another condition, only the other condition
+    /// makes an operator.
     private static let ordinary: Set<String> = ["manager", "member", "reader"]
     private static let rules = ["admin_required", "system_admin", "service_role"]
     /// Alternatives of a rule.
@@ -39,7 +40,7 @@ struct OperatorRoles: Sendable {
                 if !special.isEmpty {
                     names.formUnion(special)
                 } else if alternative.isWithoutProject {
-                    // Ordinary roles of a domain or the system: their tokens are for no project.
+                    // Ordinary roles on a domain or the system: such tokens have no project.
                     continue
                 } else if !alternative.projects.isEmpty {
                     projects.formUnion(alternative.projects)
@@ -64,15 +65,15 @@ struct OperatorRoles: Sendable {
         self.userDomains = userDomains.sorted()
     }
 
-    /// One way to satisfy a rule: these roles together, in one of these projects, as one of these users, and so on, if there are any.
-    /// Other conditions, which some token can meet, are left out.
+    /// One way to satisfy a rule: all of these roles, in one of these projects, as one of these users, and so on; empty members do not
+    /// restrict. Other conditions, which some token can satisfy, are omitted.
     private struct Alternative: Hashable {
         var roles: Set<String> = []
         var projects: Set<String> = []
         var users: Set<String> = []
         var projectDomains: Set<String> = []
         var userDomains: Set<String> = []
-        /// Whether only tokens for a domain or the system meet it.
+        /// Whether only tokens for a domain or the system satisfy it.
         var isWithoutProject = false
 
         func and(_ other: Alternative) -> Alternative {
@@ -83,7 +84,7 @@ struct OperatorRoles: Sendable {
         }
     }
 
-    /// Expands rules to their alternatives.
+    /// Expands rules into their alternatives.
     private struct Alternatives {
         private let rules: [String: String]
 

@@ -6,20 +6,20 @@ import WebAPI
 
 /// The statements that change projects and domains.
 extension Identity {
-    /// Most tags of a project.
+    /// The maximum number of tags of a project.
     static let tagsMax = 80
 
-    /// Projects below one another, the domain not counted.
+    /// The maximum depth of nested projects, not counting the domain.
     static let projectDepthMax = 5
 
-    /// Where a new project is to stand.
+    /// The place of a new project in the hierarchy.
     struct ProjectPlace: Sendable {
         let domainID: String?
         let parentID: String?
         var isDomain: Bool { domainID == nil }
     }
 
-    /// Works out domain and parent of a new project from its body and the token.
+    /// Determines domain and parent of a new project from its body and the token.
     ///
     /// - Throws: 400 if they contradict each other or do not exist; 403 below a disabled project or too deep in the hierarchy.
     func place(_ connection: Connection, _ body: JSONObject, fallback: String) throws -> ProjectPlace {
@@ -52,7 +52,7 @@ extension Identity {
         return ProjectPlace(domainID: domain, parentID: named)
     }
 
-    /// Creates a project or domain. A project that inherits an operators' role is marked.
+    /// Creates a project or domain. Marks a project that inherits an operators' role.
     func insert(
         _ connection: Connection, project decision: Authorized<JSONObject>, id: String, _ place: ProjectPlace
     ) throws {
@@ -68,9 +68,9 @@ extension Identity {
         if !place.isDomain { try cloudProjects.mark(connection) }
     }
 
-    /// Sets or takes away the mark of an operators' project.
+    /// Sets or removes the mark of an operators' project.
     ///
-    /// - Throws: 409 if the project is the operators' all the same.
+    /// - Throws: 409 if the project is an operators' project even without the mark.
     func set(_ connection: Connection, cloudProject decision: Authorized<Bool>, of id: String) throws {
         if try decision.value(for: "identity:set_cloud_project") {
             try cloudProjects.mark(connection, also: "p.id = \(id)")
@@ -112,7 +112,7 @@ extension Identity {
         return ProjectPlace(domainID: try row.optionalString("domain_id"), parentID: try row.optionalString("parent_id"))
     }
 
-    /// The projects above one, each in the one below it, as Keystone writes them.
+    /// The ancestors of a project, each nested in its child, as in Keystone.
     func parents(_ connection: Connection, of id: String) throws -> JSONValue {
         var chain = JSONValue.null
         let rows = try connection.query(
@@ -126,7 +126,7 @@ extension Identity {
         return chain
     }
 
-    /// The projects below one, in the same form.
+    /// The descendants of a project, in the same form.
     func subtree(_ connection: Connection, of id: String, depth: Int = 0) throws -> JSONValue {
         guard depth <= Identity.projectDepthMax else { return .null }
         let children = try connection.query("SELECT id FROM projects WHERE parent_id = \(id) ORDER BY id").map { try $0.string("id") }
@@ -136,7 +136,7 @@ extension Identity {
         return .object(object)
     }
 
-    /// Keystone's rules: no enabled project below a disabled one. A domain may be disabled with all that it has.
+    /// Keystone's rules: no enabled project below a disabled one. A domain may be disabled together with its content.
     private func checkSwitch(_ connection: Connection, _ id: String, enabled: Bool, isDomain: Bool) throws {
         if isDomain { return }
         if enabled {
@@ -173,7 +173,7 @@ extension Identity {
         return try connection.query("SELECT tag FROM project_tags WHERE project_id = \(project) ORDER BY tag").map { try $0.string("tag") }
     }
 
-    /// - Throws: 400 for a tag that filters or paths could not name.
+    /// - Throws: 400 for a tag that cannot be used in filters or paths.
     static func check(tags: [String]) throws {
         for tag in tags where !(1...255).contains(tag.unicodeScalars.count) || tag.contains(",") || tag.contains("/") {
             throw ResourceError.badRequest(
@@ -203,7 +203,7 @@ extension Identity {
             "INSERT INTO project_tags (project_id, tag) SELECT \(project), t FROM unnest(\(tags)::text[]) AS t ON CONFLICT DO NOTHING")
     }
 
-    /// Deletes a project that has none below it. What other services keep for the project stays there, as in OpenStack.
+    /// Deletes a project without child projects. Its resources in other services remain, as in OpenStack.
     func delete(_ connection: Connection, project decision: Authorized<Found>) throws {
         let id = try decision.value(for: "identity:delete_project").id
         // Prevents a child project from being created concurrently.
@@ -217,7 +217,7 @@ extension Identity {
 
     /// Deletes a disabled domain with its users, groups, roles and projects.
     func delete(_ connection: Connection, domain decision: Authorized<Found>) throws {
-        // A domain is also deleted as the project that it is.
+        // A domain is also a project, so it is deleted as one too.
         let id = try decision.value(for: "identity:delete_domain", "identity:delete_project").id
         let rows = try connection.query("SELECT enabled FROM projects WHERE id = \(id) FOR UPDATE")
         guard try rows.first?.bool("enabled") == false else {

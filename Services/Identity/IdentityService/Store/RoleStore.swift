@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The statements about roles and what they imply.
+/// The statements about roles and implied roles.
 extension Identity {
     /// - Throws: 400 for a domain that does not exist; 409 for a name that is taken.
     func insert(_ connection: Connection, role decision: Authorized<JSONObject>, id: String) throws {
@@ -26,7 +26,7 @@ extension Identity {
         try storing("role", body["name"]?.stringValue) {
             try changes.apply(connection, "roles", id, at: ambient.now, touching: true)
         }
-        // A role may have got the name of an operators' role.
+        // The role's new name may be that of an operators' role.
         try cloudProjects.mark(connection)
     }
 
@@ -47,7 +47,7 @@ extension Identity {
             """)
     }
 
-    /// - Throws: 404, 403 or 400 where the one cannot imply the other.
+    /// - Throws: 404, 403 or 400 if the one role cannot imply the other.
     func imply(_ connection: Connection, prior decision: Authorized<Found>, implied id: String) throws {
         let role = try decision.value(for: "identity:create_implied_role").id
         guard let implied = try find(connection, role: id) else { throw Identity.missing("role", id) }

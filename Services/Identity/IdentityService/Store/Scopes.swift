@@ -1,19 +1,19 @@
 import Database
 
-/// Conditions for lists of what belongs to another resource.
+/// Conditions for lists of resources that belong to another one.
 extension Identity {
     /// For `users t`: the members of a group.
     static func usersInGroup(_ group: String) -> SQL { "t.id IN (SELECT m.user_id FROM group_members m WHERE m.group_id = \(group))" }
 
-    /// For `groups t`: those that a user is a member of.
+    /// For `groups t`: the groups that a user is a member of.
     static func groupsOfUser(_ user: String) -> SQL { "t.id IN (SELECT m.group_id FROM group_members m WHERE m.user_id = \(user))" }
 
-    /// For `projects t`: those in which a user has a role.
+    /// For `projects t`: the projects in which a user has a role.
     static func projectsOfUser(_ user: String) -> [SQL] {
         ["NOT t.is_domain", "t.id IN (SELECT a.id FROM accessible_projects(\(user)) a)"]
     }
 
-    /// For domains: those in which a user, or one of the user's groups, has a role.
+    /// For domains: the domains in which a user, or one of the user's groups, has a role.
     static func domainsOfUser(_ user: String) -> [SQL] {
         [
             "t.is_domain",
@@ -24,7 +24,7 @@ extension Identity {
         ]
     }
 
-    /// For `roles t`: those that an assignment's user or group has in its place.
+    /// For `roles t`: the roles that the user or group of an assignment has on its target.
     static func rolesGranted(_ assignment: Assignment) -> SQL {
         "t.id IN (SELECT a.role_id FROM role_assignments a WHERE \(assignment.condition))"
     }

@@ -3,7 +3,7 @@ import Database
 import Kernel
 import WebAPI
 
-/// The statements about tokens. Tokens are signed and not stored; the database has only those that were revoked.
+/// The statements about tokens. Tokens are signed and not stored; the database only contains revocations.
 extension Identity {
     /// - Returns: the audit id of the token.
     func revoke(_ connection: Connection, token decision: Authorized<TokenPayload>) throws -> String {

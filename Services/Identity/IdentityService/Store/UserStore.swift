@@ -6,10 +6,10 @@ import WebAPI
 
 /// The statements that change users.
 extension Identity {
-    /// Members of bodies that are no fields.
+    /// Members of bodies that are not fields.
     private static let userSecrets: Set<String> = ["password", "original_password", "federated"]
 
-    /// - Throws: 400 where the operator's rule about passwords is broken.
+    /// - Throws: 400 if the password violates the operator's rule.
     func checkedHash(_ password: String?) async throws -> String? {
         guard let password else { return nil }
         guard password.unicodeScalars.count >= options.passwordLengthMin else {
@@ -50,7 +50,7 @@ extension Identity {
         if body["default_project_id"] != nil { try cloudProjects.mark(connection) }
     }
 
-    /// A new password ends all tokens that the old one gave.
+    /// A new password revokes all tokens that were issued for the old one.
     private static func setPassword(_ changes: inout Changes, hash: String?, now: Timestamp) {
         changes.set("password_hash", hash)
         changes.set("password_set_at", now)
@@ -60,7 +60,7 @@ extension Identity {
         changes.set("failed_at = NULL")
     }
 
-    /// Replaces a password that its owner has proved to know.
+    /// Replaces a password after its owner has proved to know it.
     ///
     /// - Returns: false if the stored hash has changed since it was verified.
     func replacePassword(

@@ -4,9 +4,9 @@ import Kernel
 import Logging
 
 extension Identity {
-    /// Runs the periodic tasks at the start and every ten minutes until cancelled: deletes revocations of tokens that have expired by
-    /// now, and change notices older than a day, except the newest; marks the operators' projects, which may be others since the
-    /// policy was changed or a replica of an older release assigned a role.
+    /// Runs the periodic tasks at the start and every ten minutes until cancelled: deletes revocations of expired tokens, and change
+    /// notices older than a day, except the newest; marks the operators' projects, because the policy may have changed or a replica of an
+    /// older release may have assigned a role.
     func runPeriodicTasks(_ log: Logger) async throws {
         try await PeriodicTask.repeating(every: .seconds(600), ambient, log, failure: "periodic tasks failed; they will be retried") {
             try await runPeriodicTasksOnce()
