@@ -189,6 +189,8 @@ import Workflow
                         try AuthorizationSweepTests.prepareMove(
                             connection, server, onVolume: route == action + "migrate", isResized: states[route] == "resized")
                         try connection.execute("UPDATE volumes SET status = 'available'")
+                        // Their workflows are deleted above.
+                        try connection.execute("UPDATE server_actions SET finish_time = now()")
                         try connection.execute(
                             "UPDATE servers SET vm_state = \(states[route] ?? "active"), task_state = NULL, locked_by = NULL, deleted = false WHERE id = \(server)::uuid"
                         )

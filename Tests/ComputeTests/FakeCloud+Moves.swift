@@ -45,6 +45,19 @@ extension FakeCloud {
     /// Sources have other guests to send first.
     func queueMoves(_ isQueued: Bool) { state.withLock { $0.queuesMoves = isQueued } }
 
+    /// Hosts fail to start servers with this error, permanently or until the next attempt.
+    ///
+    /// - Parameter host: nil: all hosts.
+    func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true, only host: String? = nil) {
+        state.withLock { state in
+            state.failsOnHost = error.map { ($0, reason, permanent) }
+            state.failingHost = host
+        }
+    }
+
+    /// Network and Block Storage do not release what a server has.
+    func refuseReleases(_ error: ResourceError?) { state.withLock { $0.releaseRefusal = error } }
+
     static func endpoint(_ host: String) -> JSONValue {
         ["uri": .string("qemu+tls://\(host)/system"), "address": .string(host), "directory": .string("/\(host)")]
     }

@@ -32,6 +32,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var attachHook: (@Sendable () async throws -> Void)?
         var jobFailure: String?
         var holdsJobs = false
+        /// With what ports and volumes are kept.
+        var releaseRefusal: ResourceError?
         /// Whether guests wait for others that leave the host.
         var queuesMoves = false
         /// What hosts say about guests that did not leave.
@@ -75,15 +77,6 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
     /// Answers each of several trial requests.
     func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
-    /// Hosts fail to start servers with this error, permanently or until the next attempt.
-    ///
-    /// - Parameter host: nil: all hosts.
-    func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true, only host: String? = nil) {
-        state.withLock { state in
-            state.failsOnHost = error.map { ($0, reason, permanent) }
-            state.failingHost = host
-        }
-    }
     /// The scheduler has no room there.
     func fill(_ host: String) { _ = state.withLock { $0.fullHosts.insert(host) } }
     /// The hosts that have disks of the server.
@@ -244,6 +237,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func deletePort(_ id: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("deletePort") {
+            if let refusal = state.withLock({ $0.releaseRefusal }) { throw refusal }
             _ = try await database.write { try $0.execute("DELETE FROM ports WHERE id = \(id)") }
         }
     }
@@ -361,6 +355,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func detach(attachment: String, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("detach") {
+            if let refusal = state.withLock({ $0.releaseRefusal }) { throw refusal }
             try await database.write { connection in
                 let rows = try connection.query("DELETE FROM volume_attachments WHERE id = \(attachment) RETURNING volume_id")
                 if let volume = try rows.first?.string("volume_id") {

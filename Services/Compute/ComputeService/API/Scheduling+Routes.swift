@@ -61,7 +61,7 @@ struct SchedulingRoutes: Sendable {
                     try SchedulingTrial.load(connection, server: $0, operation: compute.ambient.newUUID())
                 }
                 let all =
-                    ids.count > 1 ? try SchedulingQuestion.trials(connection, servers: ids, ambient: compute.ambient) : [:]
+                    ids.count > 1 ? try SchedulingQuestion.trials(connection, servers: ids, ambient: compute.ambient).questions : [:]
                 throw Question(first: first, all: ids.compactMap { all[$0] })
             }
             throw ResourceError.internalError("a trial was committed")
@@ -81,22 +81,29 @@ struct SchedulingRoutes: Sendable {
         try context.authorize(target: .none)
         let host = context.body["host"]?.stringValue ?? ""
         let compute = compute
-        let (servers, questions) = try await compute.database.read { connection in
+        let (servers, questions, lost) = try await compute.database.read { connection in
             let hosted = try SchedulingStore.servers(connection, on: host)
-            let found = try SchedulingQuestion.trials(connection, servers: hosted.map(\.id), ambient: compute.ambient)
+            let (found, unreadable) = try SchedulingQuestion.trials(connection, servers: hosted.map(\.id), ambient: compute.ambient)
             var servers: [JSONObject] = []
             var questions: [ScheduleServer] = []
+            var lost: [JSONObject] = []
             for server in hosted {
+                var shown: JSONObject = [
+                    "id": .string(server.id), "name": .string(server.name), "project_id": .string(server.project),
+                    "vm_state": .string(server.vmState), "flavor": JSONValue(server.flavor),
+                ]
+                if let reason = unreadable[server.id] {
+                    shown["result"] = "rejected"
+                    shown["message"] = .string("The record of the server cannot be read: \(reason)")
+                    lost.append(shown)
+                }
                 guard var question = found[server.id] else { continue }
                 // Any other host is acceptable, regardless of what happens to this one.
                 question.host = nil
                 questions.append(question)
-                servers.append([
-                    "id": .string(server.id), "name": .string(server.name), "project_id": .string(server.project),
-                    "vm_state": .string(server.vmState), "flavor": JSONValue(server.flavor),
-                ])
+                servers.append(shown)
             }
-            return (servers, questions)
+            return (servers, questions, lost)
         }
         let answer = try await SchedulingTrial.askTogether(questions, without: [host], compute)
         let moved = try zip(servers, answer.answers).map { server, answer in
@@ -104,9 +111,11 @@ struct SchedulingRoutes: Sendable {
             for member in try JSONValue(encoding: answer).objectValue?.members ?? [] { server[member.name] = member.value }
             return JSONValue.object(server)
         }
-        return .json(
-            200,
-            ["host_failure": ["host": .string(host), "servers": .array(moved), "capacity": try JSONValue(encoding: answer.capacity)]])
+        let failure: JSONObject = [
+            "host": .string(host), "servers": .array(moved + lost.map { .object($0) }),
+            "capacity": try JSONValue(encoding: answer.capacity),
+        ]
+        return .json(200, ["host_failure": .object(failure)])
     }
 
     private static func shown(_ answer: SchedulingAnswer, seesHosts: Bool) throws -> JSONObject {

@@ -45,7 +45,40 @@ enum ServerActions {
             """
             UPDATE server_actions SET finish_time = \(now), updated_at = \(now),
                 result = \(error == nil ? "Success" : "Error"), message = \(error == nil ? nil : "Error"),
-                details = \(details ?? error), host = (SELECT host FROM servers WHERE id = \(server))
+                details = coalesce(\(details ?? error), details), host = (SELECT host FROM servers WHERE id = \(server))
+            WHERE id = (SELECT max(id) FROM server_actions
+                WHERE server_id = \(server) AND action = \(action) AND finish_time IS NULL)
+            """)
+    }
+
+    /// Actions that give a server a device, or take one from it, on the host that it has.
+    static let ofDevices = ["attach_interface", "detach_interface", "attach_volume", "detach_volume"]
+
+    /// One of some actions that has begun and not ended; nil for none.
+    static func unfinished(_ connection: Connection, server: String, among actions: [String]) throws -> String? {
+        try connection.query(
+            """
+            SELECT action FROM server_actions
+            WHERE server_id = \(server) AND action = ANY(\(actions)::text[]) AND finish_time IS NULL ORDER BY id LIMIT 1
+            """
+        ).first?.string("action")
+    }
+
+    /// The newest record of `action`, which may have ended, has failed nevertheless.
+    static func fail(_ connection: Connection, server: String, action: String, error: String, now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE server_actions SET finish_time = coalesce(finish_time, \(now)), updated_at = \(now), result = 'Error',
+                message = 'Error', details = \(error)
+            WHERE id = (SELECT max(id) FROM server_actions WHERE server_id = \(server) AND action = \(action))
+            """)
+    }
+
+    /// Adds to the details of a running action what was left undone, for operators.
+    static func note(_ connection: Connection, server: String, action: String, _ words: String) throws {
+        try connection.execute(
+            """
+            UPDATE server_actions SET details = concat_ws(' ', details, \(words)::text)
             WHERE id = (SELECT max(id) FROM server_actions
                 WHERE server_id = \(server) AND action = \(action) AND finish_time IS NULL)
             """)

@@ -21,6 +21,12 @@ enum ServerChanges {
         if [.resize, .migrate, .liveMigrate].contains(change), try HostJobs.copiesVolumes(connection, of: id) {
             throw ResourceError.conflict("Cannot '\(change.name)' instance \(id) while its host copies volumes for a snapshot or an image")
         }
+        if [.resize, .migrate, .liveMigrate].contains(change),
+            let busy = try ServerActions.unfinished(connection, server: id, among: ServerActions.ofDevices)
+        {
+            throw ResourceError.conflict(
+                "Cannot '\(change.name)' instance \(id) while the action '\(busy)' is in progress for it. Try again when it has ended.")
+        }
         guard current.host != nil else {
             throw ResourceError.conflict("Instance \(id) is not on a host: '\(change.name)' is not possible.")
         }

@@ -3,6 +3,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import Logging
 import Workflow
 
 /// Attaching a port to a running server, and detaching one. The subject is the operation and not the server, so that
@@ -153,6 +154,13 @@ struct InterfaceWorkflows: Sendable {
                 WHERE i.server_id = EXCLUDED.server_id AND \(InterfaceStore.isAttached(by: operation))
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }
+            // An evacuation may have begun after the port was bound.
+            let strays = try connection.query(
+                """
+                SELECT 1 AS one FROM published_ports p JOIN servers s ON s.id = \(id)
+                WHERE p.id = \(port) AND p.host_id IS DISTINCT FROM s.host
+                """)
+            guard strays.isEmpty else { throw StepFailure("The server has moved to another host meanwhile.") }
         }
         return .next
     }
@@ -195,10 +203,33 @@ struct InterfaceWorkflows: Sendable {
             steps: [
                 .init("await") { _, frame in try await waitForHost(frame.server, frame.generation, "detach_interface") },
                 .init("release") { context, frame in
-                    try await release(
-                        frame.port, server: frame.server, created: frame.created, if: InterfaceStore.isDetached(by: context.subjectID))
+                    let condition = InterfaceStore.isDetached(by: context.subjectID)
+                    do {
+                        try await release(frame.port, server: frame.server, created: frame.created, if: condition)
+                    } catch let error as ResourceError where !error.isRetryable && Refusals(context).areFinal {
+                        try await giveBack(frame, if: condition, StepFailure(error.message, details: error.context))
+                    }
                     return .next
                 },
             ], retriesForever: true, failed: { _, _, _ in })
+    }
+
+    /// Network refuses to release the port: it is the server's, which gets it again. The record of the action, which has ended when the
+    /// host had unplugged the port, says so.
+    private func giveBack(_ frame: Detachment, if condition: SQL, _ failure: StepFailure) async throws {
+        let ambient = compute.ambient
+        compute.log.warning(
+            "a port is not released", metadata: ["server": "\(frame.server)", "port": "\(frame.port)", "error": "\(failure)"])
+        try await database.write { connection in
+            try connection.execute(
+                """
+                UPDATE server_interfaces i SET state = 'attached', detach_operation = NULL
+                WHERE i.port_id = \(frame.port) AND i.server_id = \(frame.server) AND \(condition)
+                """)
+            try DesiredState.change(connection, server: frame.server)
+            try DesiredState.publish(connection, server: frame.server, ambient: ambient)
+            try ServerActions.fail(
+                connection, server: frame.server, action: "detach_interface", error: failure.description, now: ambient.now)
+        }
     }
 }

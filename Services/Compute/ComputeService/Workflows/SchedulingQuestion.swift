@@ -12,24 +12,35 @@ enum SchedulingQuestion {
         try load(connection, where: "s.id = \(server)", newFlavor: newFlavor) { operation }.first
     }
 
-    /// Questions about several servers that claim nothing, with one statement.
+    /// Questions about several servers that claim nothing, with one statement. A row that cannot be read affects only its server.
     ///
-    /// - Returns: by the servers' ids; those that do not exist are omitted.
-    static func trials(_ connection: Connection, servers: [String], ambient: Ambient) throws -> [String: ScheduleServer] {
-        try load(connection, where: "s.id = ANY(\(servers)::uuid[])", newFlavor: false) { ambient.newUUID().description }
-            .reduce(into: [:]) { result, question in
-                var question = question
-                question.dryRun = true
-                result[question.consumerID] = question
+    /// - Returns: the questions, and why there is none, by the servers' ids; servers that do not exist are in neither.
+    static func trials(
+        _ connection: Connection, servers: [String], ambient: Ambient
+    ) throws -> (questions: [String: ScheduleServer], unreadable: [String: String]) {
+        var (questions, unreadable): ([String: ScheduleServer], [String: String]) = ([:], [:])
+        for row in try rows(connection, where: "s.id = ANY(\(servers)::uuid[])", newFlavor: false) {
+            let id = try row.string("id")
+            do {
+                questions[id] = try question(of: row, operation: ambient.newUUID().description)
+                questions[id]?.dryRun = true
+            } catch {
+                unreadable[id] = String("\(error)".prefix(500))
             }
+        }
+        return (questions, unreadable)
     }
 
     /// - Parameter operation: the operation id for the next server.
     private static func load(
         _ connection: Connection, where condition: SQL, newFlavor: Bool, operation: () -> String
     ) throws -> [ScheduleServer] {
+        try rows(connection, where: condition, newFlavor: newFlavor).map { try question(of: $0, operation: operation()) }
+    }
+
+    private static func rows(_ connection: Connection, where condition: SQL, newFlavor: Bool) throws -> Rows {
         let flavor: SQL = newFlavor ? "coalesce(s.other_flavor, s.flavor)" : "s.flavor"
-        let rows = try connection.query(
+        return try connection.query(
             """
             SELECT s.id, s.project_id, s.user_id, \(flavor) AS flavor, s.image, \(ServerProperties.ofImage) AS image_properties,
                 s.pinned_zone, s.requested_host, s.scheduler_hints, s.group_id, g.policy, g.rules,
@@ -37,7 +48,6 @@ enum SchedulingQuestion {
                     AS members
             FROM servers s LEFT JOIN server_groups g ON g.id = s.group_id WHERE \(condition) AND NOT s.deleted ORDER BY s.id
             """)
-        return try rows.map { try question(of: $0, operation: operation()) }
     }
 
     private static func question(of row: Row, operation: String) throws -> ScheduleServer {

@@ -105,6 +105,6 @@ extension ServerCreate {
                 // The request was refused before as well, so there is nothing to revert.
             }
         }
-        try await steps.releaseVolumes(server.id, as: server.subject, undoing: true)
+        try await steps.releaseVolumes(server.id, as: server.subject, undoing: true, Refusals(context))
     }
 }

@@ -43,7 +43,7 @@ struct ServerCreate: Sendable {
                     undo: { context, _ in try await unschedule(&context) }),
                 .init(
                     "ports", deadline: .seconds(180), run: { context, _ in try await ports(&context) },
-                    undo: { context, _ in try await steps.releasePorts(context.subjectID) }),
+                    undo: { context, _ in try await steps.releasePorts(context.subjectID, Refusals(context)) }),
                 .init(
                     "volumes", deadline: .seconds(900), run: { context, _ in try await volumes(&context) },
                     undo: { context, _ in try await undoVolumes(&context) }),

@@ -5,7 +5,8 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// Deletes a server. It retries forever, because services that it needs may be unavailable for a while.
+/// Deletes a server. It retries forever, because services that it needs may be unavailable for a while. What a service refuses for good
+/// is left as it is after some attempts (`Refusals`).
 struct ServerDelete: Sendable {
     let steps: ServerSteps
 
@@ -28,20 +29,22 @@ struct ServerDelete: Sendable {
                     "volumes",
                     run: { context in
                         guard let server = try await load(context.subjectID) else { return .skip }
-                        try await steps.releaseVolumes(server.id, as: server.subject, undoing: false)
+                        try await steps.releaseVolumes(server.id, as: server.subject, undoing: false, Refusals(context))
                         return .skip
                     }),
                 .init(
                     "ports",
                     run: { context in
-                        try await steps.releasePorts(context.subjectID)
+                        try await steps.releasePorts(context.subjectID, Refusals(context))
                         return .skip
                     }),
                 .init(
                     "allocation",
                     run: { context in
                         for consumer in try await consumers(context.subjectID) {
-                            try await steps.compute.clients.scheduler.release(consumer: consumer)
+                            try await steps.tolerate(Refusals(context), of: context.subjectID, "allocations of \(consumer)") {
+                                try await steps.compute.clients.scheduler.release(consumer: consumer)
+                            }
                         }
                         return .skip
                     }),

@@ -37,7 +37,12 @@ extension ServerMigration {
                     return try await isOff(context.subjectID) ? .next : .wait(.seconds(2))
                 },
                 .init("connect", deadline: .seconds(300)) { context, frame in
-                    try await moves.connect(context.subjectID, to: frame.source)
+                    do { try await moves.connect(context.subjectID, to: frame.source) } catch let error as ResourceError
+                        where !error.isRetryable && Refusals(context).areFinal
+                    {
+                        (frame.failure, frame.details) = ("The server cannot return to its host: \(error.message)", error.context)
+                        return .goto("reconnect")
+                    }
                     return .next
                 },
                 .init("exchange") { context, frame in
@@ -68,7 +73,9 @@ extension ServerMigration {
                     return try await steps.isFencedOff(host: frame.source) ? .next : .wait(.seconds(2))
                 },
                 .init("reconnect", deadline: .seconds(300)) { context, frame in
-                    try await moves.connect(context.subjectID, to: frame.target)
+                    try await steps.tolerate(Refusals(context), of: context.subjectID, action: "revertResize", "its connections") {
+                        try await moves.connect(context.subjectID, to: frame.target)
+                    }
                     return .next
                 },
                 .init("restart") { context, frame in

@@ -154,13 +154,17 @@ struct ServerOffload: Sendable {
                 .init(
                     "volumes",
                     run: { context in
-                        try await steps.disconnectVolumes(context.subjectID)
+                        try await steps.tolerate(Refusals(context), of: context.subjectID, action: "shelveOffload", "its volumes") {
+                            try await steps.disconnectVolumes(context.subjectID)
+                        }
                         return .skip
                     }),
                 .init(
                     "ports",
                     run: { context in
-                        try await steps.bindPorts(context.subjectID, to: "")
+                        try await steps.tolerate(Refusals(context), of: context.subjectID, action: "shelveOffload", "its ports") {
+                            try await steps.bindPorts(context.subjectID, to: "")
+                        }
                         return .skip
                     }),
                 .init(
@@ -192,14 +196,15 @@ struct ServerOffload: Sendable {
 }
 
 extension ServerSteps {
-    /// The ports of a server, each with its owner. Omits ports that another device has taken.
+    /// The ports of a server, each with its owner. Omits ports that another device has taken, and ports that a request to attach an
+    /// interface has only claimed so far.
     func ports(of id: String) async throws -> [(id: String, subject: ActingSubject)] {
         try await database.read { connection in
             try connection.query(
                 """
                 SELECT p.id, i.created, p.project_id, s.project_id AS server_project, s.user_id FROM server_interfaces i
                 JOIN servers s ON s.id = i.server_id JOIN published_ports p ON p.id = i.port_id AND p.device_id IN ('', s.id::text)
-                WHERE s.id = \(id) ORDER BY i.position
+                WHERE s.id = \(id) AND (i.state <> 'attaching' OR p.device_id = s.id::text) ORDER BY i.position
                 """
             ).map { row in
                 let project = try row.string(try row.bool("created") ? "server_project" : "project_id")

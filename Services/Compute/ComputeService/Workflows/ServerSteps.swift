@@ -207,7 +207,9 @@ struct ServerSteps: Sendable {
     // MARK: ports
 
     /// Deletes ports that the workflow created and unbinds existing ports that it used.
-    func releasePorts(_ id: String) async throws {
+    ///
+    /// - Parameter refusals: which permanent refusals to leave at.
+    func releasePorts(_ id: String, _ refusals: Refusals) async throws {
         let ports = try await database.read { connection in
             try connection.query(
                 """
@@ -232,7 +234,9 @@ struct ServerSteps: Sendable {
             }
         }
         for port in ports {
-            try await release(port: port.id, of: id, created: port.created, as: port.subject)
+            try await tolerate(refusals, of: id, "port \(port.id)") {
+                try await release(port: port.id, of: id, created: port.created, as: port.subject)
+            }
         }
         try await database.write { connection in
             try connection.execute("DELETE FROM server_interfaces WHERE server_id = \(id)")
@@ -328,7 +332,9 @@ struct ServerSteps: Sendable {
     }
 
     /// Detaches all volumes; deletes those that `alsoDelete` says.
-    func releaseVolumes(_ id: String, as subject: ActingSubject, undoing: Bool) async throws {
+    ///
+    /// - Parameter refusals: which permanent refusals to leave at.
+    func releaseVolumes(_ id: String, as subject: ActingSubject, undoing: Bool, _ refusals: Refusals) async throws {
         let volumes = compute.clients.volumes
         let (attachments, rows) = try await database.read { connection in
             let attachments = try connection.query(
@@ -348,7 +354,11 @@ struct ServerSteps: Sendable {
             }
             return (attachments, rows)
         }
-        for attachment in attachments { try await volumes.detach(attachment: attachment, as: subject) }
+        for attachment in attachments {
+            try await tolerate(refusals, of: id, "attachment \(attachment) of a volume") {
+                try await volumes.detach(attachment: attachment, as: subject)
+            }
+        }
         for row in rows where undoing ? row.created : row.ends {
             do { try await volumes.deleteVolume(row.id, as: subject) } catch let error as ResourceError where !error.isRetryable {
                 // As in Nova, a volume that cannot be deleted because it has snapshots does not prevent the deletion of the server.

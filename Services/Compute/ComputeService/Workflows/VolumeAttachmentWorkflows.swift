@@ -136,6 +136,16 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     // MARK: detach
 
+    /// Block Storage refuses to detach the volume: it is the server's, which gets it again.
+    private func giveBack(_ context: StepContext, _ server: String) async throws {
+        let (row, ambient) = (context.subjectID, compute.ambient)
+        try await database.write { connection in
+            try connection.execute("UPDATE server_volumes SET state = 'attached' WHERE id = \(row) AND state = 'detaching'")
+            try DesiredState.change(connection, server: server)
+            try DesiredState.publish(connection, server: server, ambient: ambient)
+        }
+    }
+
     /// A volume that the request has already removed from the desired state.
     struct Detachment: Codable, Sendable {
         var server: String
@@ -150,7 +160,14 @@ struct VolumeAttachmentWorkflows: Sendable {
             steps: [
                 .init("await") { _, frame in try await awaitApplied(frame.generation, frame.server) },
                 .init("release") { context, frame in
-                    try await disconnect(context, server: frame.server, volume: frame.volume)
+                    do { try await disconnect(context, server: frame.server, volume: frame.volume) } catch let error as ResourceError
+                        where !error.isRetryable && Refusals(context).areFinal
+                    {
+                        try await giveBack(context, frame.server)
+                        try await compute.finish(
+                            "detach_volume", server: frame.server, error: StepFailure(error.message, details: error.context))
+                        return .next
+                    }
                     try await compute.finish("detach_volume", server: frame.server)
                     return .next
                 },
