@@ -123,9 +123,9 @@ package struct ServiceModule: Sendable {
 
     /// A new engine for the service's workflows.
     ///
-    /// - Parameter replacing: definitions that replace those of the same kind.
+    /// - Parameter replacing: definitions that replace those of the same kind and version.
     package func engine(replacing: [WorkflowDefinition] = [], ambient: Ambient? = nil) -> WorkflowEngine {
-        let definitions = workflows.map { own in replacing.first { $0.kind == own.kind } ?? own }
+        let definitions = workflows.map { own in replacing.first { $0.kind == own.kind && $0.version == own.version } ?? own }
         return WorkflowEngine(
             service: service.section, definitions: definitions,
             intents: intents.compactMapValues { kind in definitions.first { $0.kind == kind } }, database: surroundings.database,

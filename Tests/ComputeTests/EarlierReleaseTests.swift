@@ -3,6 +3,7 @@ import Client
 import Database
 import JSON
 import Kernel
+import ServiceKit
 import TestKit
 import Testing
 import Workflow
@@ -46,6 +47,49 @@ import Workflow
             }
             #expect(try await act(["rebuild": ["imageRef": .string(Fixtures.image)]]).status == 202)
             #expect(desired(cloud)["hardware_checked"] == true)
+        }
+    }
+
+    /// Workflows wait for hours; the build that began one may have been an earlier one.
+    @Test func everyVersionThatWasWrittenIsCarriedOn() async throws {
+        try await TestCloud.with { cloud in
+            for (kind, definitions) in Dictionary(grouping: cloud.module.workflows, by: \.kind) {
+                let newest = definitions.map(\.version).max() ?? 0
+                let versions = definitions.reduce(into: Set<Int>()) { $0.formUnion($1.versions) }
+                #expect(versions == Set(1...newest), "\(kind)")
+            }
+        }
+    }
+
+    /// Moves as development builds after release 0.1.0 have begun them.
+    @Test(arguments: ["migrate", "evacuate", "resize"]) func aMoveOfTheFirstVersionIsCarriedOn(verb: String) async throws {
+        try await TestCloud.withTwoHosts { cloud in
+            let id = try await cloud.createServer([
+                "imageRef": "<absent>",
+                "block_device_mapping_v2": [
+                    [
+                        "boot_index": 0, "uuid": .string(Fixtures.image), "source_type": "image", "destination_type": "volume",
+                        "volume_size": 1, "delete_on_termination": true,
+                    ]
+                ],
+            ])
+            if verb == "evacuate" {
+                try await cloud.declare("host-1", isDown: true)
+                cloud.cloud.silence("host-1")
+            }
+            let bodies: [String: JSONValue] = [
+                "migrate": ["migrate": nil], "evacuate": ["evacuate": [:]], "resize": ["resize": ["flavorRef": "2"]],
+            ]
+            #expect(try await cloud.act(id, bodies[verb] ?? .null, version: "2.94").status / 100 == 2)
+            let changed = try await cloud.database.write {
+                try $0.execute("UPDATE workflows SET version = 1, frame = frame - 'disks' - 'move' WHERE kind = \("server." + verb)")
+            }
+            #expect(changed == 1)
+            try await cloud.engine().drain()
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["OS-EXT-SRV-ATTR:host"] == (verb == "resize" ? "host-1" : "host-2"), "\(server)")
+            #expect(server["status"] == (verb == "evacuate" ? "ACTIVE" : "VERIFY_RESIZE"), "\(server)")
+            #expect(try await cloud.leftovers() == [])
         }
     }
 

@@ -163,6 +163,23 @@ import Workflow
         }
     }
 
+    /// A replica that does not know the table has carried the move out.
+    @Test(arguments: [true, false]) func disksThatAnEarlierReplicaHasKeptAreRemoved(confirms: Bool) async throws {
+        try await with { cloud in
+            let id = try await migrated(cloud)
+            _ = try await cloud.database.write { try $0.execute("DELETE FROM server_kept_disks") }
+            if confirms {
+                #expect(try await act(cloud, id, ["confirmResize": nil], as: "member").status == 204)
+            } else {
+                #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
+            }
+            try await cloud.engine().drain()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == (confirms ? ["host-2"] : []))
+            #expect(try await kept(cloud) == 0)
+        }
+    }
+
     @Test func theHostOfARunningServerKeepsIt() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()

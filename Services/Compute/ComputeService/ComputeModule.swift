@@ -21,7 +21,7 @@ package enum ComputeModule {
             "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
         let interfaces = InterfaceWorkflows(compute)
         let volumes = VolumeAttachmentWorkflows(compute)
-        let (resize, migration) = (ServerResize(compute), ServerMigration(compute))
+        let (resize, migration, evacuation) = (ServerResize(compute), ServerMigration(compute), ServerEvacuation(compute))
         return ServiceModule(
             .compute, surroundings, api: try ComputeAPI.make(compute, surroundings),
             workflows: [
@@ -29,7 +29,7 @@ package enum ComputeModule {
                 interfaces.attach.definition, interfaces.detach.definition, volumes.attach.definition, volumes.detach.definition,
                 resize.workflow.definition, resize.confirmation.definition, resize.reversal.definition,
                 migration.workflow.definition, migration.reversal.definition,
-                ServerLiveMigration(compute).workflow.definition, ServerEvacuation(compute).workflow.definition,
+                ServerLiveMigration(compute).workflow.definition, evacuation.workflow.definition, evacuation.earlier.definition,
                 ServerSnapshot(compute).workflow.definition, ServerShelve(compute).workflow.definition,
                 ServerOffload(compute).workflow.definition, ServerUnshelve(compute).workflow.definition,
                 ImageRemoval(compute).workflow.definition, VolumeImage(compute).workflow.definition,

@@ -23,6 +23,18 @@ enum KeptDisks {
         try !connection.query("SELECT 1 AS one FROM server_kept_disks WHERE server_id = \(id) AND host = \(host)").isEmpty
     }
 
+    /// Records the disks of a move that an earlier replica has carried out, which knew no table of them.
+    static func adopt(_ connection: Connection, server id: String) throws {
+        try connection.execute(
+            """
+            INSERT INTO server_kept_disks (server_id, host)
+            SELECT m.server_id, m.source_host FROM server_migrations m JOIN servers s ON s.id = m.server_id
+            WHERE m.server_id = \(id) AND m.status = ANY(\(MigrationStore.open)::text[]) AND s.host = m.dest_host
+                AND m.dest_host <> m.source_host
+            ON CONFLICT DO NOTHING
+            """)
+    }
+
     /// Orders all other hosts to remove a server's kept disks. The server's move must have ended.
     static func discard(_ connection: Connection, server id: String, ambient: Ambient) throws {
         // Lock the server's row first, as all transactions do.

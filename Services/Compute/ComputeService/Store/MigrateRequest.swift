@@ -49,7 +49,7 @@ struct MigrateRequest {
             frame: ServerMigration.Frame(
                 migration: migration, source: source, requested: host,
                 power: try row.string("power") == DesiredPower.shutoff.rawValue ? .shutoff : .running,
-                disks: try DiskTransferSteps.plan(connection, server: id, as: owner.mover, ambient: compute.ambient)),
+                localDisks: try DiskTransferSteps.plan(connection, server: id, as: owner.mover, ambient: compute.ambient)),
             requestID: owner.requestID,
             ambient: compute.ambient)
     }

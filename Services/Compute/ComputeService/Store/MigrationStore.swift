@@ -313,6 +313,7 @@ enum MigrationStore {
         guard let move = try current(connection, server: id) else {
             throw ResourceError.conflict("Instance \(id) has not been resized.")
         }
+        try KeptDisks.adopt(connection, server: id)
         let now = compute.ambient.now
         try connection.execute(
             "UPDATE servers SET vm_state = \(move.rest.rawValue), task_state = NULL, updated_at = \(now) WHERE id = \(id)")

@@ -64,7 +64,7 @@ struct ResizeRequest {
             ? ServerMigration.Frame(
                 migration: migration, source: server.host ?? "",
                 power: server.vmState == VMState.stopped.rawValue ? .shutoff : .running,
-                disks: try DiskTransferSteps.plan(connection, server: server.id, as: owner.mover, ambient: compute.ambient),
+                localDisks: try DiskTransferSteps.plan(connection, server: server.id, as: owner.mover, ambient: compute.ambient),
                 newFlavor: newFlavor) : nil
         if compute.settings.resizesOnSameHost {
             try Workflows.start(

@@ -80,6 +80,7 @@ struct ServerDelete: Sendable {
                 RETURNING o.vm_state, s.project_id, s.user_id, s.shelved_image_id
                 """)
             guard let row = rows.first else { return }
+            try KeptDisks.adopt(connection, server: id)
             try connection.execute(
                 """
                 UPDATE server_migrations SET status = 'error', updated_at = \(now)

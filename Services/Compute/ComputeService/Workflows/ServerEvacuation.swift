@@ -38,24 +38,31 @@ struct ServerEvacuation: Sendable {
         }
     }
 
-    var workflow: Workflow<Frame> {
-        Workflow(
-            service: Compute.service, kind: "server.evacuate", version: 2,
-            steps: [
-                moves.hold(for: \.migration),
-                moves.schedule { try await schedule(&$0, &$1) },
-                .init(
-                    "connect", deadline: .seconds(300),
-                    run: { context, frame in
-                        try await moves.connect(context.subjectID, to: try frame.target.recorded("target"))
-                        return .next
-                    }, undo: { context, frame in try await moves.connect(context.subjectID, to: frame.source) }),
-                .init("exchange", deadline: .seconds(60), run: { try exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }),
-                .init("await", deadline: ServerResize.hostDeadline) { context, _ in
-                    try await moves.awaitHost(context.subjectID, "The host could not start the server")
-                },
-                .init("finish", deadline: .seconds(60)) { finish(&$0, $1) },
-            ],
+    var workflow: Workflow<Frame> { workflow(version: 2) }
+
+    /// Carries on what development builds after release 0.1.0 have begun. Their step `release` returned the allocations on the source;
+    /// now `finish` has that done.
+    var earlier: Workflow<Frame> { workflow(version: 1, beforeFinish: [.init("release") { _, _ in .next }]) }
+
+    private func workflow(version: Int, beforeFinish more: [Workflow<Frame>.Step] = []) -> Workflow<Frame> {
+        var steps: [Workflow<Frame>.Step] = [
+            moves.hold(for: \.migration),
+            moves.schedule { try await schedule(&$0, &$1) },
+            .init(
+                "connect", deadline: .seconds(300),
+                run: { context, frame in
+                    try await moves.connect(context.subjectID, to: try frame.target.recorded("target"))
+                    return .next
+                }, undo: { context, frame in try await moves.connect(context.subjectID, to: frame.source) }),
+            .init("exchange", deadline: .seconds(60), run: { try exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }),
+            .init("await", deadline: ServerResize.hostDeadline) { context, _ in
+                try await moves.awaitHost(context.subjectID, "The host could not start the server")
+            },
+        ]
+        steps += more
+        steps.append(.init("finish", deadline: .seconds(60)) { finish(&$0, $1) })
+        return Workflow(
+            service: Compute.service, kind: "server.evacuate", version: version, steps: steps,
             interruptedBy: [ServerCreate.deleteIntent],
             failed: { try await failed($0, $1, $2) })
     }

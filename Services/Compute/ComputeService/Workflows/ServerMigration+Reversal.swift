@@ -28,7 +28,7 @@ extension ServerMigration {
     /// If the source cannot start the guest, the server returns to the target, which has kept its disks.
     var reversal: Workflow<Reversal> {
         Workflow(
-            service: Compute.service, kind: "server.revert_migration", version: 3, alsoRuns: [2],
+            service: Compute.service, kind: "server.revert_migration", version: 3, alsoRuns: [1, 2],
             steps: [
                 .init("stop") { context, _ in stop(&context) },
                 .init("stopped", deadline: ServerResize.hostDeadline) { context, frame in

@@ -33,15 +33,21 @@ struct ServerMigration: Sendable {
         var requested: String?
         /// The desired power after the move.
         var power: DesiredPower
-        /// The server's local disks.
-        var disks: [MovedDisk]
+        /// The server's local disks; nil in version 1, which moved only servers on volumes.
+        var localDisks: [MovedDisk]?
         /// The id of the new flavor's row; nil if the server keeps its flavor.
         var newFlavor: String?
         var target: String?
 
         enum CodingKeys: String, CodingKey {
-            case migration, source, requested, power, disks, target
+            case migration, source, requested, power, target
+            case localDisks = "disks"
             case newFlavor = "new_flavor"
+        }
+
+        var disks: [MovedDisk] {
+            get { localDisks ?? [] }
+            set { localDisks = newValue }
         }
 
         var action: ServerChange { newFlavor == nil ? .migrate : .resize }
@@ -49,7 +55,7 @@ struct ServerMigration: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.migrate", version: 2,
+            service: Compute.service, kind: "server.migrate", version: 2, alsoRuns: [1],
             steps: [
                 moves.hold(for: \.migration),
                 moves.schedule { try await schedule(&$0, &$1) },

@@ -42,7 +42,7 @@ struct ServerResize: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.resize", version: 2,
+            service: Compute.service, kind: "server.resize", version: 2, alsoRuns: [1],
             steps: [
                 moves.hold(for: \.migration),
                 moves.schedule { try await schedule(&$0, $1) },
