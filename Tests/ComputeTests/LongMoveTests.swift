@@ -94,6 +94,45 @@ import Workflow
         }
     }
 
+    /// The host says that it advances.
+    private func advance(_ cloud: TestCloud, _ id: String, to progress: Int) async throws {
+        let heartbeat = AgentHeartbeat(
+            host: "host-1", agentVersion: "1", servers: [HeldServer(serverID: id, epoch: 1_000_000, progress: progress)])
+        try await cloud.cloud.send(try heartbeat.document(), cloud.consumer)
+    }
+
+    private func isExtended(_ cloud: TestCloud, _ id: String) async throws -> Bool {
+        let result = try await ServerSteps(compute: cloud.compute).wait(.seconds(1), for: id, on: "host-1")
+        if case .progress = result { return true }
+        return false
+    }
+
+    /// A load that breaks off and begins again advances each time.
+    @Test func aHostMayNotAdvanceForEver() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            _ = try await cloud.database.write {
+                try $0.execute(
+                    "UPDATE servers SET flavor = jsonb_set(flavor, '{disk}', '12'), generation = generation + 1 WHERE id = \(id)")
+            }
+            // A day and two hours.
+            for hour in 0..<26 {
+                try await advance(cloud, id, to: hour % 3 * 1000)
+                #expect(try await isExtended(cloud, id), "hour \(hour)")
+                cloud.time.advance(by: .seconds(3600))
+            }
+            try await advance(cloud, id, to: 7)
+            #expect(try await !isExtended(cloud, id))
+
+            // The host has done it after all, and makes other disks.
+            _ = try await cloud.database.write {
+                try $0.execute("UPDATE servers SET observed_generation = generation, generation = generation + 1 WHERE id = \(id)")
+            }
+            try await advance(cloud, id, to: 8)
+            #expect(try await isExtended(cloud, id))
+        }
+    }
+
     // MARK: images that only a move needs
 
     /// Somebody protects every image of the server.
