@@ -110,8 +110,9 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
 
     package var id: String
     package var state: State
-    /// Of `upload-disk` and `copy-volumes`: `copying`, then of the former `uploading`. Nil before the first. Of `migrate`: `queued` while
-    /// it waits for other guests that leave the host, then `moving`; when it has failed: `stayed` if the guest certainly runs here.
+    /// Of `upload-disk` and `copy-volumes`: `copying`, then of the former `uploading`. Nil before the first. Of `migrate`: `queued` at
+    /// first and while it waits for other guests that leave the host, then `moving`; when it has failed: `stayed` if the guest certainly
+    /// runs here.
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int

@@ -89,6 +89,36 @@ import Testing
         }
     }
 
+    /// A job that has only begun must not count as a guest on its way.
+    @Test func aJobBeginsInTheQueue() {
+        let migration = ServerJob(id: MoveQueueTests.first, migration: MoveQueueTests.order)
+        #expect(RunningJob(migration, task: Task {}).phase == ServerJobReport.queued)
+        let upload = ServerJob(
+            id: MoveQueueTests.first,
+            upload: .init(imageID: MoveQueueTests.second, projectID: "p", userID: "u", quiesce: .never))
+        #expect(RunningJob(upload, task: Task {}).phase == nil)
+    }
+
+    /// libvirt goes on with what an earlier process of the agent began.
+    @Test func aGuestThatIsOnItsWayAlreadyIsNotQueued() async throws {
+        try await with { hypervisor, driver in
+            let control = MoveControl(MoveQueueTests.order)
+            let earlier = Task {
+                try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control, isPaused: false, phase: { _ in }) { _ in }
+            }
+            await hypervisor.waitForMove(of: MoveQueueTests.first)
+            let phases = Phases()
+            let next = Task {
+                try await driver.move(MoveQueueTests.first, MoveQueueTests.order, control, isPaused: false, phase: phases.add) { _ in }
+            }
+            while phases.all.isEmpty { await Task.yield() }
+            #expect(phases.all == [ServerJobReport.moving])
+            hypervisor.finish(MoveQueueTests.first)
+            try await earlier.value
+            try await next.value
+        }
+    }
+
     @Test func anAbortReachesTheGuestAfterAFailureToLook() async throws {
         try await with { hypervisor, driver in
             let control = MoveControl(MoveQueueTests.order)

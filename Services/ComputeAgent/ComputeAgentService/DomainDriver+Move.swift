@@ -108,6 +108,7 @@ extension DomainDriver {
     ) async throws {
         // An earlier process may have started the move, and libvirt continues it without that process.
         if try await hypervisor.moveState(serverIfThere: serverID) != nil {
+            await phase(ServerJobReport.moving)
             try await follow(serverID, control, progress)
             return try await requireGone(serverID, cause: nil)
         }

@@ -11,6 +11,14 @@ struct RunningJob: Sendable {
     var progress = 0
     /// For a guest that is being moved to another host.
     var move: (control: MoveControl, progress: MigrationProgress?)?
+
+    /// A guest waits for others until it is known to be on its way: the control plane does not count that time as the guest's.
+    init(_ job: ServerJob, task: Task<Void, Never>) {
+        self.task = task
+        guard let order = job.migration else { return }
+        move = (MoveControl(order), nil)
+        phase = ServerJobReport.queued
+    }
 }
 
 /// Long-running work beside the desired state.
@@ -51,9 +59,7 @@ extension ServerWorker {
                 try await save()
             }
             tools.log.info("a job begins", metadata: ["server": "\(serverID)", "job": "\(job.id)", "kind": "\(job.kind)"])
-            var running = RunningJob(task: Task { await self.work(on: job, of: desired) })
-            if let order = job.migration { running.move = (MoveControl(order), nil) }
-            runningJobs[job.id] = running
+            runningJobs[job.id] = RunningJob(job, task: Task { await self.work(on: job, of: desired) })
         }
     }
 
