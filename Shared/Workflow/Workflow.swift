@@ -23,7 +23,7 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
         var hasChildren = false
 
         /// - Parameters:
-        ///   - deadline: how long it may take, repetitions and waits included.
+        ///   - deadline: how long it may take, repetitions and waits included. Its undo hears when that has passed (`isLate`).
         ///   - undo: reverts what `run` did or may have done; succeeds if there is nothing to revert.
         package init(
             _ name: String, deadline: Duration = .seconds(120),

@@ -70,6 +70,9 @@ package struct StepContext: Sendable {
     package let attempt: Int
     package let step: String
     package let now: Timestamp
+    /// Whether the step's deadline has passed since the step was reached; of an undo, since it was reached. An undo is never ended by
+    /// it, and neither are steps of a workflow that retries forever: they decide themselves.
+    package let isLate: Bool
     /// Why the workflow unwinds; nil while it runs forward.
     package let failure: String?
     /// The stored frame. A step's changes are kept when it returns or waits.
@@ -87,6 +90,7 @@ package struct StepContext: Sendable {
         frame = workflow.frame
         step = workflow.step
         now = store.ambient.now
+        isLate = store.ambient.time.monotonicNanoseconds() >= workflow.deadline
         self.store = store
         self.failure = failure
     }
@@ -112,7 +116,7 @@ package struct StepContext: Sendable {
 package struct WorkflowStep: Sendable {
     package let name: String
     /// How long the step may take, repetitions and waits included, before the workflow unwinds. A step that still runs
-    /// then is cancelled.
+    /// then is cancelled. For its undo see `StepContext.isLate`.
     package let deadline: Duration
     package let run: @Sendable (inout StepContext) async throws -> StepResult
     /// Reverts what `run` did or may have done. It succeeds if there is nothing to revert.

@@ -214,11 +214,13 @@ extension WorkflowEngine {
             "message": .string(failure.message), "details": JSONValue(failure.details),
         ]
         // The current step may have had effects, so it is undone first.
-        let outcome = StepOutcome.unwind(from: workflow.step, error: failure.description)
+        let deadline = definition.index(of: workflow.step).map { definition.steps[$0].deadline } ?? .zero
+        let outcome = StepOutcome.unwind(from: workflow.step, deadline: deadline, error: failure.description)
         guard let pending = try await store.record(workflow, frame: workflow.frame, outcome: outcome) else { return false }
         workflow.isUnwinding = true
         workflow.pending = pending
         workflow.attempts = 1
+        workflow.deadline = ambient.deadline(in: deadline)
         return true
     }
 
@@ -242,11 +244,12 @@ extension WorkflowEngine {
         guard let previous else {
             return try await finish(workflow, ran.context, succeeded: false, error: failure.description)
         }
-        let outcome = StepOutcome.unwind(from: previous.name, error: failure.description)
+        let outcome = StepOutcome.unwind(from: previous.name, deadline: previous.deadline, error: failure.description)
         guard try await record(workflow, ran.context, outcome) != nil else { return false }
         workflow.startedSteps.removeAll { $0 == previous.name }
         workflow.step = previous.name
         workflow.attempts = 1
+        workflow.deadline = ambient.deadline(in: previous.deadline)
         return true
     }
 

@@ -77,7 +77,7 @@ enum StepOutcome: Sendable {
     /// Same step later, lease given back. `attempts` counts failures since the step was reached.
     case pause(Duration, attempts: Int, error: String?)
     /// Backwards: `step` is the one to undo next.
-    case unwind(from: String, error: String)
+    case unwind(from: String, deadline: Duration, error: String)
     /// As it is, for a while: this build cannot carry it on. The time does not count for the step.
     case setAside(Duration, error: String)
     case finish(succeeded: Bool, error: String?)
@@ -235,10 +235,11 @@ struct WorkflowStore: Sendable {
                 deadline = \(now) + (deadline - updated_at), attempts = greatest(attempts - 1, 0), last_error = \(error),
                 lease_holder = NULL, lease_until = NULL, run_at = \(now) + \(delay)::interval
                 """
-        case .unwind(let step, let error):
+        case .unwind(let step, let deadline, let error):
             assignments = """
-                state = 'unwinding', step = \(step), attempts = 1, last_error = \(error), lease_until = \(until),
-                run_at = \(until), started_steps = array_remove(started_steps, \(step)::text)
+                state = 'unwinding', step = \(step), attempts = 1, last_error = \(error),
+                deadline = \(now) + \(deadline)::interval, lease_until = \(until), run_at = \(until),
+                started_steps = array_remove(started_steps, \(step)::text)
                 """
         case .finish(let succeeded, let error):
             assignments = """

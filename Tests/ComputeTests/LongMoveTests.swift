@@ -2,6 +2,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import ServiceKit
 import Synchronization
 import TestKit
 import Testing
@@ -130,6 +131,36 @@ import Workflow
             }
             try await advance(cloud, id, to: 8)
             #expect(try await isExtended(cloud, id))
+        }
+    }
+
+    /// The host cannot start the server as it was before, and does not say that this is for good.
+    @Test(arguments: [["migrate": nil], ["resize": ["flavorRef": "2"]]] as [JSONValue]) func aServerThatIsNotStartedAgainIsInError(
+        body: JSONValue
+    ) async throws {
+        try await with { cloud in
+            let kind = body["migrate"] == nil ? "server.resize" : "server.migrate"
+            let definition = try #require(cloud.module.workflows.first { $0.kind == kind })
+            let engine = cloud.engine([WorkflowChecks(definition).failing(step: "finish")])
+            let id = try await cloud.createServer()
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, as: "admin").status == 202)
+            pass(cloud) { _ in
+                let unwinds = try await cloud.database.read { try !$0.query("SELECT 1 FROM workflows WHERE state = 'unwinding'").isEmpty }
+                if unwinds { cloud.cloud.failOnHost("busy", reason: "its disks are busy", permanent: false, only: "host-1") }
+            }
+            try await engine.drain()
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "ERROR" && server["OS-EXT-SRV-ATTR:host"] == "host-1", "\(server)")
+            let message = server["fault"]?["message"]?.stringValue ?? ""
+            #expect(message.contains("within an hour (its disks are busy)") && message.contains("hard reboot"), "\(message)")
+            #expect(server["fault"]?["details"]?.stringValue?.contains("host host-1: busy") == true, "\(server)")
+            #expect(try await cloud.leftovers() == [])
+
+            cloud.cloud.failOnHost(nil)
+            let reboot: JSONValue = ["reboot": ["type": "HARD"]]
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", reboot, as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
         }
     }
 

@@ -107,6 +107,27 @@ import Testing
         }
     }
 
+    @Test func anUndoHearsThatItTakesTooLong() async throws {
+        try await with { bench in
+            let waits = Workflow<Notes>.Step(
+                "waits", deadline: .seconds(60), run: { _, _ in .next },
+                undo: { context, _ in
+                    bench.trace.add(context.isLate ? "late" : "waits")
+                    if !context.isLate { throw UndoWait(.seconds(25)) }
+                })
+            // Its own deadline has passed long before the undo begins.
+            let fails = bench.step("fails", deadline: .seconds(10)) { _, _ in
+                bench.time.advance(by: .seconds(30))
+                throw StepFailure("no use")
+            }
+            let definition = bench.workflow("undone", [waits, fails])
+            try await bench.start(definition, subject: Bench.subject0)
+            try await bench.engine([definition]).drain()
+            #expect(bench.trace.all == ["fails", "undo fails", "waits", "waits", "waits", "late", "failed: no use"])
+            #expect(try await bench.states() == ["failed"])
+        }
+    }
+
     @Test func whatCanHealIsRepeatedAndWhatCannotUnwinds() async throws {
         try await with { bench in
             let definition = bench.workflow(

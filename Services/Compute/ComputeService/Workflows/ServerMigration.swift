@@ -62,10 +62,10 @@ struct ServerMigration: Sendable {
                 .init(
                     "images", deadline: .seconds(60),
                     run: { try await disks.createImages(&$1.disks) }, undo: { try await disks.deleteImages($1.disks) }),
-                .init("stop", deadline: .seconds(60), run: { context, _ in stop(&context) }) { context, frame in
+                .init("stop", deadline: ServerResize.hostDeadline, run: { context, _ in stop(&context) }) { context, frame in
                     try await moves.setPower(context.subjectID, frame.power, on: frame.source)
                     // The target keeps its disks until then.
-                    guard try await resize.isOver(context.subjectID) else { throw UndoWait(.seconds(2)) }
+                    try await resize.awaitReturn(context)
                 },
                 .init("stopped", deadline: ServerResize.hostDeadline) { context, _ in
                     try await isOff(context.subjectID) ? .next : .wait(.seconds(2))

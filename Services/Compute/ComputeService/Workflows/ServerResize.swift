@@ -46,7 +46,7 @@ struct ServerResize: Sendable {
             steps: [
                 moves.hold(for: \.migration),
                 moves.schedule { try await schedule(&$0, $1) },
-                .init("exchange", deadline: .seconds(60), run: { exchange(&$0, $1) }, undo: { try await takeBack($0, $1) }),
+                .init("exchange", deadline: ServerResize.hostDeadline, run: { exchange(&$0, $1) }, undo: { try await takeBack($0, $1) }),
                 .init("await", deadline: ServerResize.hostDeadline) { context, _ in
                     try await moves.awaitHost(context.subjectID, ServerResize.words)
                 },
@@ -106,7 +106,30 @@ struct ServerResize: Sendable {
             return true
         }
         if isExchanged { throw UndoWait(.seconds(1)) }
-        guard try await isOver(id) else { throw UndoWait(.seconds(2)) }
+        try await awaitReturn(context)
+    }
+
+    /// Waits, in an undo, until the server's host has it as it was before. A host that is up and has not done so in time keeps trying,
+    /// and the server will be in ERROR with this fault.
+    func awaitReturn(_ context: StepContext) async throws {
+        let id = context.subjectID
+        if try await isOver(id) { return }
+        guard context.isLate else { throw UndoWait(.seconds(2)) }
+        let now = context.now
+        try await database.write { connection in
+            guard let server = try WorkflowServer.load(connection, id) else { return }
+            try ServerResize.record(ServerResize.overdue(server), connection, id, now: now)
+        }
+    }
+
+    /// Why a server is in ERROR whose host does not apply its desired state.
+    static func overdue(_ server: WorkflowServer) -> StepFailure {
+        let known = server.hostFailure(of: server.generation)
+        let reason = known?.reason.map { " (\($0))" } ?? ""
+        let details = known?.details ?? "host \(server.host ?? "?"): no report about generation \(server.generation)"
+        return StepFailure(
+            "The host has not started the server again within an hour\(reason). It keeps trying; a hard reboot has it begin anew.",
+            details: "\(details). Mend the host and reboot the server with --hard, or declare the host down and evacuate the server.")
     }
 
     /// Whether waiting is over: the host has succeeded, failed or is down, or the server is being deleted.
@@ -154,24 +177,34 @@ struct ServerResize: Sendable {
             try MigrationStore.end(
                 connection, migration, server: id, status: "error", action: action.name, failure: failure, now: now)
             if let move { try MigrationStore.settle(connection, server: id, move) }
-            try ServerResize.noteBroken(connection, id, now: now)
+            if let broken = try ServerResize.failure(connection, id) { try ServerResize.record(broken, connection, id, now: now) }
+            try ServerResize.endBroken(connection, id, now: now)
             try KeptDisks.discardIfStarted(connection, server: id, ambient: ambient)
         }
     }
 
-    /// A server that its host cannot start as it was before is in ERROR, with the reason.
-    private static func noteBroken(_ connection: Connection, _ id: String, now: Timestamp) throws {
-        guard let server = try WorkflowServer.load(connection, id), server.task == nil,
-            let failure = server.hostFailure(of: server.generation), failure.isPermanent
-        else { return }
-        let words = failure.failure("The host could not start the server")
-        let fault: JSONValue = [
-            "code": 500, "created": .string(now.iso8601), "message": .string(words.message), "details": JSONValue(words.details),
-        ]
+    /// Why a server cannot be started by its host; nil if it can.
+    private static func failure(_ connection: Connection, _ id: String) throws -> StepFailure? {
+        guard let server = try WorkflowServer.load(connection, id), let failure = server.hostFailure(of: server.generation),
+            failure.isPermanent
+        else { return nil }
+        return failure.failure("The host could not start the server")
+    }
+
+    private static func record(_ failure: StepFailure, _ connection: Connection, _ id: String, now: Timestamp) throws {
+        try connection.execute("UPDATE servers SET fault = \(failure.fault(at: now))::jsonb WHERE id = \(id) AND NOT deleted")
+    }
+
+    /// A server that its host does not start as it was before is in ERROR, with the fault that was recorded. Accepting the move had
+    /// removed earlier ones.
+    private static func endBroken(_ connection: Connection, _ id: String, now: Timestamp) throws {
+        guard let server = try WorkflowServer.load(connection, id), server.task == nil else { return }
+        let isWell = server.isApplied
         try connection.execute(
             """
-            UPDATE servers SET vm_state = 'error', fault = \(fault)::jsonb, updated_at = \(now)
-            WHERE id = \(id) AND vm_state IN ('active', 'stopped')
+            UPDATE servers SET updated_at = \(now), vm_state = CASE WHEN \(isWell) THEN vm_state ELSE 'error' END,
+                fault = CASE WHEN \(isWell) THEN NULL ELSE fault END
+            WHERE id = \(id) AND vm_state IN ('active', 'stopped') AND fault IS NOT NULL
             """)
     }
 
