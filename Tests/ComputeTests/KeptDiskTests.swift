@@ -145,6 +145,58 @@ import Workflow
         _ = try await cloud.database.write { try KeptDisks.keep($0, server: id, on: host) }
     }
 
+    /// A move of a server that is off is undone while the first host is down. Nothing is started, and the host has its disks.
+    @Test func disksOfAServerThatIsOffStayUntilItsHostIsBack() async throws {
+        try await with { cloud in
+            let definition = try #require(cloud.module.workflows.first { $0.kind == "server.migrate" })
+            let engine = cloud.engine([WorkflowChecks(definition).failing(step: "finish")])
+            let id = try await cloud.createServer()
+            #expect(try await act(cloud, id, ["os-stop": nil], as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await act(cloud, id, ["migrate": nil]).status == 202)
+            cloud.time.whenWaiting {
+                if cloud.cloud.domains(on: "host-2")[id] != nil { cloud.cloud.silence("host-1") }
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await engine.drain()
+            try await ComputePeriodicTasks(cloud.compute).runOnce()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
+
+            cloud.cloud.wake("host-1")
+            cloud.time.advance(by: .seconds(60))
+            for _ in 0..<2 {
+                try await ComputePeriodicTasks(cloud.compute).runOnce()
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1"])
+            #expect(try await kept(cloud) == 0)
+        }
+    }
+
+    /// The host of a server that is off has failed to start it: that it has it off now says nothing about its disks.
+    @Test func disksStayWhileTheHostHasOnlyFailed() async throws {
+        try await with { cloud in
+            let id = try await cloud.createServer()
+            try await keep(cloud, id, on: "host-2")
+            cloud.cloud.failOnHost("bad sectors", reason: "its disks cannot be read")
+            #expect(try await act(cloud, id, ["reboot": ["type": "HARD"]], as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            cloud.cloud.failOnHost(nil)
+            #expect(try await act(cloud, id, ["os-stop": nil], as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "SHUTOFF")
+            try await ComputePeriodicTasks(cloud.compute).runOnce()
+            #expect(try await kept(cloud) == 1)
+
+            #expect(try await act(cloud, id, ["os-start": nil], as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            try await ComputePeriodicTasks(cloud.compute).runOnce()
+            #expect(try await kept(cloud) == 0)
+        }
+    }
+
     /// Steps of an earlier version have had the other host remove its disks: it would make new ones.
     @Test func aServerDoesNotReturnToAHostWithoutItsDisks() async throws {
         try await with { cloud in

@@ -44,6 +44,7 @@ enum Observations {
                 metadata_ready = \(report.metadataReady)
             WHERE id = \(report.serverID)
             """)
+        if report.state == .failed { try KeptDisks.needStart(connection, server: report.serverID) }
         guard let vmState = VMState(rawValue: try row.string("vm_state")),
             let power = DesiredPower(rawValue: try row.string("power"))
         else { return false }

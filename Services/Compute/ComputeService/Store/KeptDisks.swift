@@ -5,13 +5,19 @@ import Kernel
 
 /// Disks of servers that remain on hosts which the servers have left (`server_kept_disks`).
 ///
-/// A host keeps them while the move can be reverted. After the move they remain until the server has started on its final host: if that
-/// host cannot use its own disks, these are the only copies.
+/// A host keeps them while the move can be reverted. After the move they remain until the server's final host has its own disks: until
+/// it has done what is desired of the server, or, if it has failed since the move, until it has started the server. A host that has failed
+/// may be unable to use its disks, and then these are the only copies.
 enum KeptDisks {
     /// Records that a host keeps the disks of a server that leaves it.
     static func keep(_ connection: Connection, server id: String, on host: String) throws {
         try connection.execute(
-            "INSERT INTO server_kept_disks (server_id, host) VALUES (\(id), \(host)) ON CONFLICT DO NOTHING")
+            "INSERT INTO server_kept_disks (server_id, host, until_started) VALUES (\(id), \(host), false) ON CONFLICT DO NOTHING")
+    }
+
+    /// The server's host has failed: the disks remain until it has started the server.
+    static func needStart(_ connection: Connection, server id: String) throws {
+        try connection.execute("UPDATE server_kept_disks SET until_started = true WHERE server_id = \(id) AND NOT until_started")
     }
 
     /// Forgets kept disks after the server has returned to the host and uses them again.
@@ -58,18 +64,24 @@ enum KeptDisks {
         guard let server = try WorkflowServer.load(connection, id), server.isApplied, server.task != TaskState.deleting.rawValue else {
             return false
         }
+        if server.observedPower != .running, server.observedPower != .paused {
+            let needed = try connection.query("SELECT 1 AS one FROM server_kept_disks WHERE server_id = \(id) AND until_started")
+            guard needed.isEmpty else { return false }
+        }
         try discard(connection, server: id, ambient: ambient)
         return true
     }
 
-    /// Servers that run although hosts keep disks of them: the start at the end of a move failed, and a later one succeeded.
+    /// Servers of which hosts keep disks that nobody needs: at the end of a move the server's host was down or failed, and has done later
+    /// what is desired of the server.
     static func unneeded(_ connection: Connection, limit: Int) throws -> [String] {
         try connection.query(
             """
             SELECT DISTINCT s.id FROM server_kept_disks k JOIN servers s ON s.id = k.server_id
             WHERE NOT s.deleted AND s.task_state IS NULL AND k.host <> s.host AND s.vm_state NOT IN ('error', 'resized')
                 AND s.observed_generation >= s.generation AND s.observed_state = 'applied' AND s.observed_host = s.host
-                AND s.observed_power IN ('running', 'paused')
+                AND (s.observed_power IN ('running', 'paused') OR s.observed_power = 'shutoff'
+                    AND NOT EXISTS (SELECT 1 FROM server_kept_disks o WHERE o.server_id = s.id AND o.until_started))
                 AND NOT EXISTS (SELECT 1 FROM server_migrations m WHERE m.server_id = s.id
                     AND m.status = ANY(\(MigrationStore.open)::text[]))
             ORDER BY s.id LIMIT \(limit)
