@@ -90,6 +90,36 @@ import Workflow
         }
     }
 
+    /// As before, and the other host cannot start it again either.
+    @Test func aServerThatNoHostStartsIsInError() async throws {
+        try await with { cloud in
+            let id = try await migrated(cloud)
+            cloud.cloud.failOnHost("bad sectors", reason: "its disks cannot be read", only: "host-1")
+            #expect(try await act(cloud, id, ["revertResize": nil], as: "member").status == 202)
+            cloud.time.whenWaiting {
+                if cloud.cloud.failures > 0 { cloud.cloud.failOnHost("no memory", reason: "it has no memory") }
+                try await cloud.cloud.work(cloud.consumer)
+            }
+            try await cloud.engine().drain()
+            let server = try await cloud.server(id, as: "admin")
+            #expect(server["status"] == "ERROR" && server["OS-EXT-SRV-ATTR:host"] == "host-2", "\(server)")
+            let message = server["fault"]?["message"]?.stringValue ?? ""
+            #expect(message.contains("its disks cannot be read") && message.contains("it has no memory"), "\(message)")
+            #expect(server["fault"]?["details"]?.stringValue?.contains("host host-2: no memory") == true, "\(server)")
+            #expect(try await cloud.migrations(of: id).first?["status"] == "error")
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"], "they may be needed")
+
+            cloud.cloud.failOnHost(nil)
+            #expect(try await act(cloud, id, ["reboot": ["type": "HARD"]], as: "member").status == 202)
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(try await cloud.server(id)["status"] == "ACTIVE")
+            try await ComputePeriodicTasks(cloud.compute).runOnce()
+            try await cloud.cloud.deliver(to: cloud.consumer)
+            #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-2"])
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
     /// As before, and the operator has said that the host is down while the server returned to it.
     @Test func aServerStaysIfItsFirstHostGoesDown() async throws {
         try await with { cloud in

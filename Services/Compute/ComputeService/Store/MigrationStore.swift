@@ -307,6 +307,18 @@ enum MigrationStore {
             connection, server: id, requestID: "req-" + compute.ambient.newUUID().description, user: "", project: nil, compute)
     }
 
+    /// The server stays what the move has made of it, and where: it returns what it had before.
+    static func stay(
+        _ connection: Connection, server id: String, _ move: ServerMove, requestID: String?, _ compute: Compute
+    ) throws {
+        try Workflows.start(
+            connection, ServerResize(compute).confirmation, subject: move.migration, requestID: requestID, ambient: compute.ambient)
+        try settle(connection, server: id, move)
+        if let target = move.target, target != move.source {
+            try connection.execute("UPDATE servers SET root_is_copy = image IS NOT NULL WHERE id = \(id)")
+        }
+    }
+
     private static func confirm(
         _ connection: Connection, server id: String, requestID: String, user: String, project: String?, _ compute: Compute
     ) throws {
@@ -322,12 +334,9 @@ enum MigrationStore {
             project: project, now: now)
         try ServerActions.finish(connection, server: id, action: "confirmResize", now: now)
         try set(connection, move.migration, status: "confirmed", now: now)
-        try Workflows.start(
-            connection, ServerResize(compute).confirmation, subject: move.migration, requestID: requestID, ambient: compute.ambient)
-        try settle(connection, server: id, move)
+        try stay(connection, server: id, move, requestID: requestID, compute)
         // The server's host and the previous host both delete the copies.
         if let target = move.target, target != move.source {
-            try connection.execute("UPDATE servers SET root_is_copy = image IS NOT NULL WHERE id = \(id)")
             try KeptDisks.discard(connection, server: id, ambient: compute.ambient)
         }
         try DesiredState.change(connection, server: id, operation: .null)

@@ -84,7 +84,8 @@ extension ServerMigration {
                 },
                 .init("restarted", deadline: ServerResize.hostDeadline) { context, frame in
                     if try await isDeleted(context.subjectID) { return .goto("allocation") }
-                    return try await resize.isOver(context.subjectID) ? .next : .wait(.seconds(5))
+                    let isOver = try await resize.isOver(context.subjectID)
+                    return isOver || context.isLate ? .next : .wait(.seconds(5))
                 },
                 .init("reopen") { resize.keepResized(&$0, $1.migration, failure: $1.failure, details: $1.details) },
                 .init("allocation") { context, frame in

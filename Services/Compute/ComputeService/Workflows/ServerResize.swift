@@ -183,6 +183,15 @@ struct ServerResize: Sendable {
         }
     }
 
+    /// Why a server that was to run again on its host does not; nil if it does, or if the host is down.
+    private static func failureToReturn(_ connection: Connection, _ id: String, _ compute: Compute) throws -> StepFailure? {
+        if let failure = try failure(connection, id) { return failure }
+        guard let server = try WorkflowServer.load(connection, id), let host = server.host, !server.isApplied,
+            try Hosts.isUp(host, connection, compute)
+        else { return nil }
+        return overdue(server)
+    }
+
     /// Why a server cannot be started by its host; nil if it can.
     private static func failure(_ connection: Connection, _ id: String) throws -> StepFailure? {
         guard let server = try WorkflowServer.load(connection, id), let failure = server.hostFailure(of: server.generation),
@@ -294,10 +303,27 @@ struct ServerResize: Sendable {
         return .next
     }
 
-    /// Ends a reversal that did not succeed: the server is as before, and can be confirmed or reverted later.
+    /// Ends a reversal that did not succeed: the server is as before, and can be confirmed or reverted later. If its host has not started
+    /// it again either, the move ends there, and the server is in ERROR.
     func keepResized(_ context: inout StepContext, _ migration: String, failure: String?, details: String?) -> StepResult {
-        let (id, now) = (context.subjectID, context.now)
+        let (id, now, requestID, compute) = (context.subjectID, context.now, context.requestID, compute)
         context.commit { connection in
+            if let broken = try ServerResize.failureToReturn(connection, id, compute),
+                let move = try MigrationStore.current(connection, server: id)
+            {
+                let all = StepFailure(
+                    [failure, "The server is back on the other host.", broken.message].compactMap(\.self).joined(separator: " "),
+                    details: [details, broken.details].compactMap(\.self).joined(separator: "; "))
+                try connection.execute(
+                    """
+                    UPDATE servers SET vm_state = 'error', fault = \(all.fault(at: now))::jsonb, updated_at = \(now),
+                        task_state = CASE WHEN task_state = 'deleting' THEN task_state END
+                    WHERE id = \(id) AND NOT deleted
+                    """)
+                try MigrationStore.end(
+                    connection, migration, server: id, status: "error", action: ServerChange.revertResize.name, failure: all, now: now)
+                return try MigrationStore.stay(connection, server: id, move, requestID: requestID, compute)
+            }
             try connection.execute(
                 """
                 UPDATE servers SET task_state = NULL, updated_at = \(now)
