@@ -154,6 +154,23 @@ extension OnARealHost {
             await agent.stop()
         }
 
+        /// A server of the list that the agent cannot read is not one that the list does not have.
+        @Test func aListedServerThatCannotBeReadIsRefused() async throws {
+            let host = try await PrivateHost.shared.value
+            let agent = try await TestAgent(host, state: host.directory + "/unreadable")
+            let id = AgentTroubleTests.id(9)
+            try await agent.fleet.ensure(try server(9))
+            _ = try await agent.waitForReport(id) { $0.power == "running" && $0.state == "applied" }
+            let document: JSONValue = ["id": .string(id), "generation": 5, "epoch": 5, "power": "frozen"]
+            try await agent.fleet.sync(
+                [], unreadable: [.init(document: document, error: FormError(path: "server.power", problem: "is \"frozen\""))])
+            let refusal = try await agent.waitForReport(id) { $0.state == "failed" }
+            #expect(refusal["generation"] == 5 && refusal["power_state"] == "running" && refusal["permanent"] == true)
+            try await remove(agent, 9)
+            #expect(!agent.reports(id).contains { $0.body["unknown"] == true })
+            await agent.stop()
+        }
+
         @Test func domainsOfOthersAreReportedAndLeft() async throws {
             let host = try await PrivateHost.shared.value
             let agent = try await TestAgent(host, state: host.directory + "/strangers")

@@ -123,6 +123,27 @@ import Testing
         #expect(record.accept(try Fixture.server(["epoch": 3, "generation": 6])) == .accepted)
     }
 
+    /// A report is about a generation. One that cannot be read is not reported as generation 0.
+    @Test func whatCannotBeReadIsReportedWithWhatIsKnown() throws {
+        let error = FormError(path: "server.power", problem: "is \"frozen\"")
+        func report(_ changes: JSONObject, record: LocalServerRecord? = nil) throws -> ObservedReport? {
+            var document = try #require(Fixture.document().objectValue)
+            for member in changes.members { document[member.name] = member.value }
+            return UnreadableServer(document: .object(document), error: error).report(host: "h", record: record)
+        }
+        let whole = try #require(try report(["generation": 4, "epoch": 3]))
+        #expect(whole.serverID == Fixture.serverID && whole.generation == 4 && whole.epoch == 3 && whole.power == .absent)
+        #expect(whole.state == .failed && whole.permanent && whole.error?.contains("frozen") == true)
+        for generation: JSONValue in [nil, "4", 0, -1] { #expect(try report(["generation": generation, "epoch": 3]) == nil) }
+        #expect(try report(["id": "x", "generation": 4, "epoch": 3]) == nil)
+        #expect(try report(["generation": 4, "epoch": "3"]) == nil)
+        // The server that the host has runs on.
+        var record = LocalServerRecord(serverID: Fixture.serverID)
+        (record.highestEpoch, record.appliedPower) = (7, .running)
+        let known = try #require(try report(["generation": 4, "epoch": nil], record: record))
+        #expect(known.epoch == 7 && known.power == .running)
+    }
+
     @Test func readsTheMessages() throws {
         let sync: JSONValue = [
             "type": "sync", "host": "h", "servers": [Fixture.document(), ["id": "broken"]],
@@ -132,7 +153,7 @@ import Testing
             return
         }
         #expect(servers.count == 1)
-        #expect(unreadable.count == 1)
+        #expect(unreadable.map(\.document) == [["id": "broken"]])
         #expect(throws: FormError.self) { try PlaneMessage.decode(["type": "destroy_all"]) }
     }
 }

@@ -5,8 +5,8 @@ import Kernel
 /// The messages from the control plane to `agent.<host>`.
 package enum PlaneMessage: Sendable, Hashable {
     case ensure(DesiredServer)
-    /// The complete set of servers of this host. A server that could not be decoded has only its id and the reason.
-    case sync(servers: [DesiredServer], unreadable: [FormError])
+    /// The complete set of servers of this host.
+    case sync(servers: [DesiredServer], unreadable: [UnreadableServer])
     case consoleLog(serverID: String, lines: Int?)
     case diagnostics(serverID: String, ofHypervisor: Bool)
     case hostUptime
@@ -22,11 +22,10 @@ package enum PlaneMessage: Sendable, Hashable {
         case EnsureServer.type: return .ensure(try DesiredServer.decode(try read(body, EnsureServer.self).server.document))
         case SyncServers.type:
             var servers: [DesiredServer] = []
-            var unreadable: [FormError] = []
+            var unreadable: [UnreadableServer] = []
             for server in try read(body, SyncServers.self).servers {
                 do { servers.append(try DesiredServer.decode(server.document)) } catch {
-                    let id = server.document["id"]?.stringValue ?? "?"
-                    unreadable.append(FormError(path: "server \(id): \(error.path)", problem: error.problem))
+                    unreadable.append(UnreadableServer(document: server.document, error: error))
                 }
             }
             return .sync(servers: servers, unreadable: unreadable)

@@ -42,15 +42,14 @@ package struct PlaneLink: Sendable {
         let decoded: PlaneMessage
         do { decoded = try PlaneMessage.decode(message.body) } catch {
             log.error("a message from the control plane cannot be decoded", metadata: ["error": "\(error)", "id": "\(message.id)"])
-            if let server = message.body["server"] { await fleet.refuse(server, error) }
+            if let server = message.body["server"] { await fleet.refuse(.init(document: server, error: error)) }
             if message.replyTo != nil { throw ResourceError.badRequest("\(error)") }
             throw PoisonMessage("\(error)")
         }
         switch decoded {
         case .ensure(let server): try await fleet.ensure(server)
         case .sync(let servers, let unreadable):
-            for error in unreadable { log.error("a server in the sync message cannot be decoded", metadata: ["error": "\(error)"]) }
-            try await fleet.sync(servers)
+            try await fleet.sync(servers, unreadable: unreadable)
             answers.note()
         case .consoleLog(let id, let lines):
             return try JSONValue(encoding: ConsoleLogQuestion.Answer(output: try await fleet.consoleLog(id, lines: lines)))

@@ -83,9 +83,12 @@ package actor ServerFleet {
 
     /// Applies the complete set of servers. Servers on this host that are not in the set are reported and never removed;
     /// the control plane decides.
-    package func sync(_ servers: [DesiredServer]) async throws {
+    ///
+    /// - Parameter unreadable: servers of the set that cannot be decoded, each of which is refused.
+    package func sync(_ servers: [DesiredServer], unreadable: [UnreadableServer] = []) async throws {
         for server in servers { try await ensure(server) }
-        let listed = Set(servers.map(\.id))
+        for server in unreadable { await refuse(server) }
+        let listed = Set(servers.map(\.id) + unreadable.compactMap(\.serverID))
         for (id, worker) in workers where !listed.contains(id) {
             let record = await worker.current
             guard !record.isGone, let desired = record.desired, desired.power != .absent else { continue }
@@ -99,13 +102,13 @@ package actor ServerFleet {
     }
 
     /// Reports a desired state that cannot be decoded.
-    package func refuse(_ body: JSONValue, _ error: FormError) async {
-        guard let id = body["id"]?.stringValue.flatMap({ UUID128($0) })?.description else { return }
-        await tools.reports.put(
-            ObservedReport(
-                host: tools.host, serverID: id, generation: body["generation"]?.intValue ?? 0,
-                epoch: body["epoch"]?.intValue ?? 0, power: .absent, state: .failed,
-                error: "the host cannot read the server's definition: \(error)", permanent: true))
+    package func refuse(_ server: UnreadableServer) async {
+        let record = await server.serverID.flatMap { workers[$0] }?.current
+        let report = server.report(host: tools.host, record: record)
+        tools.log.error(
+            "a server's desired state cannot be decoded",
+            metadata: ["server": "\(server.serverID ?? "?")", "error": "\(server.error)", "reported": "\(report != nil)"])
+        if let report { await tools.reports.put(report) }
     }
 
     // MARK: watching
