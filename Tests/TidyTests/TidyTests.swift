@@ -209,6 +209,18 @@ import Testing
         expectNone(findings, "statements, and conditions with a SELECT, stand in Store/")
     }
 
+    /// One builder makes the UPDATEs whose columns depend on something.
+    @Test func assignmentsAreBuiltByChanges() {
+        var findings: [String] = []
+        for source in TidyTests.sources where source.path.hasPrefix("Services/") {
+            for (index, line) in source.lines.enumerated()
+            where line.contains(/\bSET \\\((?!raw: )/) || line.contains(/= \\\([^()]*\)\\\(/) {
+                findings.append("\(source.path):\(index + 1)")
+            }
+        }
+        expectNone(findings, "assignments that depend on something are built with Changes")
+    }
+
     /// A route that only answers 501 is declared with `Route.unavailable`, which keeps it out of the OpenAPI document. The other
     /// files refuse one form of a request whose other forms work.
     @Test func onlyUnavailableRoutesAnswer501() {

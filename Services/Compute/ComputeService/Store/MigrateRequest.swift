@@ -41,9 +41,11 @@ struct MigrateRequest {
             throw ResourceError.conflict(
                 "Compute host \(host) has not yet removed what it had of instance \(id), or its agent is of an older release.")
         }
+        var changes = Changes()
+        changes.set("other_flavor", sql: "flavor")
+        changes.set("other_flavor_id", sql: "flavor_id")
         let migration = try MigrationStore.begin(
-            connection, .migration, of: server, for: owner,
-            setting: ["other_flavor = flavor", "other_flavor_id = flavor_id"], ambient: compute.ambient)
+            connection, .migration, of: server, for: owner, setting: changes, ambient: compute.ambient)
         try Workflows.start(
             connection, ServerMigration(compute).workflow, subject: id,
             frame: ServerMigration.Frame(

@@ -72,11 +72,11 @@ enum MigrationStore {
     /// - Parameters:
     ///   - target: nil until the scheduler has decided.
     ///   - flavor: the server's after the move; nil if it keeps its flavor.
-    ///   - assignments: further assignments for the server's row.
+    ///   - changes: further ones of the server's row.
     /// - Returns: the migration's id. It is also the consumer of the allocations that the server had before.
     static func begin(
         _ connection: Connection, _ type: MigrationType, of server: ServerRecord, for owner: ServerOwner, target: String? = nil,
-        flavor: JSONValue? = nil, setting assignments: [SQL] = [], ambient: Ambient
+        flavor: JSONValue? = nil, setting changes: Changes = Changes(), ambient: Ambient
     ) throws -> String {
         let id = ambient.newUUID().description
         let (change, now, project) = (type.change, ambient.now, owner.caller.projectID)
@@ -88,8 +88,10 @@ enum MigrationStore {
                 coalesce(\(flavor)::jsonb, s.flavor), \(owner.user), \(project), \(now), \(now)
             FROM servers s WHERE s.id = \(server.id)
             """)
-        let all = assignments + ["fault = NULL", "task_state = \(change.task?.rawValue)", "updated_at = \(now)"]
-        try connection.execute("UPDATE servers SET \(SQL.joined(all, separator: ", ")) WHERE id = \(server.id)")
+        var changes = changes
+        changes.set("fault", sql: "NULL")
+        changes.set("task_state", change.task?.rawValue)
+        try changes.apply(connection, "servers", server.id, at: now)
         try ServerActions.begin(
             connection, server: server.id, action: type.action, event: change.event, requestID: owner.requestID, user: owner.user,
             project: project, now: now)

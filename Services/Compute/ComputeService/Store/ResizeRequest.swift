@@ -45,13 +45,13 @@ struct ResizeRequest {
         let hardware = GuestHardware(specs: new.extraSpecs?.texts ?? [:], properties: properties.texts)
         try hardware.check(disks: VolumeAttachmentStore.disks(connection, id, hardware, flavor: new))
         _ = try ServerNeeds(new, image, properties: properties)
+        var changes = Changes()
+        changes.set(json: "other_flavor", chosen.document)
+        changes.set("other_flavor_id", chosen.id)
+        if let diskConfig { changes.set("disk_config", diskConfig) }
         let migration = try MigrationStore.begin(
             connection, .resize, of: server, for: owner, target: compute.settings.resizesOnSameHost ? server.host : nil,
-            flavor: chosen.document,
-            setting: [
-                "other_flavor = \(chosen.document)::jsonb", "other_flavor_id = \(chosen.id)",
-                "disk_config = coalesce(\(diskConfig), disk_config)",
-            ], ambient: compute.ambient)
+            flavor: chosen.document, setting: changes, ambient: compute.ambient)
         try start(server, migration, newFlavor: chosen.id)
         // Last, because the quota's usage row serializes the requests of the project.
         let more = MigrationStore.excess(new, over: old)

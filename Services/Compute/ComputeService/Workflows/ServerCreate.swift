@@ -3,6 +3,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import WebAPI
 import Workflow
 
 /// Builds a server: host, ports, volumes, guest. If a step fails, all of it is reverted.
@@ -68,15 +69,11 @@ struct ServerCreate: Sendable {
             guard avoidsRemains else { return }
             question.excludedHosts += try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
         }
-        let zone = ServerSteps.zone(of: host, compute)
-        let now = context.now
-        context.commit { connection in
-            try connection.execute(
-                """
-                UPDATE servers SET host = \(host), availability_zone = \(zone),
-                    \(ServerSteps.entering(.networking, progress: 10, now: now))
-                WHERE id = \(id) AND NOT deleted
-                """)
+        var changes = ServerSteps.entering(.networking, progress: 10, now: context.now)
+        changes.set("host", host)
+        changes.set("availability_zone", sql: ServerSteps.zone(of: host, compute))
+        context.commit { [changes] connection in
+            try changes.apply(connection, "servers", where: "id = \(id) AND NOT deleted", at: nil)
         }
         return .next
     }
@@ -136,17 +133,14 @@ struct ServerCreate: Sendable {
 
     private func spawn(_ context: inout StepContext) async throws -> StepResult {
         let id = context.subjectID
-        let now = context.now
         let ambient = ambient
-        context.commit { connection in
-            let rows = try connection.query(
-                """
-                UPDATE servers SET power = 'running', generation = generation + 1, epoch = epoch + 1,
-                    published_at = CASE WHEN host IS NULL THEN published_at ELSE \(ambient.databaseNow) END,
-                    \(ServerSteps.entering(.spawning, progress: 40, now: now))
-                WHERE id = \(id) RETURNING host
-                """)
-            if let host = try rows.first?.optionalString("host") {
+        var changes = ServerSteps.entering(.spawning, progress: 40, now: context.now)
+        changes.set("power", DesiredPower.running.rawValue)
+        changes.set("published_at", sql: "CASE WHEN host IS NULL THEN published_at ELSE \(ambient.databaseNow) END")
+        changes.set("epoch = epoch + 1")
+        context.commit { [changes] connection in
+            try changes.apply(connection, "servers", id, at: nil, isCounted: true)
+            if let host = try connection.query("SELECT host FROM servers WHERE id = \(id)").first?.optionalString("host") {
                 try DesiredState.send(connection, server: id, host: host, ambient: ambient)
             }
         }

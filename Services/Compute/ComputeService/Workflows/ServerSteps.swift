@@ -4,6 +4,7 @@ import Database
 import JSON
 import Kernel
 import Logging
+import WebAPI
 import Workflow
 
 /// A server as workflows see it.
@@ -148,17 +149,17 @@ struct ServerSteps: Sendable {
 
     /// Shows how far a build is, unless the server is being deleted.
     static func enter(_ connection: Connection, _ id: String, _ task: TaskState, progress: Int, now: Timestamp) throws {
-        try connection.execute("UPDATE servers SET \(entering(task, progress: progress, now: now)) WHERE id = \(id)")
+        try entering(task, progress: progress, now: now).apply(connection, "servers", id, at: nil)
     }
 
-    /// The same as assignments, for an update that changes more.
-    static func entering(_ task: TaskState, progress: Int, now: Timestamp) -> SQL {
+    /// The same, for an update that changes more.
+    static func entering(_ task: TaskState, progress: Int, now: Timestamp) -> Changes {
         let moves: SQL = "vm_state = 'building' AND task_state IS DISTINCT FROM 'deleting'"
-        return """
-            task_state = CASE WHEN \(moves) THEN \(task.rawValue)::text ELSE task_state END,
-            progress = CASE WHEN \(moves) THEN \(progress) ELSE progress END,
-            updated_at = CASE WHEN \(moves) THEN \(now)::timestamptz ELSE updated_at END
-            """
+        var changes = Changes()
+        changes.set("task_state", sql: "CASE WHEN \(moves) THEN \(task.rawValue)::text ELSE task_state END")
+        changes.set("progress", sql: "CASE WHEN \(moves) THEN \(progress) ELSE progress END")
+        changes.set("updated_at", sql: "CASE WHEN \(moves) THEN \(now)::timestamptz ELSE updated_at END")
+        return changes
     }
 
     // MARK: hosts

@@ -189,22 +189,17 @@ enum MetadataStore {
         now: Timestamp
     ) throws {
         let namespace = try namespace.value(for: "modify_metadef_object", "modify_metadef_property", "modify_metadef_tag")
-        let settings = item(new)
+        var changes = Changes()
+        changes.set("name", new.name)
+        for column in new.columns { changes.set(column.name, sql: column.value) }
         do {
-            let changed = try connection.execute(
-                """
-                UPDATE \(part.table) SET name = \(new.name), updated_at = \(now)\(settings)
-                WHERE namespace_id = \(namespace.id) AND name = \(name)
-                """)
+            let changed = try changes.apply(
+                connection, part.rawValue, where: "namespace_id = \(namespace.id) AND name = \(name)", at: now)
             guard changed == 1 else { throw part.notFound(name, in: namespace.name) }
         } catch let error as DatabaseError where error.isUniqueViolation {
             throw part.duplicate(new.name, in: namespace.name)
         }
         try markCustomized(connection, namespace.name)
-    }
-
-    private static func item(_ content: Content) -> SQL {
-        SQL.joined(content.columns.map { ", \(raw: "\($0.name)") = \($0.value)" as SQL }, separator: "")
     }
 
     /// - Throws: 404 if there is no part of this name.
