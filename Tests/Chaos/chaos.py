@@ -94,6 +94,63 @@ class Operator:
         self.project = cloud.admin.identity.get_project(cloud.admin.current_project_id)
 
 
+class Fence(threading.Thread):
+    """Cuts host-2 off now and then, as an operator does with a host that has failed, and lets it return. Workers evacuate their
+    servers meanwhile."""
+
+    HOST = "host-2"
+    PARTS = (f"libvirtd@{HOST}", f"ovn-controller@{HOST}", f"wolke-compute-agent@{HOST}")
+
+    def __init__(self, cloud, seed, end, pause=25, outage=30):
+        super().__init__(name="fence")
+        self.cloud, self.end, self.pause, self.outage = cloud, end, pause, outage
+        self.random = random.Random(seed)
+        self.operator = Client(cloud, Operator(cloud), end)
+        self.is_down = False
+        self.outages = 0
+        self.ended = time.monotonic()
+        self.problems = []
+
+    def run(self):
+        try:
+            while self.wait(self.random.uniform(0.5, 1.5) * self.pause):
+                self.cut_off()
+                self.wait(self.outage)
+                self.lift()
+        except Exception as error:
+            self.problems.append(f"{self.name}: {type(error).__name__}: {error}")
+        self.ended = time.monotonic()
+
+    def wait(self, seconds):
+        """Returns whether the run goes on."""
+        until = time.monotonic() + seconds
+        while not self.end.reached and time.monotonic() < until:
+            time.sleep(0.5)
+        return not self.end.reached
+
+    def declare(self, is_down):
+        services = self.operator.send("GET", "compute", f"/os-services?binary=nova-compute&host={self.HOST}").json()["services"]
+        answer = self.operator.send("PUT", "compute", f"/os-services/{services[0]['id']}", {"forced_down": is_down})
+        assert answer.ok, answer.text
+
+    def cut_off(self):
+        # No guest may run there when somebody evacuates it.
+        for part in self.PARTS:
+            self.cloud.stop(part)
+        for process in guests(self.cloud.state / self.HOST):
+            kill(process)
+        self.declare(True)
+        self.is_down = True
+        self.outages += 1
+        print(f"      cut off {self.HOST}", flush=True)
+
+    def lift(self):
+        self.is_down = False
+        for part in self.PARTS:
+            self.cloud.start(part)
+        self.declare(False)
+
+
 class Worker(threading.Thread):
     """Creates one server after the other and changes them at random."""
 
@@ -102,8 +159,10 @@ class Worker(threading.Thread):
     # Release 0.1.0 has no moves.
     verbs = ("power", "reboot", "interface", "volume", "floating", "group", "live", "migrate", "resize")
 
-    def __init__(self, number, cloud, tenant, seed, end):
+    def __init__(self, number, cloud, tenant, seed, end, fence=None):
         super().__init__(name=f"worker-{number}")
+        self.fence = fence
+        self.evacuations = 0
         self.random = random.Random(seed * 1000 + number)
         self.end = end
         self.client = Client(cloud, tenant, end)
@@ -176,6 +235,11 @@ class Worker(threading.Thread):
             verb = self.random.choice(["confirmResize", "revertResize"])
             if self.ask("POST", "compute", action, {verb: None}).ok:
                 self.expected[server] -= {"RESIZED"}
+        elif self.fence and self.fence.is_down and self.host(server) == self.fence.HOST:
+            if self.ask("POST", "compute", action, {"evacuate": {}}, client=self.operator).ok:
+                self.evacuations += 1
+                # From 2.95 on it stays off.
+                self.expected[server] |= {"SHUTOFF"}
         elif verb == "live" and found["status"] == "ACTIVE":
             body = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
             self.ask("POST", "compute", action, body, client=self.operator)
@@ -210,6 +274,10 @@ class Worker(threading.Thread):
             if answer.ok:
                 self.ask("DELETE", "network", f"/security-groups/{answer.json()['security_group']['id']}")
 
+    def host(self, server):
+        answer = self.operator.send("GET", "compute", f"/servers/{server}")
+        return answer.json()["server"]["OS-EXT-SRV-ATTR:host"] if answer.ok else None
+
     def volume(self, server):
         answer = self.ask("POST", "volume", "/volumes", {"volume": {"size": 1, "name": "chaos"}})
         if not answer.ok:
@@ -239,22 +307,30 @@ def kill_at_random(cloud, generator, end, kills, pause):
         turn = turn or generator.sample(VICTIMS, len(VICTIMS))
         victim = turn.pop()
         if victim == "qemu":
-            guests = [
-                int(entry.name) for entry in Path("/proc").iterdir()
-                if entry.name.isdigit() and f"{cloud.state}/".encode() in read(entry / "cmdline") and b"qemu-system" in read(entry / "cmdline")
-            ]
-            process = generator.choice(sorted(guests)) if guests else None
+            running = guests(cloud.state)
+            process = generator.choice(running) if running else None
         else:
             process = cloud.parts().get(victim, {}).get("pid")
-        if process:
-            try:
-                os.kill(process, signal.SIGKILL)
-                killed.append(victim)
-                print(f"  {len(killed):3d} killed {victim}", flush=True)
-            except ProcessLookupError:
-                pass
+        if process and kill(process):
+            killed.append(victim)
+            print(f"  {len(killed):3d} killed {victim}", flush=True)
     end.now()
     return killed
+
+
+def guests(directory):
+    """The processes of QEMU of a cloud or, in its directory, of host-2."""
+    lines = {int(entry.name): read(entry / "cmdline") for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    return sorted(process for process, line in lines.items() if f"{directory}/".encode() in line and b"qemu-system" in line)
+
+
+def kill(process):
+    """Returns whether there was such a process."""
+    try:
+        os.kill(process, signal.SIGKILL)
+        return True
+    except ProcessLookupError:
+        return False
 
 
 def read(path):
@@ -401,19 +477,20 @@ def run(cloud, arguments, state):
     tenant = Tenant(cloud, state)
     cloud.admin.set_volume_quotas(tenant.project.id, volumes=-1, gigabytes=-1)
     end = End(arguments.minutes * 60)
-    workers = [Worker(number, cloud, tenant, arguments.seed, end) for number in range(arguments.workers)]
-    for worker in workers:
-        worker.start()
+    fence = Fence(cloud, arguments.seed, end)
+    workers = [Worker(number, cloud, tenant, arguments.seed, end, fence) for number in range(arguments.workers)]
+    for thread in [fence, *workers]:
+        thread.start()
     begun = time.monotonic()
     killed = kill_at_random(cloud, random.Random(arguments.seed), end, arguments.kills, arguments.pause)
     took = time.monotonic() - begun
-    for worker in workers:
-        worker.join()
-    # Counted from the last kill, including requests in progress.
-    stopped = end.at
+    for thread in [fence, *workers]:
+        thread.join()
+    # Counted from the last kill, including requests in progress, or from the return of host-2.
+    stopped = max(end.at, fence.ended)
     wrong = judge(lambda: verdict(cloud, workers), stopped + CONVERGENCE)
     converged = time.monotonic() - stopped
-    problems = [problem for worker in workers for problem in worker.problems]
+    problems = [problem for thread in [fence, *workers] for problem in thread.problems]
     faults, left = [], False
     refused = [text for worker in workers for text in worker.refused]
     accepted = sum(worker.accepted for worker in workers)
@@ -427,6 +504,7 @@ def run(cloud, arguments, state):
     wrong += doctor(cloud)
     print(
         f"seed {arguments.seed}: {len(killed)} kills of {len(set(killed))} kinds in {took:.0f} s, {accepted} accepted requests, "
+        f"{fence.outages} outages of {fence.HOST}, {sum(worker.evacuations for worker in workers)} evacuations, "
         f"{sum(len(worker.expected) for worker in workers)} servers; converged {converged:.0f} s after the last kill; "
         f"nothing left: {left}; {len(wrong) + len(problems)} violations")
     for title, lines in (("refused", refused), ("ERROR", faults), ("problem", problems), ("VIOLATION", wrong)):
