@@ -61,6 +61,8 @@ package indirect enum BodySchema: Sendable {
     package static let stringMap = BodySchema.object([], additional: .values(.string(min: 0, max: 255, format: nil)))
     package static let integer = BodySchema.integer(min: Int(Int32.min), max: Int(Int32.max))
     package static func object(_ properties: [Property]) -> BodySchema { .object(properties, additional: .forbidden) }
+    /// The value of an action without parameters. Clients send null, `{}` or, as gophercloud, `""`.
+    package static let noMembers = BodySchema.nullable(.oneOf([.object([]), .enumeration([""])]))
     package static func list(_ element: BodySchema) -> BodySchema { .array(element, min: 0, max: 1000) }
     /// `{"server": {…}}`
     package static func wrapped(_ name: String, _ schema: BodySchema, additional: Additional = .forbidden) -> BodySchema {

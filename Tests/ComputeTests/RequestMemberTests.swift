@@ -80,6 +80,41 @@ import WebAPI
         }
     }
 
+    /// Actions without parameters take nothing: null, an empty object, or the empty text that gophercloud sends.
+    @Test func membersOfActionsAreRefused() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await cloud.createServer()
+            let actions = [
+                "os-start", "os-stop", "pause", "unpause", "suspend", "resume", "restore", "unlock", "forceDelete", "confirmResize",
+                "revertResize", "unrescue", "shelve", "injectNetworkInfo",
+            ]
+            for action in actions {
+                let path = "/v2.1/servers/\(id)/action"
+                let refused = try await cloud.call("POST", path, .object(JSONObject([(action, ["x": 1] as JSONValue)])), as: "admin")
+                #expect(refused.status == 400 && refused.message.contains("'x' was unexpected"), "\(action): \(refused.json)")
+                for empty in ["", .null, [:]] as [JSONValue] {
+                    let answer = try await cloud.call("POST", path, .object(JSONObject([(action, empty)])), as: "admin")
+                    #expect(answer.status != 400, "\(action) \(empty): \(answer.json)")
+                }
+            }
+        }
+    }
+
+    /// A body may repeat the project of the path, and name no other.
+    @Test func quotasOfAnotherProjectAreRefused() async throws {
+        try await TestCloud.with { cloud in
+            _ = try await cloud.database.write { connection in
+                try connection.execute(
+                    "INSERT INTO projects (id, name, is_domain, created_at, updated_at) VALUES ('p1', 'p1', true, now(), now())")
+            }
+            let path = "/v2.1/os-quota-sets/p1"
+            let own = try await cloud.call("PUT", path, ["quota_set": ["cores": 700, "tenant_id": "p1"]], as: "admin")
+            #expect(own.status == 200, "\(own.json)")
+            let other = try await cloud.call("PUT", path, ["quota_set": ["cores": 800, "tenant_id": "p2"]], as: "admin")
+            #expect(other.status == 400 && other.message.contains("quota_set.tenant_id"), "\(other.json)")
+        }
+    }
+
     @Test func hintsThatNobodyFollowsAreRefused() async throws {
         try await TestCloud.with { cloud in
             for hint in ["query", "build_near_host_ip", "cidr", "target_cell", "different_cell", "anything"] {

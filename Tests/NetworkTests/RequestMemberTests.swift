@@ -1,5 +1,6 @@
 import JSON
 import Kernel
+import TestKit
 import Testing
 
 /// Every member of a request has a visible effect or is refused by name.
@@ -11,6 +12,7 @@ import Testing
         let base: JSONObject
         let seen: [(String, JSONValue)]
         let refused: [(String, JSONValue)]
+        var elsewhere: [String: String] = [:]
     }
 
     private static func kinds(network: String, external: String, port: String) -> [Kind] {
@@ -88,25 +90,36 @@ import Testing
             _ = try await cloud.subnet(network)
             let port = try await cloud.make("ports", "port", ["network_id": .string(network)]).id
             for kind in RequestMemberTests.kinds(network: network, external: external, port: port) {
-                for (member, value) in kind.seen {
-                    var body = kind.base
-                    body[member] = value
-                    let made = try await cloud.call("POST", "/\(kind.path)", as: "admin", .object([kind.name: .object(body)]))
-                    #expect(made.status == 201, "\(kind.name).\(member): \(made.json)")
-                    let id = made.json[kind.name]?["id"]?.stringValue ?? ""
-                    let shown = try await cloud.call("GET", "/\(kind.path)/\(id)", as: "admin").json[kind.name]
-                    #expect(shown?[member] == value, "\(kind.name).\(member): \(shown?[member] ?? .null)")
-                    #expect(try await cloud.call("DELETE", "/\(kind.path)/\(id)", as: "admin").status == 204)
+                let members = RequestMembers(
+                    "/\(kind.path)", kind.name, template: "/v2.0/\(kind.path)", base: kind.base,
+                    seen: kind.seen.map { .init($0.0, $0.1) }, refused: kind.refused.map { .init($0.0, $0.1) },
+                    elsewhere: kind.elsewhere, refusals: ["AvailabilityZone", "vailability zone", "etwork type"])
+                let findings = try await members.findings(cloud.api) { method, path, body in
+                    let answer = try await cloud.call(method, path, as: "admin", body)
+                    return (answer.status, answer.json)
                 }
-                for (member, value) in kind.refused {
-                    var body = kind.base
-                    body[member] = value
-                    let answer = try await cloud.call("POST", "/\(kind.path)", as: "admin", .object([kind.name: .object(body)]))
-                    let named = [member, "AvailabilityZone", "vailability zone", "etwork type"].contains {
-                        answer.json.description.contains($0)
-                    }
-                    #expect((400...404).contains(answer.status) && named, "\(kind.name).\(member): \(answer.status) \(answer.json)")
-                }
+                #expect(findings == [])
+            }
+        }
+    }
+
+    /// `force` and `check_limit` say the same about limits below what is used; they may not contradict each other.
+    @Test func quotasBelowTheUsageFollowTheBody() async throws {
+        try await NetworkHarness.with { cloud in
+            _ = try await cloud.network()
+            func put(_ more: JSONObject) async throws -> NetworkHarness.Answer {
+                var quota: JSONObject = ["network": 0]
+                for member in more.members { quota[member.name] = member.value }
+                return try await cloud.call("PUT", "/quotas/p1", as: "admin", ["quota": .object(quota)])
+            }
+            for accepted in [[:], ["force": true], ["check_limit": false], ["project_id": "p1"]] as [JSONObject] {
+                #expect(try await put(accepted).status == 200, "\(accepted)")
+            }
+            for refused in [
+                ["check_limit": true], ["force": false], ["force": true, "check_limit": true], ["tenant_id": "p2"], ["project_id": "p2"],
+            ] as [JSONObject] {
+                let answer = try await put(refused)
+                #expect(answer.status == 400, "\(refused): \(answer.json)")
             }
         }
     }

@@ -56,9 +56,13 @@ extension BlockStorageHandlers {
                     handler: deleteAttachment),
                 Route(
                     .post, one + "/action", key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
-                    body: .json(.wrapped("os-complete", .any)), status: 204, "The guest has it", handler: completeAttachment),
+                    body: .json(.wrapped("os-complete", BlockStorageHandlers.completion)), status: 204, "The guest has it",
+                    handler: completeAttachment),
             ]))
     }
+
+    /// The value of `os-complete`: nothing, or, as openstacksdk sends it, the id of the attachment.
+    private static let completion = BodySchema.nullable(.oneOf([.object([]), .text]))
 
     /// An attachment that the caller may see, and the decision on the route's action.
     private func visible(
@@ -159,6 +163,9 @@ extension BlockStorageHandlers {
 
     private func completeAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
+        if let named = context.body["os-complete"]?.stringValue, !named.isEmpty {
+            try (context.body.objectValue ?? [:]).requireRepeated(id, in: ["os-complete"], of: "body")
+        }
         return try await context.write(database) { connection in
             let (decision, attachment, _) = try attachment(connection, context, id, for: BlockStorageStore.completeAction)
             // As in Cinder, a connector is not required, for clients that connect by other means.

@@ -108,7 +108,7 @@ extension BlockStorageHandlers {
         let target = context.parameter("target_id")
         try context.authorize(target: .project(target)).value(for: "volume_extension:quotas:update")
         let body = context.body["quota_set"]?.objectValue ?? [:]
-        let limits = try BlockStorageHandlers.limits(body, of: "quota_set")
+        let limits = try BlockStorageHandlers.limits(body, of: "quota_set", repeating: target, in: ["tenant_id", "project_id", "id"])
         return try await context.write(database) { connection in
             let before = try quota.quota.all(connection, project: target)
             for (declaration, limit) in limits {
@@ -131,10 +131,16 @@ extension BlockStorageHandlers {
 
     /// The limits that a body names; a null leaves a limit as it is.
     ///
-    /// - Throws: 400 for an unknown quota and for an invalid limit.
-    private static func limits(_ body: JSONObject, of set: String) throws -> [(quota: QuotaDeclaration, limit: Int)] {
-        try body.members.compactMap { member in
-            if ["tenant_id", "id", "project_id", "force", "class_name"].contains(member.name) { return nil }
+    /// - Parameters:
+    ///   - subject: the project or class of the path.
+    ///   - subjectNames: the members that may repeat it.
+    /// - Throws: 400 for an unknown quota, for an invalid limit, and for another subject than the path's.
+    private static func limits(
+        _ body: JSONObject, of set: String, repeating subject: String, in subjectNames: [String]
+    ) throws -> [(quota: QuotaDeclaration, limit: Int)] {
+        try body.requireRepeated(subject, in: subjectNames, of: set)
+        return try body.members.compactMap { member in
+            if subjectNames.contains(member.name) { return nil }
             guard !["volumes_", "gigabytes_", "snapshots_"].contains(where: member.name.hasPrefix) else {
                 throw ResourceError.badRequest(
                     """
@@ -174,7 +180,8 @@ extension BlockStorageHandlers {
         guard name == "default" else {
             throw ResourceError.badRequest("Invalid quota class '\(name.prefix(64))': the only one is 'default'.")
         }
-        let limits = try BlockStorageHandlers.limits(context.body["quota_class_set"]?.objectValue ?? [:], of: "quota_class_set")
+        let limits = try BlockStorageHandlers.limits(
+            context.body["quota_class_set"]?.objectValue ?? [:], of: "quota_class_set", repeating: name, in: ["class_name", "id"])
         return try await context.write(database) { connection in
             for (declaration, limit) in limits {
                 try quota.quota.setDefault(connection, declaration, limit: limit)

@@ -54,7 +54,7 @@ extension BlockStorageHandlers {
                     },
                     Route(
                         .post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete",
-                        rule: admin, body: .json(.wrapped("os-force_delete", .any)), status: 202, "Delete from any state"
+                        rule: admin, body: .json(.wrapped("os-force_delete", .noMembers)), status: 202, "Delete from any state"
                     ) { try await deleteSnapshot($0, force: true) },
                     Route(
                         .post, one + "/action", key: "os-update_snapshot_status",

@@ -44,7 +44,7 @@ extension BlockStorageHandlers {
                             .init("migration_status", .nullable(.text)),
                         ]),
                         "Declare its state", resetStatus),
-                    action("os-force_delete", "volume:force_delete", rule: admin, .any, "Delete from any state") { context, _ in
+                    action("os-force_delete", "volume:force_delete", rule: admin, .noMembers, "Delete from any state") { context, _ in
                         try await deleteVolume(context, force: true)
                     },
                     action(
@@ -54,19 +54,20 @@ extension BlockStorageHandlers {
                             .init("migration_policy", .nullable(.enumeration(["never", "on-demand"]))),
                         ]),
                         "Give another type", retype),
-                    action("os-reserve", "volume_extension:volume_actions:reserve", .any, "Keep for a server") { context, _ in
+                    action("os-reserve", "volume_extension:volume_actions:reserve", .noMembers, "Keep for a server") { context, _ in
                         try await move(context, for: "reserve", from: .available, to: .attaching)
                     },
-                    action("os-unreserve", "volume_extension:volume_actions:unreserve", .any, "Keep no longer") { context, _ in
+                    action("os-unreserve", "volume_extension:volume_actions:unreserve", .noMembers, "Keep no longer") { context, _ in
                         try await move(context, for: "unreserve", from: .attaching, to: .available)
                     },
                     action(
-                        "os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .any, "Begin to detach"
+                        "os-begin_detaching", "volume_extension:volume_actions:begin_detaching", rule: attaching, .noMembers,
+                        "Begin to detach"
                     ) { context, _ in
                         try await move(context, for: "begin_detaching", from: .inUse, to: .detaching)
                     },
                     action(
-                        "os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .any,
+                        "os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .noMembers,
                         "Do not detach after all"
                     ) { context, _ in
                         try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
@@ -86,7 +87,8 @@ extension BlockStorageHandlers {
                         object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200,
                         "Tell how a host reaches it", initializeConnection),
                     action(
-                        "os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching, .any,
+                        "os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching,
+                        object([.init("connector", .nullable(.object([], additional: .allowed)), required: true)]),
                         "End a host's connection"
                     ) { context, _ in
                         let id = try context.identifier("volume_id", of: "Volume")
@@ -129,7 +131,8 @@ extension BlockStorageHandlers {
                         }
                     },
                     action(
-                        "os-show_image_metadata", "volume_extension:volume_image_metadata:show", rule: BlockStorageHandlers.read, .any,
+                        "os-show_image_metadata", "volume_extension:volume_image_metadata:show", rule: BlockStorageHandlers.read,
+                        .noMembers,
                         status: 200, "Show image metadata"
                     ) { context, _ in
                         let id = try context.identifier("volume_id", of: "Volume")

@@ -30,11 +30,11 @@ struct NetworkActionRoutes: Sendable {
                 ) { try await removeAddress($0) },
                 Route(
                     .post, path, key: "injectNetworkInfo", action: "os_compute_api:os-admin-actions:inject_network_info", rule: Rule.admin,
-                    body: .json(.wrapped("injectNetworkInfo", .any)), status: 202, "Send a server's networks to its host again"
+                    body: .json(.wrapped("injectNetworkInfo", .noMembers)), status: 202, "Send a server's networks to its host again"
                 ) { try await refresh($0) },
                 Route(
                     .post, path, key: "resetNetwork", action: "os_compute_api:os-admin-actions:reset_network", rule: Rule.admin,
-                    body: .json(.wrapped("resetNetwork", .any)), "Removed", isUnavailable: true
+                    body: .json(.wrapped("resetNetwork", .noMembers)), "Removed", isUnavailable: true
                 ) { context in
                     _ = try await compute.authorizedServer(context)
                     throw ResourceError(.gone, "The action 'resetNetwork' was for the Xen driver, which Nova has removed.")

@@ -182,6 +182,7 @@ struct QuotaRoutes: Sendable {
         let project = context.parameter("project_id")
         try context.authorize(target: .project(project)).value(for: "os_compute_api:os-quota-sets:update")
         let set = context.body["quota_set"]?.objectValue ?? [:]
+        try set.requireRepeated(project, in: ["tenant_id"], of: "quota_set")
         let isForced = set["force"]?.boolValue ?? false
         return try await context.write(compute.database) { connection in
             try ProjectCheck.require(connection, project: project)

@@ -51,7 +51,7 @@ struct ServerRoutes: Sendable {
                 },
                 Route(
                     .post, one + "/action", key: "forceDelete", action: "os_compute_api:os-deferred-delete:force",
-                    rule: Rule.member, body: .json(.wrapped("forceDelete", .any)), status: 202, "Delete a server at once"
+                    rule: Rule.member, body: .json(.wrapped("forceDelete", .noMembers)), status: 202, "Delete a server at once"
                 ) { try await delete($0, isForced: true, status: 202) },
                 Route(
                     .get, one + "/ips", action: "os_compute_api:ips:index", rule: Rule.reader,

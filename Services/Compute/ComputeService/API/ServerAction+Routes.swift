@@ -17,7 +17,7 @@ struct ServerActionRoutes: Sendable {
 
     private func route(
         _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all,
-        body: BodySchema = .any, status: Int = 202, _ summary: String,
+        body: BodySchema = .noMembers, status: Int = 202, _ summary: String,
         handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) -> Route {
         Route(

@@ -15,7 +15,7 @@ struct ServerMigrateRoutes: Sendable {
     static let hostAction = "os_compute_api:os-migrate-server:migrate:host"
 
     var resource: Resource {
-        Resource("server-migrate", routes: [route(.through(55), .any), route(.from(56), ServerMigrateRoutes.withHost)])
+        Resource("server-migrate", routes: [route(.through(55), .noMembers), route(.from(56), ServerMigrateRoutes.withHost)])
     }
 
     private static let withHost = BodySchema.nullable(.object([.init("host", .nullable(.identifier))]))

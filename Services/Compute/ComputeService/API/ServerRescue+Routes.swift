@@ -26,7 +26,7 @@ struct ServerRescueRoutes: Sendable {
                     answer: .form(.object([.required("adminPass", .anyText)])), "Boot a server into another system", handler: rescue),
                 Route(
                     .post, ServerActionRoutes.path, key: "unrescue", action: ServerRescueRoutes.unrescue, rule: Rule.member,
-                    body: .json(.wrapped("unrescue", .any)), status: 202, "Boot a rescued server into its own system again",
+                    body: .json(.wrapped("unrescue", .noMembers)), status: 202, "Boot a rescued server into its own system again",
                     handler: unrescue),
             ])
     }

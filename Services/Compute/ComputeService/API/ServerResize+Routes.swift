@@ -31,10 +31,11 @@ struct ServerResizeRoutes: Sendable {
                             ]))), status: 202, "Give a server another flavor", handler: resize),
                 Route(
                     .post, ServerActionRoutes.path, key: "confirmResize", action: ServerResizeRoutes.confirm, rule: Rule.member,
-                    body: .json(.wrapped("confirmResize", .any)), status: 204, "Keep a server's new flavor", handler: confirm),
+                    body: .json(.wrapped("confirmResize", .noMembers)), status: 204, "Keep a server's new flavor", handler: confirm),
                 Route(
                     .post, ServerActionRoutes.path, key: "revertResize", action: ServerResizeRoutes.revert, rule: Rule.member,
-                    body: .json(.wrapped("revertResize", .any)), status: 202, "Give a server its earlier flavor back", handler: revert),
+                    body: .json(.wrapped("revertResize", .noMembers)), status: 202, "Give a server its earlier flavor back", handler: revert
+                ),
             ])
     }
 

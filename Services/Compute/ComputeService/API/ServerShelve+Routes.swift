@@ -19,7 +19,7 @@ struct ServerShelveRoutes: Sendable {
     static let toHost = "os_compute_api:os-shelve:unshelve_to_host"
 
     private func route(
-        _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all, body: BodySchema = .any,
+        _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all, body: BodySchema = .noMembers,
         _ summary: String, handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) -> Route {
         Route(

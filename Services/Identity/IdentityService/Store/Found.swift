@@ -71,7 +71,11 @@ func storing<Value>(_ kind: String, _ name: String?, _ body: () throws -> Value)
                 "Conflict occurred attempting to store \(kind) - Duplicate entry found with name \(name ?? "").")
         }
         if error.isForeignKeyViolation {
-            throw ResourceError.badRequest("The \(kind) refers to something that does not exist, or is still referred to.")
+            // PostgreSQL names the constraint TABLE_COLUMN_fkey, and the column has the member's name.
+            let member = (error.constraint ?? "").replacing((error.table ?? "") + "_", with: "", maxReplacements: 1)
+                .replacing("_fkey", with: "")
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute \(member) of a \(kind). It refers to something that does not exist.")
         }
         if error.isCheckViolation {
             throw ResourceError.badRequest("The \(kind) breaks the rule \(error.constraint ?? "of its table").")

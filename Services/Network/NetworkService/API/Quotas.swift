@@ -118,15 +118,30 @@ extension NetworkAPI {
         }
     }
 
+    /// Whether a limit below what is used is refused. As in Neutron, it is accepted if a body says nothing about it.
+    ///
+    /// - Throws: 400 if `force` and `check_limit` contradict each other.
+    private static func checksLimits(_ body: JSONObject) throws -> Bool {
+        let (checks, isForced) = (body.bool("check_limit"), body.bool("force"))
+        guard let checks else { return isForced == false }
+        guard checks != isForced else {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute quota.force. Value: \(checks). It contradicts 'check_limit', which is \(checks) too.")
+        }
+        return checks
+    }
+
     private func setQuota(_ context: RequestContext) async throws -> Response {
         let project = try quotaProject(context).value(for: "update_quota")
         let body = context.body["quota"]?.objectValue ?? [:]
+        try body.requireRepeated(project, in: ["tenant_id", "project_id"], of: "quota")
+        let checks = try NetworkAPI.checksLimits(body)
         return try await context.write(database) { connection in
             for declaration in NetworkQuotas.all {
                 let name = declaration.name
                 guard let limit = body.int(name) else { continue }
                 let used = try quota.state(connection, project: project, declaration).used
-                guard body.bool("check_limit") != true || limit < 0 || limit >= used else {
+                guard !checks || limit < 0 || limit >= used else {
                     throw ResourceError.badRequest(
                         "Quota limit \(limit) of \(name) is below the \(used) in use.", type: "InvalidQuotaValue")
                 }
