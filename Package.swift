@@ -87,7 +87,7 @@ let package = Package(
 
         shared("Kernel"),
         shared("JSON", ["Kernel"]),
-        shared("Cryptography", ["CLibcrypto", "CProcessExit"]),
+        shared("Cryptography", ["CLibcrypto", "CProcessExit", "Kernel"]),
         shared("ImageFormat", ["Kernel"]),
         shared("GuestKeys", ["Kernel"]),
         shared("Commands", ["Kernel", "CLinux"]),
@@ -141,7 +141,8 @@ let package = Package(
                 name: "BareMetalCore", dependencies: ["Kernel", "JSON", "Contracts", "ServiceCatalog"],
                 path: "Services/BareMetal/BareMetalCore", swiftSettings: swift),
             .target(
-                name: "BareMetalService", dependencies: ["BareMetalCore"] + platform, path: "Services/BareMetal/BareMetalService",
+                name: "BareMetalService", dependencies: ["BareMetalCore", "Client", "Commands", "Cryptography"] + platform,
+                path: "Services/BareMetal/BareMetalService",
                 swiftSettings: swift),
         ]
         + service(
@@ -190,7 +191,7 @@ let package = Package(
             tests("WebAPITests", ["WebAPI", "Contracts", "ServiceCatalog", "Authorization", "Database", "Schema", "Telemetry", log, nio]),
             tests("AuthorizationTests", ["Authorization", "Database", "Schema", log]),
             tests("TidyTests", ["Contracts", "ServiceCatalog"]),
-            tests("IdentityTests", ["IdentityCore", "IdentityService"], platform: platform),
+            tests("IdentityTests", ["Cryptography", "IdentityCore", "IdentityService"], platform: platform),
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests(
@@ -203,7 +204,7 @@ let package = Package(
             tests(
                 "ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "GuestKeys", "ImageAccess", "ImageFormat"],
                 platform: platform),
-            tests("BareMetalTests", ["BareMetalCore", "BareMetalService"], platform: platform),
+            tests("BareMetalTests", ["BareMetalCore", "BareMetalService", "Cryptography"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["ComputeCore", "PlacementCore", "PlacementService"], platform: platform),

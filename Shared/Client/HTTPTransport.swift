@@ -83,6 +83,28 @@ package final class HTTPTransport: Sendable {
         exchange = nil
     }
 
+    /// Connections to servers outside the cloud, such as machines' controllers.
+    ///
+    /// - Parameters:
+    ///   - verifies: whether the server's certificate is checked.
+    ///   - certificateFile: the authorities to trust; nil for those of the system.
+    package static func to(verifies: Bool, certificateFile: String?) -> HTTPTransport {
+        shared(TLSSettings(verifies: verifies, certificateFile: certificateFile))
+    }
+
+    /// Sends one request and reads the response.
+    ///
+    /// - Throws: `TransportError`; 503 for a body of more than `bytesMax`; `CancellationError`.
+    package func exchange(_ request: Outgoing, timeout: Duration, bytesMax: Int) async throws -> Incoming {
+        var outgoing = HTTPClientRequest(url: request.url)
+        outgoing.method = .init(rawValue: request.method)
+        for (name, value) in request.headers { outgoing.headers.add(name: name, value: value) }
+        if !request.body.isEmpty { outgoing.body = .bytes(ByteBuffer(bytes: request.body)) }
+        let response = try await send(outgoing, timeout: timeout)
+        let body = try await collect(response, bytesMax: bytesMax)
+        return Incoming(status: Int(response.status.code), headers: response.headers.map { ($0.name, $0.value) }, body: body)
+    }
+
     /// - Parameter timeout: for the whole exchange; nil for a stream, for which only pauses are limited.
     /// - Throws: `TransportError`, `CancellationError`.
     func send(_ request: HTTPClientRequest, timeout: Duration?) async throws -> HTTPClientResponse {

@@ -1,8 +1,8 @@
-import Cryptography
 import Foundation
 import Kernel
 
-/// The keys that encrypt users' credentials (`/v3/credentials`). They are stored in a file and not in the database.
+/// The keys that encrypt credentials: those of users (`/v3/credentials`) and of machines' controllers. They are stored in a file
+/// and not in the database.
 package struct CredentialKeys: Sendable {
     private let keys: [(id: String, key: SealingKey)]
 
@@ -25,12 +25,12 @@ package struct CredentialKeys: Sendable {
     }
 
     /// - Parameter context: the owner of the text, as associated data: decryption requires the same context.
-    func seal(_ text: String, context: String, nonce: [UInt8]) throws -> (keyID: String, bytes: [UInt8]) {
+    package func seal(_ text: String, context: String, nonce: [UInt8]) throws -> (keyID: String, bytes: [UInt8]) {
         (keys[0].id, try keys[0].key.seal(Array(text.utf8), nonce: nonce, context: Array(context.utf8)))
     }
 
     /// - Throws: 500 where the key is not in the file any more or the bytes were changed.
-    func open(_ bytes: [UInt8], keyID: String, context: String) throws -> String {
+    package func open(_ bytes: [UInt8], keyID: String, context: String) throws -> String {
         guard let key = keys.first(where: { $0.id == keyID })?.key else {
             throw ResourceError.internalError("a credential is sealed with the key \(keyID), which the file of credential keys lacks")
         }

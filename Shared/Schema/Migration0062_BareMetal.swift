@@ -19,6 +19,8 @@ package let bareMetalMigration = Migration(
         parent_node uuid REFERENCES bare_metal_nodes (id) ON DELETE RESTRICT,
         driver text NOT NULL,
         driver_info jsonb NOT NULL DEFAULT '{}',
+        driver_secrets bytea,
+        driver_secrets_key text,
         driver_internal_info jsonb NOT NULL DEFAULT '{}',
         bios_interface text NOT NULL,
         boot_interface text NOT NULL,
@@ -104,6 +106,7 @@ package let bareMetalMigration = Migration(
         OR (provision_state = 'service wait' AND target_provision_state IN ('active'))
         OR (provision_state = 'service hold' AND target_provision_state IN ('active'))
         OR (provision_state = 'service failed' AND target_provision_state IN ('active'))),
+        CHECK ((driver_secrets IS NULL) = (driver_secrets_key IS NULL)),
         CHECK (NOT maintenance OR maintenance_reason IS NULL OR length(maintenance_reason) <= 4096)
     );
     CREATE INDEX bare_metal_nodes_order ON bare_metal_nodes (created_at, id);

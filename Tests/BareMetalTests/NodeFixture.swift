@@ -1,4 +1,5 @@
 import BareMetalService
+import Cryptography
 import Database
 import JSON
 import Kernel
@@ -15,6 +16,7 @@ struct NodeFixture: Sendable {
     let module: ServiceModule
     let database: Database
     let time: ManualTime
+    let options: BareMetalOptions
     var api: API { module.api }
 
     static func with(_ body: (NodeFixture) async throws -> Void) async throws {
@@ -23,7 +25,11 @@ struct NodeFixture: Sendable {
             let time = ManualTime()
             let surroundings = ServiceSurroundings.test(
                 test.database, .bareMetal, ambient: Ambient(time: time, random: SeededRandom(seed: 11)))
-            try await body(NodeFixture(module: try BareMetalModule.make(surroundings), database: test.database, time: time))
+            let keys = try CredentialKeys(file: CredentialKeys.generate(keyID: "n1", random: [UInt8](repeating: 5, count: 32)))
+            let options = BareMetalOptions(credentialKeys: keys)
+            try await body(
+                NodeFixture(
+                    module: try BareMetalModule.make(surroundings, options), database: test.database, time: time, options: options))
         }
     }
 

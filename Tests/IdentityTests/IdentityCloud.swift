@@ -1,4 +1,5 @@
 import Authorization
+import Cryptography
 import ServiceCatalog
 import ServiceKit
 import Database

@@ -323,6 +323,11 @@ private struct CallGraph {
             }
             guard let function = open else { continue }
             let trimmed = line.trimmingCharacters(in: .whitespaces)
+            // The end of a protocol: its requirements have no bodies.
+            if indent < function.indent, trimmed == "}" {
+                open = nil
+                continue
+            }
             let isOneLine = index == function.line && trimmed.hasSuffix("}") && line.count { $0 == "{" } == line.count { $0 == "}" }
             guard isOneLine || index > function.line && indent == function.indent && ["}", "})", "])"].contains(trimmed) else { continue }
             let text = IndexedText(

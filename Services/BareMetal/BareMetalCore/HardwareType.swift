@@ -28,6 +28,8 @@ package struct HardwareType: Sendable {
     package let interfaces: [HardwareInterface: [String]]
     /// The members of `driver_info`: name and meaning.
     package let properties: [(name: String, meaning: String)]
+    /// Those of them that are credentials: stored sealed and never shown.
+    package var secrets: Set<String> { Set(properties.map(\.name).filter(NodeRules.isSecret)) }
 
     /// The default implementation of an interface.
     package func usual(_ interface: HardwareInterface) -> String { interfaces[interface]?.first ?? "no-\(interface.rawValue)" }
@@ -70,7 +72,46 @@ package struct HardwareType: Sendable {
             ("fake_failure", "The words of these failures. Optional."),
         ])
 
-    package static let all = [fake]
+    /// Machines whose controller speaks Redfish (DMTF DSP0266).
+    package static let redfish = HardwareType(
+        name: "redfish",
+        interfaces: [
+            .bios: ["no-bios"], .boot: ["no-boot"], .console: ["no-console"], .deploy: ["no-deploy"], .firmware: ["no-firmware"],
+            .inspect: ["redfish", "no-inspect"], .management: ["redfish"], .network: ["noop"], .power: ["redfish"], .raid: ["no-raid"],
+            .rescue: ["no-rescue"], .storage: ["noop"], .vendor: ["no-vendor"],
+        ],
+        properties: [
+            ("redfish_address", "The URL of the controller: https://HOST or https://HOST:PORT. Required."),
+            ("redfish_system_id", "The path of the machine: /redfish/v1/Systems/1. Required if the controller has more than one."),
+            ("redfish_username", "The user of the controller. Optional."),
+            ("redfish_password", "The user's password. Optional."),
+            (
+                "redfish_verify_ca",
+                """
+                Whether the controller's certificate is verified: true (the default), false, or the name of a file with authorities in \
+                the operator's directory of certificates. Optional.
+                """
+            ),
+            ("redfish_auth_type", "How to sign on: session, basic or auto (the default: session if there are any). Optional."),
+        ])
+
+    /// Machines whose controller speaks IPMI 2.0, by `ipmitool`.
+    package static let ipmi = HardwareType(
+        name: "ipmi",
+        interfaces: [
+            .bios: ["no-bios"], .boot: ["no-boot"], .console: ["no-console"], .deploy: ["no-deploy"], .firmware: ["no-firmware"],
+            .inspect: ["no-inspect"], .management: ["ipmitool"], .network: ["noop"], .power: ["ipmitool"], .raid: ["no-raid"],
+            .rescue: ["no-rescue"], .storage: ["noop"], .vendor: ["no-vendor"],
+        ],
+        properties: [
+            ("ipmi_address", "The IP address or host name of the controller. Required."),
+            ("ipmi_port", "Its UDP port; 623 by default. Optional."), ("ipmi_username", "The user of the controller. Optional."),
+            ("ipmi_password", "The user's password, up to 20 bytes as IPMI 2.0 has it. Optional."),
+            ("ipmi_priv_level", "The privilege level: ADMINISTRATOR (the default), OPERATOR, USER or CALLBACK. Optional."),
+            ("ipmi_cipher_suite", "The number of the cipher suite, 3 or 17; what the controller offers by default. Optional."),
+        ])
+
+    package static let all = [fake, redfish, ipmi]
 
     /// - Throws: 400 for an unknown name.
     package static func named(_ name: String) throws -> HardwareType {

@@ -1,5 +1,6 @@
 import Authorization
 import BareMetalCore
+package import Cryptography
 import Database
 import JSON
 import Kernel
@@ -7,10 +8,30 @@ import ServiceKit
 import WebAPI
 import Workflow
 
+/// What the operator's settings say.
+package struct BareMetalOptions: Sendable {
+    /// What seals the credentials of nodes; nil if the operator has set no file of keys.
+    let credentialKeys: CredentialKeys?
+    /// The directory with the certificate authorities of controllers, whose files nodes may name.
+    let certificatesDirectory: String?
+
+    package init(credentialKeys: CredentialKeys?, certificatesDirectory: String? = nil) {
+        self.credentialKeys = credentialKeys
+        self.certificatesDirectory = certificatesDirectory
+    }
+}
+
 /// The Bare Metal service, with the dependencies of its handlers and workflows.
 struct BareMetal: Sendable {
     let surroundings: ServiceSurroundings
+    let secrets: NodeSecrets
     let hardware: HardwareFleet
+
+    init(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) {
+        self.surroundings = surroundings
+        secrets = NodeSecrets(keys: options.credentialKeys, ambient: surroundings.ambient)
+        hardware = HardwareFleet(surroundings, secrets, certificates: options.certificatesDirectory)
+    }
 
     var database: Database { surroundings.database }
     var ambient: Ambient { surroundings.ambient }
@@ -57,15 +78,18 @@ extension BareMetal {
         let ident = context.parameter("node")
         let missing = ResourceKind.nodes.notFound(ident)
         guard let node = try NodeStore.node(connection, ident, isLocked: isLocked) else {
-            // A caller who may not read any nodes gets 403, as for a node that exists.
-            guard context.allows("baremetal:node:list", target: .project(try context.caller.projectID)) else {
-                try context.authorize(target: .none)
-                throw missing
-            }
-            throw missing
+            throw try BareMetal.absence(context, listedBy: "baremetal:node:list", missing)
         }
         return try context.authorizeVisible(
             node, target: BareMetal.target(node), visibleBy: "baremetal:node:get", notFound: missing)
+    }
+
+    /// The error for something that does not exist: a caller who may list nothing gets 403, as for what exists.
+    ///
+    /// - Throws: 403.
+    static func absence(_ context: RequestContext, listedBy action: String, _ missing: ResourceError) throws -> ResourceError {
+        if !context.allows(action, target: .project(try context.caller.projectID)) { try context.authorize(target: .none) }
+        return missing
     }
 
     static func target(_ node: Node) -> PolicyTarget {

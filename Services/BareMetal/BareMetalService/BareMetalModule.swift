@@ -8,19 +8,17 @@ import WebAPI
 /// Bare Metal as one value.
 package enum BareMetalModule {
     /// One look at the power of all nodes, as the periodic task does it.
-    package static func lookAtPower(_ surroundings: ServiceSurroundings) async throws {
-        let hardware = HardwareFleet([FakeHardware(database: surroundings.database, ambient: surroundings.ambient)])
-        try await PowerSync(surroundings: surroundings, hardware: hardware).run()
+    package static func lookAtPower(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) async throws {
+        try await PowerSync(surroundings: surroundings, hardware: BareMetal(surroundings, options).hardware).run()
     }
 
     /// - Throws: 400 for a policy rule that cannot be parsed.
-    package static func make(_ surroundings: ServiceSurroundings) throws -> ServiceModule {
-        let (database, ambient, log) = (surroundings.database, surroundings.ambient, surroundings.log)
-        let hardware = HardwareFleet([FakeHardware(database: database, ambient: ambient)])
-        let bareMetal = BareMetal(surroundings: surroundings, hardware: hardware)
-        let sync = PowerSync(surroundings: surroundings, hardware: hardware)
+    package static func make(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) throws -> ServiceModule {
+        let bareMetal = BareMetal(surroundings, options)
+        let sync = PowerSync(surroundings: surroundings, hardware: bareMetal.hardware)
         let tasks = PeriodicTask(
-            CloudService.bareMetal.section, every: PowerSync.interval, database: database, ambient: ambient, log: log
+            CloudService.bareMetal.section, every: PowerSync.interval, database: surroundings.database, ambient: surroundings.ambient,
+            log: surroundings.log
         ) {
             try await sync.run()
             return true

@@ -1,4 +1,5 @@
 package import Authorization
+package import Cryptography
 package import Database
 import IdentityCore
 import JSON

@@ -1,4 +1,5 @@
 import Authorization
+import Cryptography
 import IdentityCore
 import JSON
 import Kernel

@@ -37,6 +37,12 @@ package struct Changes: Sendable {
 
     package var isEmpty: Bool { settings.isEmpty && assignments.isEmpty }
 
+    /// Adds the columns of `other`.
+    package mutating func merge(_ other: Changes) {
+        settings += other.settings
+        assignments += other.assignments
+    }
+
     /// Sets a column; nil is NULL.
     package mutating func set(_ column: StaticString, _ value: (some SQLBindable)?) { set(declared: "\(column)", "\(value)") }
 
@@ -79,10 +85,13 @@ package struct Changes: Sendable {
     }
 
     /// The INSERT of a row with these columns; the others get their defaults.
-    package func insertion(_ relation: String, at now: Timestamp) -> SQL {
+    ///
+    /// - Parameter isUpdated: whether `updated_at` is set too. Some of OpenStack's services leave it null until the first change.
+    package func insertion(_ relation: String, at now: Timestamp, isUpdated: Bool = true) -> SQL {
         let given = settings.filter { $0.value != nil }
-        let names = (given.map(\.column) + ["created_at", "updated_at"]).joined(separator: ", ")
-        let values = given.compactMap(\.value) + ["\(now)", "\(now)"]
+        let times = isUpdated ? ["created_at", "updated_at"] : ["created_at"]
+        let names = (given.map(\.column) + times).joined(separator: ", ")
+        let values = given.compactMap(\.value) + times.map { _ in "\(now)" }
         return "INSERT INTO \(raw: relation) (\(raw: names)) VALUES (\(SQL.joined(values, separator: ", ")))"
     }
 

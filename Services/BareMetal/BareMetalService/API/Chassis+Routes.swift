@@ -33,7 +33,7 @@ struct ChassisRoutes: Sendable {
             "chassis",
             routes: [
                 Route(.get, all, action: get, rule: NodePolicy.admin, answer: .list(.chassisSummaries), "List chassis") {
-                    let isDetailed = $0.query.fields != nil || $0.query["detail"].flatMap { BodySchema.boolean($0) } ?? false
+                    let isDetailed = try $0.query.fields != nil || $0.query.flag("detail") ?? false
                     return try await (isDetailed ? ResourceKind.chassis : .chassisSummaries).list(database, $0)
                 },
                 Route(.get, all + "/detail", action: get, rule: NodePolicy.admin, answer: .list(.chassis), "List chassis in detail") {

@@ -21,7 +21,7 @@ struct DriverRoutes: Sendable {
                     try context.authorize(target: .none)
                     // There are no classic drivers, which `type=classic` asks for.
                     let types = context.query["type"] == "classic" ? [] : HardwareType.all
-                    let isDetailed = context.query["detail"].flatMap { BodySchema.boolean($0) } ?? false
+                    let isDetailed = try context.query.flag("detail") ?? false
                     return .json(200, ["drivers": .array(types.map { DriverRoutes.document($0, context, isDetailed: isDetailed) })])
                 },
                 Route(

@@ -61,7 +61,7 @@ struct NodeRoutes: Sendable {
         let request = try kind.listRequest(context)
         // Child nodes are listed only on request.
         let names = Set(context.query.items.map(\.name))
-        let withParts = try NodeRoutes.flag(context, "include_children") ?? false
+        let withParts = try context.query.flag("include_children") ?? false
         let scope = SQL.joined(
             [try kind.visibility.rows(context), withParts || names.contains("parent_node") ? "TRUE" : "t.parent_node IS NULL"],
             separator: " AND ")
@@ -70,22 +70,13 @@ struct NodeRoutes: Sendable {
 
     /// What a list shows: details, named fields, or a summary.
     private static func kind(_ context: RequestContext, isDetailed: Bool) throws -> ResourceKind {
-        let detail = try flag(context, "detail")
+        let detail = try context.query.flag("detail")
         guard detail == nil || context.version(atLeast: 1, 43) else { throw notAcceptable(43, "the parameter detail") }
         let fields = context.query.fields
         if fields != nil, isDetailed || detail == true {
             throw ResourceError.badRequest("Can't fetch a subset of fields with 'detail' set.")
         }
         return isDetailed || detail == true || fields != nil ? .nodes : .nodeSummaries
-    }
-
-    private static func flag(_ context: RequestContext, _ name: String) throws -> Bool? {
-        guard let text = context.query[name] else { return nil }
-        guard let value = BodySchema.boolean(text) else {
-            throw ResourceError.badRequest(
-                "Invalid input for query parameter \(name). Value: '\(text.prefix(64))'. It must be true or false.")
-        }
-        return value
     }
 
     static func notAcceptable(_ minor: Int, _ what: String) -> ResourceError {
@@ -138,10 +129,12 @@ struct NodeRoutes: Sendable {
     private func create(_ context: RequestContext) async throws -> Response {
         let body = context.body.objectValue ?? [:]
         let id = body["uuid"]?.stringValue.flatMap { UUID128($0) } ?? context.ambient.newUUID()
+        let type = try HardwareType.named(body["driver"]?.stringValue ?? "")
+        var changes = Changes(try NodeBodies.settings(body, context) + NodeUpdate.settings(type.complete(NodeBodies.interfaces(body))))
+        changes.merge(
+            try bareMetal.secrets.settings(try NodeRules.document(body["driver_info"] ?? .null, "driver_info"), type, node: id, old: nil))
         let draft = NodeStore.Draft(
-            id: id,
-            settings: try NodeBodies.settings(body, context)
-                + NodeUpdate.settings(HardwareType.named(body["driver"]?.stringValue ?? "").complete(NodeBodies.interfaces(body))),
+            id: id, changes: changes,
             // Before 1.11 a new node was ready for use.
             state: context.version(atLeast: 1, 11) ? .enroll : .available)
         let decision = try context.authorize(draft, target: .none)

@@ -58,16 +58,12 @@ enum NodeBodies {
             throw ResourceError.badRequest(
                 "Invalid input for network_data. No deploy interface of this cloud can use it yet; it must be empty.")
         }
-        if let secret = body["driver_info"]?.objectValue?.names.first(where: NodeRules.isSecret) {
-            throw ResourceError.badRequest(
-                "Invalid input for driver_info/\(secret.prefix(64)). The hardware types of this cloud have no credentials.")
-        }
         if let name = body["name"]?.stringValue {
             if name.isEmpty { body["name"] = .null } else { try NodeRules.requireName(name, of: "node") }
         }
         for name in ["owner", "lessee", "shard", "resource_class"] where body[name]?.stringValue?.isEmpty == true { body[name] = .null }
-        // The implementations of the hardware's interfaces are completed separately.
-        let interfaces = Set(HardwareInterface.allCases.map(\.member))
+        // The implementations of the hardware's interfaces are completed, and credentials are sealed, separately.
+        let interfaces = Set(HardwareInterface.allCases.map(\.member) + ["driver_info"])
         return ResourceKind.nodes.settings(JSONObject(body.members.filter { !interfaces.contains($0.name) }.map { ($0.name, $0.value) }))
     }
 }
@@ -93,13 +89,19 @@ struct NodeUpdate {
         let new = try patch.applied(to: old, members: NodeBodies.patchable)
         var changed = JSONObject(new.members.filter { old[$0.name] != $0.value }.map { ($0.name, $0.value) })
         try requireStates(changed)
-        let reset = context.query["reset_interfaces"].flatMap { BodySchema.boolean($0) } ?? false
+        let reset = try context.query.flag("reset_interfaces") ?? false
         if reset, changed["driver"] == nil {
             throw ResourceError.badRequest("The reset_interfaces parameter can only be used when changing the node's driver.")
         }
         let interfaces = try completedInterfaces(new, changed, reset: reset)
         changed = try validated(changed)
         var changes = Changes(try NodeBodies.settings(changed, context) + NodeUpdate.settings(interfaces))
+        // Another type of hardware has other credentials.
+        if changed["driver_info"] != nil || changed["driver"] != nil {
+            let info = try NodeRules.document(changed["driver_info"] ?? .object(node.driverInfo), "driver_info")
+            let type = try HardwareType.named(new["driver"]?.stringValue ?? "")
+            changes.merge(try bareMetal.secrets.settings(info, type, node: node.id, old: node.sealedSecrets))
+        }
         if changed["maintenance"] == false {
             changes.set("maintenance_reason", nil as String?)
             changes.set("fault", nil as String?)

@@ -125,22 +125,14 @@ extension ResourceKind {
                 Field("reservation", .text, reservation),
                 Field("created_at", .timestampMicroseconds, sortable: true), Field("updated_at", .timestampMicroseconds, sortable: true),
                 Field("links", .links(links("nodes"))), children("ports"), children("states", from: 14),
-                .filter("associated") { text in
-                    guard let isAssociated = BodySchema.boolean(text) else {
-                        throw ResourceError.badRequest(
-                            "Invalid input for query parameter associated. Value: '\(text.prefix(64))'. It must be true or false.")
-                    }
-                    return isAssociated ? "t.instance_uuid IS NOT NULL" : "t.instance_uuid IS NULL"
+                .filter("associated") {
+                    try Query.flag("associated", $0) ? "t.instance_uuid IS NOT NULL" : "t.instance_uuid IS NULL"
                 },
                 .filter("project") { "(t.owner = \($0) OR t.lessee = \($0))" },
                 .filter("description_contains") { "position(lower(\($0)) IN lower(t.description)) > 0" },
             ] + interfaces()),
         relation: "bare_metal_nodes", envelope: .bare,
-        visibility: Visibility { context in
-            if context.allows(allNodes) { return "TRUE" }
-            guard let project = try context.caller.projectID else { return "FALSE" }
-            return "(t.owner = \(project) OR t.lessee = \(project))"
-        }, grammar: .bareMetal, pages: .bareMetal, bytesPerRow: 3072
+        visibility: .nodes("t"), grammar: .bareMetal, pages: .bareMetal, bytesPerRow: 3072
     ) { .notFound("Node \($0.prefix(64)) could not be found.") }
 
     /// A machine with this service, while one of the node's workflows runs.
@@ -156,6 +148,34 @@ extension ResourceKind {
         "console_enabled", "last_error", "power_state", "provision_state", "target_power_state", "target_provision_state",
         "provision_updated_at", "raid_config", "target_raid_config", "boot_mode", "secure_boot",
     ])
+}
+
+extension ResourceKind.Visibility {
+    /// The nodes that the caller may see: all, or those that its project owns or leases.
+    ///
+    /// - Parameter alias: of the nodes' table.
+    static func nodes(_ alias: String) -> ResourceKind.Visibility {
+        ResourceKind.Visibility { context in
+            if context.allows(ResourceKind.allNodes) { return "TRUE" }
+            guard let project = try context.caller.projectID else { return "FALSE" }
+            return "(\(raw: alias).owner = \(project) OR \(raw: alias).lessee = \(project))"
+        }
+    }
+}
+
+extension Query {
+    /// A parameter that is true or false; nil if it is absent.
+    ///
+    /// - Throws: 400 for other words.
+    func flag(_ name: String) throws -> Bool? { try self[name].map { try Query.flag(name, $0) } }
+
+    static func flag(_ name: String, _ text: String) throws -> Bool {
+        guard let value = BodySchema.boolean(text) else {
+            throw ResourceError.badRequest(
+                "Invalid input for query parameter \(name). Value: '\(text.prefix(64))'. It must be true or false.")
+        }
+        return value
+    }
 }
 
 extension Field.Filter {

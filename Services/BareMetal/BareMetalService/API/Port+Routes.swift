@@ -28,11 +28,7 @@ extension ResourceKind {
                     "shard", .custom { "n.shard = ANY(\($0.split(separator: ",").map(String.init))::text[])" }.from(Microversion(1, 82))),
             ]),
         relation: "bare_metal_ports", envelope: .bare,
-        visibility: Visibility { context in
-            if context.allows(allNodes) { return "TRUE" }
-            guard let project = try context.caller.projectID else { return "FALSE" }
-            return "(n.owner = \(project) OR n.lessee = \(project))"
-        }, grammar: .bareMetal, pages: .bareMetal, bytesPerRow: 1024
+        visibility: .nodes("n"), grammar: .bareMetal, pages: .bareMetal, bytesPerRow: 1024
     ) { .notFound("Port \($0.prefix(64)) could not be found.") }
 
     static let bareMetalPortSummaries = bareMetalPorts.showing(["uuid", "address", "links"])
@@ -98,13 +94,13 @@ struct PortRoutes: Sendable {
 
     // MARK: reading
 
-    private static func kind(_ context: RequestContext, isDetailed: Bool) -> ResourceKind {
-        let isAsked = context.query["detail"].flatMap { BodySchema.boolean($0) } ?? false
+    private static func kind(_ context: RequestContext, isDetailed: Bool) throws -> ResourceKind {
+        let isAsked = try context.query.flag("detail") ?? false
         return isDetailed || isAsked || context.query.fields != nil ? .bareMetalPorts : .bareMetalPortSummaries
     }
 
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
-        let kind = PortRoutes.kind(context, isDetailed: isDetailed)
+        let kind = try PortRoutes.kind(context, isDetailed: isDetailed)
         try context.authorize(target: .none)
         let request = try kind.listRequest(context)
         let scope = try kind.visibility.rows(context)
@@ -112,7 +108,7 @@ struct PortRoutes: Sendable {
     }
 
     private func listOfNode(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
-        let kind = PortRoutes.kind(context, isDetailed: isDetailed)
+        let kind = try PortRoutes.kind(context, isDetailed: isDetailed)
         return try await database.read { connection in
             let node = try bareMetal.node(connection, context)
             return try kind.list(connection, context, where: ["t.node_id = \(node.value.id)"])
@@ -126,11 +122,7 @@ struct PortRoutes: Sendable {
         guard let id = UUID128(text), let port = try PortStore.port(connection, id, isLocked: isLocked),
             let node = try NodeStore.node(connection, port.nodeID.description)
         else {
-            guard context.allows("baremetal:port:list", target: .project(try context.caller.projectID)) else {
-                try context.authorize(target: .none)
-                throw missing
-            }
-            throw missing
+            throw try BareMetal.absence(context, listedBy: "baremetal:port:list", missing)
         }
         return try context.authorizeVisible(
             port, target: BareMetal.target(node), visibleBy: "baremetal:node:get", notFound: missing)

@@ -68,7 +68,7 @@ struct FakeHardware: HardwareDriver {
         return isOn == true ? .on : .off
     }
 
-    func setPower(of node: Node, _ target: NodePower.Target) async throws {
+    func setPower(of node: Node, _ target: NodePower.Target, timeout: Int?) async throws {
         try await pretend(.power, node)
         let isOn = target.result == .on
         try await database.write { connection in
@@ -118,9 +118,7 @@ struct FakeHardware: HardwareDriver {
 
     func run(_ step: NodeRules.Step, of node: Node) async throws {
         switch step.step {
-        case "power_on": try await setPower(of: node, .on)
-        case "power_off": try await setPower(of: node, .off)
-        case "reboot": try await setPower(of: node, .reboot)
+        case "power_on", "power_off", "reboot": try await runReserved(step, of: node)
         case "deploy": try await pretend(.deploy, node)
         case "rescue", "unrescue": try await pretend(.rescue, node)
         default: try await pretend(.clean, node)

@@ -6,6 +6,10 @@ import ServiceKit
 /// A controller's error, with a message for the node's `last_error`.
 struct HardwareFailure: Error, Sendable, CustomStringConvertible {
     let description: String
+    /// Whether the same question may be answered a moment later.
+    var mayPass = false
+    /// The HTTP status of the controller's answer; nil if there was none.
+    var status: Int?
 }
 
 /// The machines of a hardware type. All calls may be repeated: a process can die after the effect and before it is recorded.
@@ -20,7 +24,10 @@ protocol HardwareDriver: Sendable {
     func problems(of node: Node) -> [HardwareInterface: String]
     /// - Throws: `HardwareFailure`, like the functions below.
     func power(of node: Node) async throws -> NodePower
-    func setPower(of node: Node, _ target: NodePower.Target) async throws
+    /// Returns when the power has changed.
+    ///
+    /// - Parameter timeout: seconds that an operating system may take to shut down; nil for the driver's own limit.
+    func setPower(of node: Node, _ target: NodePower.Target, timeout: Int?) async throws
     /// Nil if the controller does not say.
     func bootDevice(of node: Node) async throws -> BootOverride?
     func setBootDevice(of node: Node, _ device: BootDevice, isPersistent: Bool) async throws
@@ -43,7 +50,31 @@ struct HardwareInventory: Sendable {
     let document: JSONObject
 }
 
-/// A step that a hardware type supports.
+/// Waits until a machine's power has changed.
+struct PowerWait: Sendable {
+    let ambient: Ambient
+    /// Between two looks.
+    var poll: Duration = .seconds(1)
+
+    /// Seconds in which the power changes at once, and in which an operating system shuts down.
+    private static let (hardMax, softMax) = (90, 600)
+
+    /// - Parameter timeout: seconds; nil for the usual limit.
+    /// - Throws: `HardwareFailure` if it has not changed until then.
+    func until(_ wanted: NodePower, for target: NodePower.Target, _ timeout: Int?, _ look: () async throws -> NodePower) async throws {
+        let seconds = timeout ?? (target.isSoft ? PowerWait.softMax : PowerWait.hardMax)
+        let end = ambient.time.monotonicNanoseconds() + UInt64(seconds) * 1_000_000_000
+        while try await look() != wanted {
+            guard ambient.time.monotonicNanoseconds() < end else {
+                throw HardwareFailure(
+                    description: "The machine was asked to be \(wanted.rawValue), and is not after \(seconds) seconds.")
+            }
+            try await ambient.time.sleep(for: poll)
+        }
+    }
+}
+
+/// A step that a hardware type knows.
 struct HardwareStep: Sendable {
     enum Use: Sendable, Hashable { case clean, deploy, service, rescue }
 
@@ -59,6 +90,8 @@ struct HardwareStep: Sendable {
 }
 
 extension HardwareDriver {
+    func setPower(of node: Node, _ target: NodePower.Target) async throws { try await setPower(of: node, target, timeout: nil) }
+
     /// - Throws: 400 for a step that these machines do not have.
     func require(_ steps: [NodeRules.Step], for event: ProvisionState.Event, of node: Node) throws {
         let use: HardwareStep.Use = event == .clean ? .clean : event == .service ? .service : .deploy
@@ -75,6 +108,18 @@ extension HardwareDriver {
         }
     }
 
+    /// Runs a step of the power, which every hardware type has.
+    func runReserved(_ step: NodeRules.Step, of node: Node) async throws {
+        switch step.step {
+        case "power_on": try await setPower(of: node, .on)
+        case "power_off": try await setPower(of: node, .off)
+        case "reboot": try await setPower(of: node, .reboot)
+        default:
+            throw HardwareFailure(
+                description: "Hardware of the type \(type.name) has no step \(step.interface).\(step.step.prefix(64)).")
+        }
+    }
+
     /// The steps of a use that run without being asked for, highest priority first.
     func usualSteps(for use: HardwareStep.Use) -> [NodeRules.Step] {
         steps.filter { $0.uses.contains(use) && $0.priority > 0 }.sorted { ($0.priority, $1.name) > ($1.priority, $0.name) }
@@ -86,7 +131,14 @@ extension HardwareDriver {
 struct HardwareFleet: Sendable {
     private let drivers: [String: any HardwareDriver]
 
-    init(_ drivers: [any HardwareDriver]) {
+    /// - Parameter certificates: the directory with authorities that nodes may name.
+    init(_ surroundings: ServiceSurroundings, _ secrets: NodeSecrets, certificates: String?) {
+        let (database, ambient) = (surroundings.database, surroundings.ambient)
+        let drivers: [any HardwareDriver] = [
+            FakeHardware(database: database, ambient: ambient),
+            RedfishHardware(secrets: secrets, certificates: certificates, ambient: ambient, wait: PowerWait(ambient: ambient)),
+            IPMIHardware(secrets: secrets, wait: PowerWait(ambient: ambient)),
+        ]
         self.drivers = Dictionary(uniqueKeysWithValues: drivers.map { ($0.type.name, $0) })
     }
 

@@ -21,11 +21,10 @@ enum ChassisStore {
         var changes = changes
         changes.set("id", id)
         do {
-            try connection.execute(changes.insertion("bare_metal_chassis", at: now))
+            try connection.execute(changes.insertion("bare_metal_chassis", at: now, isUpdated: false))
         } catch let error as DatabaseError where error.constraint == "bare_metal_chassis_pkey" {
             throw ResourceError.conflict("A chassis with this UUID already exists.")
         }
-        try connection.execute("UPDATE bare_metal_chassis SET updated_at = NULL WHERE id = \(id)")
     }
 
     static func update(_ connection: Connection, _ chassis: Authorized<UUID128>, _ changes: Changes, at now: Timestamp) throws {

@@ -25,6 +25,7 @@ struct Node: Sendable {
     let cleansAutomatically: Bool?
     let disablesPowerOff: Bool
     let instanceID: UUID128?
+    let sealedSecrets: NodeSecrets.Sealed?
     /// The attributes for policy rules.
     var policyTarget: [String: String] {
         var target: [String: String] = [:]
@@ -39,6 +40,7 @@ enum NodeStore {
     static let columns: SQL = """
         n.id, n.name, n.provision_state, n.target_provision_state, n.owner, n.lessee, n.driver, n.driver_info, n.power_state,
         n.target_power_state, n.maintenance, n.protected, n.retired, n.automated_clean, n.disable_power_off, n.instance_uuid,
+        encode(n.driver_secrets, 'hex') AS driver_secrets, n.driver_secrets_key,
         json_build_object(\(raw: interfaces)) AS interfaces
         """
 
@@ -69,7 +71,14 @@ enum NodeStore {
             power: try row.optionalString("power_state").flatMap(NodePower.init), targetPower: try row.optionalString("target_power_state"),
             isInMaintenance: try row.bool("maintenance"), isProtected: try row.bool("protected"), isRetired: try row.bool("retired"),
             cleansAutomatically: try row.optionalBool("automated_clean"), disablesPowerOff: try row.bool("disable_power_off"),
-            instanceID: try row.optionalUUID("instance_uuid"))
+            instanceID: try row.optionalUUID("instance_uuid"), sealedSecrets: try sealed(row))
+    }
+
+    private static func sealed(_ row: Row) throws -> NodeSecrets.Sealed? {
+        guard let text = try row.optionalString("driver_secrets"), let bytes = Hexadecimal.decode(text),
+            let keyID = try row.optionalString("driver_secrets_key")
+        else { return nil }
+        return NodeSecrets.Sealed(keyID: keyID, bytes: bytes)
     }
 
     /// The `instance_info` of a node, including secrets.
@@ -80,21 +89,20 @@ enum NodeStore {
     /// A node that a request creates.
     struct Draft: Sendable {
         let id: UUID128
-        let settings: [Setting]
+        let changes: Changes
         let state: ProvisionState
     }
 
     static func insert(_ connection: Connection, _ draft: Authorized<Draft>, at now: Timestamp) throws {
         let new = try draft.value(for: "baremetal:node:create")
-        var changes = Changes(new.settings)
+        var changes = new.changes
         changes.set("id", new.id)
         changes.set("provision_state", new.state.rawValue)
         do {
-            try connection.execute(changes.insertion("bare_metal_nodes", at: now))
+            try connection.execute(changes.insertion("bare_metal_nodes", at: now, isUpdated: false))
         } catch let error as DatabaseError {
             throw NodeStore.refusal(error) ?? error
         }
-        try connection.execute("UPDATE bare_metal_nodes SET updated_at = NULL WHERE id = \(new.id)")
     }
 
     /// The error of a request whose values a constraint refuses; nil for other errors.
@@ -140,19 +148,16 @@ enum NodeStore {
         _ connection: Connection, _ id: String, _ event: ProvisionState.Event, target: ProvisionState? = nil, error: String? = nil,
         at now: Timestamp
     ) throws -> Bool {
-        // One branch for each state that allows the event.
-        for from in ProvisionState.before(event) {
-            guard let to = from.after(event) else { continue }
-            let goal = to.usualTarget == nil ? nil : (target ?? to.usualTarget)?.rawValue
-            let moved = try connection.execute(
-                """
-                UPDATE bare_metal_nodes SET provision_state = \(to.rawValue), target_provision_state = \(goal),
-                    provision_updated_at = \(now), last_error = \(error), updated_at = \(now), generation = generation + 1
-                WHERE id = \(id)::uuid AND provision_state = \(from.rawValue)
-                """)
-            if moved == 1 { return true }
-        }
-        return false
+        let possible = ProvisionState.before(event).compactMap { from in from.after(event).map { (from: from, to: $0) } }
+        let goals = possible.map { $0.to.usualTarget == nil ? "" : (target ?? $0.to.usualTarget)?.rawValue ?? "" }
+        return try connection.execute(
+            """
+            UPDATE bare_metal_nodes SET provision_state = possible.new, target_provision_state = nullif(possible.goal, ''),
+                provision_updated_at = \(now), last_error = \(error), updated_at = \(now), generation = generation + 1
+            FROM unnest(\(possible.map(\.from.rawValue))::text[], \(possible.map(\.to.rawValue))::text[], \(goals)::text[])
+                AS possible (old, new, goal)
+            WHERE id = \(id)::uuid AND provision_state = possible.old
+            """) == 1
     }
 
     /// Moves a node for a request, with the work that follows.

@@ -39,11 +39,10 @@ enum PortStore {
         changes.set("node_id", port.nodeID)
         changes.set("address", port.address)
         do {
-            try connection.execute(changes.insertion("bare_metal_ports", at: now))
+            try connection.execute(changes.insertion("bare_metal_ports", at: now, isUpdated: false))
         } catch let error as DatabaseError {
             throw refusal(error) ?? error
         }
-        try connection.execute("UPDATE bare_metal_ports SET updated_at = NULL WHERE id = \(port.id)")
     }
 
     static func update(_ connection: Connection, _ port: Authorized<NodePort>, _ changes: Changes, at now: Timestamp) throws {

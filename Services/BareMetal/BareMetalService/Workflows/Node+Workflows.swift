@@ -11,6 +11,8 @@ struct NodeWorkflows: Sendable {
     static let service = CloudService.bareMetal.section
     /// How long a step of the hardware may take: erasing large disks takes hours.
     private static let longest: Duration = .seconds(24 * 3600)
+    /// An operating system may take as long to shut down as a request can say, a day, and the machine some time to start again.
+    private static let powerMax: Duration = .seconds(25 * 3600)
     private static let holdPoll: Duration = .seconds(60)
 
     let surroundings: ServiceSurroundings
@@ -299,10 +301,10 @@ struct NodeWorkflows: Sendable {
         Workflow(
             service: NodeWorkflows.service, kind: "node_power",
             steps: [
-                .init("switch", deadline: .seconds(600)) { context, frame in
+                .init("switch", deadline: NodeWorkflows.powerMax) { context, frame in
                     let id = context.subjectID
                     guard let node = try await database.read({ try NodeStore.node($0, id) }) else { return .done }
-                    try await working(node) { try await $0.setPower(of: node, frame.target) }
+                    try await working(node) { try await $0.setPower(of: node, frame.target, timeout: frame.timeout) }
                     let (now, ambient, target, user) = (context.now, ambient, frame.target, frame.user)
                     context.commit { connection in
                         try NodeStore.recordPower(connection, id, target.result, at: now)

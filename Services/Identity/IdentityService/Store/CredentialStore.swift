@@ -1,4 +1,5 @@
 import Authorization
+import Cryptography
 import Database
 import Kernel
 import WebAPI

@@ -1,0 +1,94 @@
+import BareMetalCore
+import Cryptography
+import Database
+import JSON
+import Kernel
+import WebAPI
+
+/// The credentials in a node's `driver_info`. They are stored sealed, in a column of their own; `driver_info` holds masks.
+struct NodeSecrets: Sendable {
+    /// Nil if the operator has set no file of keys.
+    let keys: CredentialKeys?
+    let ambient: Ambient
+
+    /// Bytes of one credential.
+    private static let valueMax = 1024
+
+    /// What a node has sealed.
+    struct Sealed: Sendable {
+        let keyID: String
+        let bytes: [UInt8]
+    }
+
+    /// The credentials of a node, by their names in `driver_info`.
+    ///
+    /// - Throws: 500 where the key is missing or the bytes were changed.
+    func open(_ sealed: Sealed?, of node: UUID128) throws -> [String: Secret<String>] {
+        guard let sealed else { return [:] }
+        let text = try requireKeys().open(sealed.bytes, keyID: sealed.keyID, context: NodeSecrets.context(node))
+        let members = try JSONValue.parse(Array(text.utf8)).objectValue?.members ?? []
+        return Dictionary(uniqueKeysWithValues: members.map { ($0.name, Secret($0.value.stringValue ?? "")) })
+    }
+
+    /// Takes the credentials out of a `driver_info` that is to be stored.
+    ///
+    /// - Parameters:
+    ///   - old: what is sealed now. A member whose value is the mask keeps its credential.
+    /// - Returns: the columns for what is left of `info` and for the credentials.
+    /// - Throws: 400 for credentials that hardware of this type does not have, and for values that are no text.
+    func settings(_ info: JSONObject, _ type: HardwareType, node: UUID128, old: Sealed?) throws -> Changes {
+        var shown = info
+        var secrets = JSONObject()
+        let kept = try open(old, of: node)
+        for (name, value) in info.members where NodeRules.isSecret(name) {
+            guard type.secrets.contains(name) else {
+                throw ResourceError.badRequest(
+                    """
+                    Invalid input for driver_info/\(name.prefix(64)). Hardware of the type \(type.name) has \
+                    \(type.secrets.isEmpty ? "no credentials" : "only the credentials \(type.secrets.sorted().joined(separator: ", "))").
+                    """)
+            }
+            if value == NodeRules.mask {
+                guard let secret = kept[name] else {
+                    throw ResourceError.badRequest(
+                        "Invalid input for driver_info/\(name). Its value is what is shown in place of credentials, and none is stored.")
+                }
+                secrets[name] = .string(secret.exposed)
+                continue
+            }
+            guard let text = value.stringValue, (1...NodeSecrets.valueMax).contains(text.utf8.count),
+                !text.unicodeScalars.contains(where: { $0.properties.generalCategory == .control })
+            else {
+                throw ResourceError.badRequest(
+                    """
+                    Invalid input for driver_info/\(name). It must be a text of 1 to \(NodeSecrets.valueMax) bytes without control \
+                    characters.
+                    """)
+            }
+            secrets[name] = value
+            shown[name] = NodeRules.mask
+        }
+        var changes = Changes()
+        changes.set(json: "driver_info", .object(shown))
+        guard !secrets.isEmpty else {
+            changes.set("driver_secrets", nil as String?)
+            changes.set("driver_secrets_key", nil as String?)
+            return changes
+        }
+        let sealed = try requireKeys().seal(
+            JSONValue.object(secrets).description, context: NodeSecrets.context(node), nonce: ambient.random.bytes(SealingKey.nonceBytes))
+        changes.set("driver_secrets", sql: "decode(\(Hexadecimal.encode(sealed.bytes)), 'hex')")
+        changes.set("driver_secrets_key", sealed.keyID)
+        return changes
+    }
+
+    private static func context(_ node: UUID128) -> String { "bare metal node \(node)" }
+
+    private func requireKeys() throws -> CredentialKeys {
+        guard let keys else {
+            throw ResourceError(
+                .notImplemented, "This cloud stores no credentials of nodes: its operator has not set bare-metal.credential_keys_file.")
+        }
+        return keys
+    }
+}
