@@ -86,8 +86,8 @@ struct NodeSecrets: Sendable {
 
     private func requireKeys() throws -> CredentialKeys {
         guard let keys else {
-            throw ResourceError(
-                .notImplemented, "This cloud stores no credentials of nodes: its operator has not set bare-metal.credential_keys_file.")
+            throw ResourceError.badRequest(
+                "This cloud stores no credentials of nodes: its operator has not set bare-metal.credential_keys_file.")
         }
         return keys
     }
