@@ -12,13 +12,13 @@ package struct PublicDownload: Sendable {
     package struct Rules: Sendable {
         package var addresses = PublicAddresses()
         package var ports: Set<Int> = [80, 443]
-        /// Hosts to connect to; nil for all.
+        /// Allowed hosts; nil for all.
         package var hosts: Set<String>?
         package var deniedHosts: Set<String> = []
         package var redirectsMax = 5
-        /// For the whole download.
+        /// The time limit of the whole download.
         package var timeMax: Duration = .seconds(3600)
-        /// Between two pieces of data.
+        /// The time limit between two pieces of data.
         package var idleMax: Duration = .seconds(60)
 
         package init() {}
@@ -39,7 +39,7 @@ package struct PublicDownload: Sendable {
         self.resolve = resolve
     }
 
-    /// Checks what is known without a connection.
+    /// Checks the parts that need no connection.
     ///
     /// - Throws: `DownloadRefusal`.
     @discardableResult
@@ -60,7 +60,7 @@ package struct PublicDownload: Sendable {
 
     /// Passes the content to `receive`, piece by piece.
     ///
-    /// - Parameter bytesMax: a larger content is refused.
+    /// - Parameter bytesMax: larger content is refused.
     /// - Returns: the number of bytes.
     /// - Throws: `DownloadRefusal`; errors of `receive`; `CancellationError`.
     package func download(
@@ -85,7 +85,7 @@ package struct PublicDownload: Sendable {
         if let address = IPAddress(url.host) { return address }
         let addresses = try await resolve(url.host)
         guard let first = addresses.first else { throw DownloadRefusal("the host \(url.host) is not known") }
-        // One address that is not permitted is enough: which one is used must not depend on chance.
+        // A single forbidden address is enough to refuse, because the choice of the address must not decide.
         guard addresses.allSatisfy(rules.addresses.permits) else {
             throw DownloadRefusal("the host \(url.host) has an address that is not public")
         }

@@ -7,14 +7,14 @@ package struct DownloadRefusal: Error, Sendable, CustomStringConvertible {
     package var description: String { reason }
 }
 
-/// An address of the Web, in the restricted form that a service accepts from users: `http` or `https`, a host, an optional port, a
-/// path. Nothing that two parsers could read differently is accepted.
+/// A web address, in the restricted form that a service accepts from users: `http` or `https`, a host, an optional port, a path. Anything
+/// that two parsers could interpret differently is refused.
 package struct PublicURL: Sendable, Hashable, CustomStringConvertible {
     package let isSecure: Bool
     /// In lower case, without brackets.
     package let host: String
     package let port: Int
-    /// With the query.
+    /// Including the query.
     package let target: String
 
     private static let lengthMax = 2048
@@ -83,7 +83,7 @@ package struct PublicURL: Sendable, Hashable, CustomStringConvertible {
 
     /// The address to which a redirect leads.
     ///
-    /// - Throws: `DownloadRefusal` for an address that would be refused by itself, and for one that gives up encryption.
+    /// - Throws: `DownloadRefusal` for an address that would be refused by itself, and for a redirect from `https` to `http`.
     package func redirected(to location: String) throws(DownloadRefusal) -> PublicURL {
         let new: PublicURL
         if location.contains("://") {

@@ -110,7 +110,7 @@ package struct DiagnosticsQuestion: MessageQuestion, Hashable {
     }
 }
 
-/// Requests how long a host has been running, and its load. Agents before 0.2.0 do not know this question.
+/// Requests how long a host has been running, and its load. Agents before 0.2.0 do not know this request.
 package struct HostUptimeQuestion: MessageQuestion, Hashable {
     package struct Answer: Codable, Sendable, Hashable {
         /// Seconds since the host was started.
@@ -134,11 +134,11 @@ package struct HostUptimeQuestion: MessageQuestion, Hashable {
     package init() {}
 }
 
-/// Has a host load images before a server needs them.
+/// Requests a host to download images before a server needs them.
 package struct CacheImages: MessageBody, Hashable {
     package static let type = "cache_images"
 
-    /// The project and the user whose rights the download needs.
+    /// The project and user on whose behalf the images are downloaded.
     package var projectID: String
     package var userID: String
     package var images: [ServerSpec.Image]

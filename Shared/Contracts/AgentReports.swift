@@ -31,8 +31,8 @@ package struct AgentHeartbeat: MessageBody, Hashable {
     package var agentVersion: String?
     package var freeMemoryMiB: Int?
     package var freeDiskGiB: Int?
-    /// All servers on the host, in some of the heartbeats; Compute sends the desired state again where it knows something else.
-    /// Nil in the others, and from agents before 0.2.0.
+    /// All servers on the host, in some of the heartbeats; where they differ from its record, Compute sends the desired state again. Nil in
+    /// the others, and from agents before 0.2.0.
     package var servers: [HeldServer]?
 
     private enum CodingKeys: String, CodingKey {
@@ -57,16 +57,16 @@ package struct AgentHeartbeat: MessageBody, Hashable {
 package struct HeldServer: Codable, Sendable, Hashable {
     package var serverID: String
     package var generation: Int
-    /// Of the desired state that the agent has.
+    /// The generation of the agent's desired state.
     package var epoch: Int
-    /// Nil while this process of the agent has not reported the server.
+    /// Nil until this process of the agent has reported the server.
     package var power: ReportedPower?
     package var state: ObservedReport.State
     package var metadataReady: Bool
     /// Whether this is a domain on the host that the control plane did not request.
     package var unknown: Bool
-    /// While the agent makes the server's disks: a number that changes as long as it advances. Nil otherwise, and from agents before
-    /// 0.2.0.
+    /// While the agent creates the server's disks: a number that changes as long as there is progress. Nil otherwise, and from agents
+    /// before 0.2.0.
     package var progress: Int?
 
     private enum CodingKeys: String, CodingKey {
@@ -121,9 +121,9 @@ package struct ObservedReport: MessageBody, Hashable {
     package var operationID: String?
     /// Whether this is a domain on the host that the control plane did not request.
     package var unknown: Bool
-    /// The jobs of the desired state that have begun. Nil from agents that do none.
+    /// The jobs of the desired state that have begun. Nil from agents without support for jobs.
     package var jobs: [ServerJobReport]?
-    /// Where another host sends the guest that this host expects. Nil if it expects none.
+    /// The endpoint to which another host sends the guest that this host expects. Nil if it expects none.
     package var endpoint: MigrationEndpoint?
 
     private enum CodingKeys: String, CodingKey {
@@ -241,9 +241,9 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
     package var switchOutages: JSONValue?
     /// The agent's release. Release 0.1.0 does not send it.
     package var release: String?
-    /// Number of the processors that servers can have for themselves; they are part of `cpus`. Nil means none.
+    /// Number of processors that can be dedicated to servers; they are part of `cpus`. Nil means none.
     package var dedicatedCPUs: Int?
-    /// The processor that guests can have here, as libvirt's `<cpu>` element. Releases before 0.2.0 do not send it.
+    /// The processor that this host offers to guests, as libvirt's `<cpu>` element. Releases before 0.2.0 do not send it.
     package var processorDefinition: String?
 
     private enum CodingKeys: String, CodingKey {

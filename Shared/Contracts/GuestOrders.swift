@@ -1,4 +1,4 @@
-// What Compute requests of the guest of a server, and what a guest tells Compute.
+// Compute's requests to the guest of a server, and messages from guests to Compute.
 
 /// The answer to a request that has no result.
 package struct Done: Codable, Sendable, Hashable {
@@ -18,10 +18,10 @@ package struct CrashDumpQuestion: MessageQuestion, Hashable {
     package init(serverID: String) { self.serverID = serverID }
 }
 
-/// Requests the host's processors that belong to a server alone.
+/// Requests the host's processors that are dedicated to a server.
 package struct ProcessorsQuestion: MessageQuestion, Hashable {
     package struct Answer: Codable, Sendable, Hashable {
-        /// By virtual processor; empty if the server has none of its own.
+        /// By virtual processor; empty if the server has no dedicated ones.
         package var processors: [Int]
 
         package init(processors: [Int]) { self.processors = processors }
@@ -58,10 +58,10 @@ package struct SetPasswordQuestion: MessageQuestion, Hashable {
     }
 }
 
-/// A password that the guest left at the metadata service, usually encrypted with the public key of its owner. Sent by agents.
+/// A password that the guest posted to the metadata service, usually encrypted with its owner's public key. Sent by agents.
 package struct GuestPassword: MessageBody, Hashable {
     package static let type = "guest_password"
-    /// Bytes that a password may have at most, as in Nova.
+    /// The maximum length of a password in bytes, as in Nova.
     package static let bytesMax = 1020
 
     package var host: String

@@ -1,5 +1,5 @@
-/// A word of a message that a later release may extend. A value that this release does not know stays as it is, so that messages which
-/// hold it remain readable and the reader decides what to do about it.
+/// A word of a message that a later release may extend. An unknown value is preserved, so that the rest of the message can be decoded and
+/// the reader can decide how to handle the value.
 package protocol OpenValue: RawRepresentable<String>, Codable, Hashable, Sendable, CustomStringConvertible {
     /// The values that this release knows.
     static var known: [Self] { get }
@@ -32,7 +32,7 @@ package struct ReportedPower: OpenValue {
 }
 
 extension ServerSpec.Operation {
-    /// What the host does once. An agent refuses kinds that it does not know.
+    /// A one-time operation of the host. An agent refuses kinds that it does not know.
     package struct Kind: OpenValue {
         package let rawValue: String
 
@@ -42,15 +42,15 @@ extension ServerSpec.Operation {
         package static let rebootHard = Kind(rawValue: "reboot-hard")
         /// New disks from the image.
         package static let rebuild = Kind(rawValue: "rebuild")
-        /// Boots the system for the server's rescue.
+        /// Boots the server's rescue system.
         package static let rescue = Kind(rawValue: "rescue")
         /// Boots the server's own system again.
         package static let unrescue = Kind(rawValue: "unrescue")
-        /// Disks of another size.
+        /// Changes the sizes of the disks.
         package static let resize = Kind(rawValue: "resize")
-        /// Disks as they were before a resize.
+        /// Restores the disks from before a resize.
         package static let resizeRevert = Kind(rawValue: "resize-revert")
-        /// With the power `absent`: nothing of the server may remain, unless its guest has arrived from another host and runs.
+        /// With the power `absent`: removes the server completely, unless its guest has arrived from another host and runs.
         package static let withdraw = Kind(rawValue: "withdraw")
 
         package static let known: [Kind] = [.rebootSoft, .rebootHard, .rebuild, .rescue, .unrescue, .resize, .resizeRevert, .withdraw]

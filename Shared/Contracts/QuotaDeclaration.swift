@@ -9,7 +9,7 @@ package struct QuotaDeclaration: Sendable {
         case gibibytes = "GiB"
     }
 
-    /// Whose usage the ledger adds up.
+    /// The owner for whom the ledger adds up usage.
     package enum Owner: Sendable {
         case project
         /// The limit is that of the project in which the user acts.

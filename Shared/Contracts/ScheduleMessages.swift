@@ -39,7 +39,8 @@ package struct ScheduleServer: MessageQuestion, Hashable {
     package var forbiddenTraits: [String]
     package var flavorExtraSpecs: TextMap
     package var imageProperties: TextMap
-    /// Whether the guest hardware that both ask for was checked; see `ServerFlavor`. Nil, as release 0.1.0 has it, means no.
+    /// Whether the guest hardware that extra specs and properties request was checked; see `ServerFlavor`. Nil, as from release 0.1.0,
+    /// means no.
     package var isHardwareChecked: Bool?
     /// Metadata that an aggregate of the host must have.
     package var aggregateMetadata: TextMap

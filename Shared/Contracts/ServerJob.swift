@@ -1,17 +1,17 @@
 // Long-running work of a host on a server, such as copying and uploading its disk.
 
-/// A job that a host does beside the desired state: once per id, in the background, after the generation that brought it has been
-/// applied. A host that restarts begins a job again; one that is no longer in the desired state is cancelled, and what it left is
-/// removed. Compute keeps it in `server_jobs`.
+/// A job that a host does in addition to the desired state: once per id, in the background, after the generation that contains it has been
+/// applied. After a restart, the host starts a job again. If a job is no longer in the desired state, the host cancels it and removes its
+/// leftovers. Compute stores jobs in `server_jobs`.
 package struct ServerJob: Codable, Sendable, Hashable {
     package var id: String
     /// `upload-disk`, `copy-volumes` or `migrate`. A host reports a kind that it does not know as failed.
     package var kind: String
-    /// Of `upload-disk`.
+    /// For `upload-disk`.
     package var upload: DiskUpload?
-    /// Of `copy-volumes`.
+    /// For `copy-volumes`.
     package var copies: VolumeCopies?
-    /// Of `migrate`.
+    /// For `migrate`.
     package var migration: Migration?
 
     package init(id: String, upload: DiskUpload) {
@@ -42,11 +42,11 @@ package struct ServerJob: Codable, Sendable, Hashable {
         package enum Quiesce: String, Codable, Sendable { case never, ifPossible = "if_possible", required }
 
         package var imageID: String
-        /// On whose behalf the data is uploaded: a plain member of the project.
+        /// The subject on whose behalf the data is uploaded, with the rights of a project member.
         package var projectID: String
         package var userID: String
         package var quiesce: Quiesce
-        /// Nil: the root disk.
+        /// Nil for the root disk.
         package var disk: ServerSpec.LocalDisk?
 
         private enum CodingKeys: String, CodingKey {
@@ -67,7 +67,7 @@ package struct ServerJob: Codable, Sendable, Hashable {
 }
 
 extension ServerJob {
-    /// Copies of volumes that the server has, all as they are at one moment, in files that Block Storage publishes as snapshots.
+    /// Copies of the server's volumes at one point in time, in files that Block Storage publishes as snapshots.
     package struct VolumeCopies: Codable, Sendable, Hashable {
         package struct Volume: Codable, Sendable, Hashable {
             package var id: String
@@ -99,24 +99,24 @@ extension ServerJob {
             self.quiesce = quiesce
         }
 
-        /// The file of a snapshot while it is written: beside its volume.
+        /// The file of a snapshot while it is being written, in the directory of its volume.
         package static func fileName(ofSnapshot id: String) -> String { "snapshot-\(id).part" }
     }
 }
 
-/// How far a host is with a job.
+/// A host's report about a job.
 package struct ServerJobReport: Codable, Sendable, Hashable {
     package enum State: String, Codable, Sendable { case running, done, failed }
 
     package var id: String
     package var state: State
-    /// Of `upload-disk` and `copy-volumes`: `copying`, then of the former `uploading`. Nil before the first. Of `migrate`: `queued` at
-    /// first and while it waits for other guests that leave the host, then `moving`; when it has failed: `stayed` if the guest certainly
-    /// runs here.
+    /// For `copy-volumes`: `copying`. For `upload-disk`: `copying`, then `uploading`. For `migrate`: `queued` at first and while it
+    /// waits for other guests that leave the host, then `moving`; after a failure `stayed` if the guest certainly runs here. Nil
+    /// before the first phase.
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int
-    /// Of `migrate`, while it runs.
+    /// For `migrate`, while it runs.
     package var migration: MigrationProgress?
     /// The error for operators.
     package var error: String?

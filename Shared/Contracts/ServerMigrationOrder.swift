@@ -1,18 +1,20 @@
 // Moving a running guest from one host to another.
 
-/// Where and how a host takes a guest from another host: what the expecting agent reports, and the agent of the source is told.
+/// The endpoint at which a host accepts a guest from another host. The target's agent reports it, and the source's agent receives it with
+/// the order.
 package struct MigrationEndpoint: Codable, Sendable, Hashable {
     /// libvirt's connection URI of the expecting host, as other hosts reach it.
     package var uri: String
-    /// The host name or address that the guest's memory and disks are sent to. Nil: libvirt's choice.
+    /// The host name or address that the guest's memory and disks are sent to. Nil for libvirt's choice.
     package var address: String?
     /// The directory of the server's files.
     package var directory: String
-    /// The file below the root disk, which the host has made of the same image. Nil: none, or the root disk is a volume.
+    /// The backing file of the root disk, which the host has created from the same image. Nil if there is none, or if the root disk is a
+    /// volume.
     package var backing: String?
     /// Path of QEMU.
     package var emulator: String?
-    /// Address on which the guest's display listens. Nil: nowhere.
+    /// Address on which the guest's display listens. Nil if it does not listen.
     package var vncListen: String?
 
     private enum CodingKeys: String, CodingKey {
@@ -31,15 +33,15 @@ package struct MigrationEndpoint: Codable, Sendable, Hashable {
 }
 
 extension ServerJob {
-    /// Sends the running guest to another host, which expects it. The job is done when the guest has left. Until the job is taken out
-    /// of the desired state, the host neither starts the guest nor changes it.
+    /// Sends the running guest to another host, which expects it. The job is done when the guest has left. Until the job is removed from
+    /// the desired state, the host neither starts nor changes the guest.
     package struct Migration: Codable, Sendable, Hashable {
         package var endpoint: MigrationEndpoint
         /// The server's volumes, with their connections on the other host.
         package var volumes: [ServerSpec.Volume]
-        /// Whether the guest must reach the other host now, even if it has to be paused for it.
+        /// Whether to force the move to complete, even if the guest has to be paused.
         package var completes: Bool?
-        /// Whether the guest must stay. The job then ends as failed, or as done if the guest has already left.
+        /// Whether to abort the move. The job then ends as failed, or as done if the guest has already left.
         package var isCancelled: Bool?
 
         private enum CodingKeys: String, CodingKey {
@@ -54,7 +56,7 @@ extension ServerJob {
     }
 }
 
-/// How far a guest is on its way, in bytes.
+/// The progress of a move, in bytes.
 package struct MigrationProgress: Codable, Sendable, Hashable {
     package struct Amount: Codable, Sendable, Hashable {
         package var total: Int
@@ -76,7 +78,7 @@ package struct MigrationProgress: Codable, Sendable, Hashable {
         self.disk = disk
     }
 
-    /// Percent of what has to be sent.
+    /// Percentage of the data that has been sent.
     package var percent: Int {
         let total = memory.total + disk.total
         guard total > 0 else { return 0 }

@@ -15,8 +15,8 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
     package var extraSpecs: TextMap?
     /// The name of the flavor when the server was created.
     package var name: String?
-    /// Whether the guest hardware that extra specs and image ask for was checked when the server got the flavor. Nil, as release
-    /// 0.1.0 has it, means no.
+    /// Whether the guest hardware that extra specs and image request was checked when the server got the flavor. Nil, as from release
+    /// 0.1.0, means no.
     package var isHardwareChecked: Bool?
 
     private enum CodingKeys: String, CodingKey {
@@ -48,7 +48,7 @@ package struct ServerFlavor: Codable, Sendable, Hashable {
 extension ServerFlavor {
     /// The number of disks on the host of a server.
     ///
-    /// - Parameter hasImage: whether the root disk is made of an image, and not a volume.
+    /// - Parameter hasImage: whether the root disk is created from an image and is not a volume.
     package func localDisks(hasImage: Bool) -> Int {
         (hasImage ? 1 : 0) + ((ephemeralGiB ?? 0) > 0 ? 1 : 0) + ((swapMiB ?? 0) > 0 ? 1 : 0)
     }
@@ -98,7 +98,7 @@ package struct ServerNeeds: Sendable, Hashable {
 
     /// Applies extra specs and properties to the given amounts and traits. Idempotent.
     ///
-    /// - Parameter isHardwareChecked: as `ServerFlavor` has it.
+    /// - Parameter isHardwareChecked: see `ServerFlavor`.
     /// - Throws: 400 naming the extra spec or property, its value and the rule.
     package init(
         resources: [String: Int], requiredTraits: [String] = [], forbiddenTraits: [String] = [], extraSpecs: [String: String],

@@ -3,8 +3,8 @@ package import JSON
 /// The desired power state of a server.
 package enum DesiredPower: String, Codable, Sendable, Hashable, CaseIterable {
     case running, shutoff, paused, suspended
-    /// The host has all that the guest needs, and does not start it: the guest comes from another host while it runs. A host that does
-    /// not know this refuses the state.
+    /// The host prepares everything for the guest but does not start it, because the running guest arrives from another host. Older agents
+    /// refuse this value.
     case expected
     /// Nothing of the server may remain on the host.
     case absent
@@ -13,7 +13,7 @@ package enum DesiredPower: String, Codable, Sendable, Hashable, CaseIterable {
 /// The complete desired state of a server on its host, level-triggered. Compute writes it, the host's agent reads it and
 /// keeps it in the server's state file.
 ///
-/// Values are as they are sent; the agent's `DesiredServer` has the rules about them.
+/// Values are unchecked; the agent's `DesiredServer` validates them.
 package struct ServerSpec: Codable, Sendable, Hashable {
     package var id: String
     package var name: String
@@ -25,7 +25,7 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var epoch: Int
     package var power: DesiredPower
     package var operation: Operation?
-    /// Long-running work beside this state. Nil, as release 0.1.0 has it, means none.
+    /// Long-running work in addition to this state. Nil, as from release 0.1.0, means none.
     package var jobs: [ServerJob]?
     package var vcpus: Int
     package var memoryMiB: Int
@@ -33,19 +33,19 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var ephemeralGiB: Int
     package var swapMiB: Int
     package var extraSpecs: TextMap
-    /// Nil where the server boots from a volume.
+    /// Nil if the server boots from a volume.
     package var image: Image?
-    /// Properties of the image, also of one of which the boot volume was made. Nil, as release 0.1.0 has it, means those of `image`.
+    /// Properties of the image, or of the image from which the boot volume was created. Nil, as from release 0.1.0, means those of `image`.
     package var imageProperties: TextMap?
-    /// Whether the guest hardware that `extraSpecs` and `imageProperties` ask for was checked. Nil, as release 0.1.0 has it, means no:
-    /// the guest then has only what that release applied.
+    /// Whether the guest hardware that `extraSpecs` and `imageProperties` request was checked. Nil, as from release 0.1.0, means no: the
+    /// guest then only has the hardware that release 0.1.0 supported.
     package var isHardwareChecked: Bool?
-    /// The system that the server boots while it is rescued. Nil where it boots its own; earlier releases have none.
+    /// The rescue system of a rescued server; nil otherwise, and from earlier releases.
     package var rescue: Rescue?
     /// Whether copies of disks that a resize has changed are kept for its reversal. With `absent`: whether the disks stay on the host,
     /// because the server may return to it. Nil means no.
     package var keepsDisks: Bool?
-    /// Images of which the host makes disks that it does not have: copies of those that the server had on another host. Nil means none.
+    /// Images from which the host creates missing disks: copies of the server's disks on its previous host. Nil means none.
     package var diskSources: [DiskSource]?
     package var volumes: [Volume]
     package var ports: [Port]
@@ -54,18 +54,17 @@ package struct ServerSpec: Codable, Sendable, Hashable {
     package var networkData: JSONObject
     /// In base64.
     package var userData: String?
-    /// Files that the guest finds at its first start. Release 0.1.0 has none.
+    /// Files to inject. Release 0.1.0 has none.
     package var files: [File]?
     package var configDrive: Bool
     package var hostname: String
-    /// The password that the guest left at the metadata service. Nil where it left none; releases before 0.2.0 never have one.
+    /// The password that the guest posted to the metadata service. Nil if there is none, and from releases before 0.2.0.
     package var guestPassword: String?
-    /// Floating IPs that lead to the server, and the names of its ports' security groups; EC2's metadata shows them. Releases before
-    /// 0.2.0 have neither.
+    /// The server's floating IPs and the names of its ports' security groups, for the EC2 metadata. Releases before 0.2.0 have neither.
     package var floatingIPs: [String]?
     package var securityGroups: [String]?
-    /// `<cpu>` elements of the hosts among which the guest is to be able to move; it gets what they have in common. Nil, as releases
-    /// before 0.2.0 have it, means the host's own setting.
+    /// `<cpu>` elements of the hosts that the guest must be able to move between; the guest gets their common features. Nil, as from
+    /// releases before 0.2.0, means the host's configured processor.
     package var processorDefinitions: [String]?
 
     private enum CodingKeys: String, CodingKey {
@@ -138,10 +137,10 @@ package struct ServerSpec: Codable, Sendable, Hashable {
 }
 
 extension ServerSpec {
-    /// A disk with data that only the server's host has.
+    /// A local disk of the server.
     package enum LocalDisk: String, Codable, Sendable { case root, ephemeral }
 
-    /// The image that has the content of a disk.
+    /// The image with the content of a disk.
     package struct DiskSource: Codable, Sendable, Hashable {
         package var disk: LocalDisk
         package var image: Image
@@ -174,8 +173,8 @@ extension ServerSpec {
     /// The system of a rescued server. Compute keeps it in `servers.rescue`.
     package struct Rescue: Codable, Sendable, Hashable {
         package var image: Image
-        /// Whether the server keeps all its disks in their places and the rescue disk is added to them (stable device rescue). If not,
-        /// it has the rescue disk as its first disk and its own root disk as the second, and no volumes.
+        /// Whether the server's disks keep their device names and the rescue disk is added to them (stable device rescue). If not, it has
+        /// the rescue disk as its first disk and its own root disk as the second, and no volumes.
         package var isStable: Bool
         /// `disk` or `cdrom`.
         package var device: String
@@ -195,7 +194,7 @@ extension ServerSpec {
         }
     }
 
-    /// What a local root disk starts from. Compute keeps it in `servers.image`.
+    /// The image of a local root disk. Compute keeps it in `servers.image`.
     package struct Image: Codable, Sendable, Hashable {
         package var id: String
         /// MD5 in hexadecimal.
@@ -206,12 +205,12 @@ extension ServerSpec {
         /// Bytes.
         package var size: Int?
         package var minDiskGiB: Int?
-        /// What the root disk takes where the flavor does not say.
+        /// The size of the root disk if the flavor does not have one.
         package var diskGiB: Int?
         package var properties: TextMap
-        /// Nil where the server's project may have the image. Release 0.1.0 does not say.
+        /// The administrator on whose behalf the image is downloaded. Nil if the project has access itself, and from release 0.1.0.
         package var administrator: RecordedSubject?
-        /// Whether the root disk is a copy of the image and not based on it, because the image will be deleted. Nil means no.
+        /// Whether the root disk is a full copy of the image, because the image will be deleted. Nil means no.
         package var isCopied: Bool?
 
         private enum CodingKeys: String, CodingKey {
@@ -242,18 +241,18 @@ extension ServerSpec {
         }
     }
 
-    /// How QEMU reaches a volume: what Block Storage says in `connection_info`. Compute passes it on as it is.
+    /// How QEMU accesses a volume: Block Storage's `connection_info`, which Compute passes on unchanged.
     package struct Connection: Codable, Sendable, Hashable {
         /// `file` or `nbd`.
         package var driver: String
-        /// Of a file.
+        /// The path of a `file`.
         package var path: String?
         package var format: String?
-        /// Nil means that it can be written.
+        /// Whether the volume is read-only; nil means no.
         package var readOnly: Bool?
-        /// Whether other servers may have it at the same time; nil means no.
+        /// Whether other servers may use it at the same time; nil means no.
         package var isMultiattach: Bool?
-        /// Of an NBD server.
+        /// The address of an NBD server.
         package var host: String?
         package var port: Int?
         package var export: String?
@@ -265,13 +264,13 @@ extension ServerSpec {
         }
     }
 
-    /// A volume that belongs into the server.
+    /// A volume of the server.
     package struct Volume: Codable, Sendable, Hashable {
         package var id: String
         package var attachmentID: String
         /// The target name (`vdb`).
         package var device: String
-        /// 0: the server boots from it.
+        /// 0 if the server boots from it.
         package var bootIndex: Int?
         package var connection: Enclosed<Connection>
 
@@ -313,7 +312,7 @@ extension ServerSpec {
         }
     }
 
-    /// The network's own port on every hypervisor, behind which its metadata answers.
+    /// The network's own port on every hypervisor, at which the metadata service answers.
     package struct MetadataPort: Codable, Sendable, Hashable {
         package var id: String
         package var mac: String
@@ -342,10 +341,10 @@ extension ServerSpec {
         package var fixedIPs: [PortAddress]
         /// How the host plugs it: `ovs`.
         package var vifType: String
-        /// Nil where the network has none.
+        /// Nil if the network has none.
         package var metadataPort: MetadataPort?
         package var tag: String?
-        /// Whether port security is on. Nil, as release 0.1.0 has it, counts as on.
+        /// Whether port security is on. Nil, as from release 0.1.0, means yes.
         package var isSecured: Bool?
 
         private enum CodingKeys: String, CodingKey {

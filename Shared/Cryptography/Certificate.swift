@@ -1,6 +1,6 @@
 import CLibcrypto
 
-/// A certificate of X.509 (RFC 5280).
+/// An X.509 certificate (RFC 5280).
 package struct Certificate: Sendable, Hashable {
     /// In DER.
     package let bytes: [UInt8]
@@ -30,7 +30,7 @@ package struct ClientCertificate: Sendable {
     /// The user principal name of Microsoft, as a name of the subject.
     private static let principalName = "1.3.6.1.4.1.311.20.2.3"
 
-    /// Makes a key of RSA and its certificate. Takes some 100 ms, so it must not run on the cooperative pool. The key comes from
+    /// Creates an RSA key and its certificate. Takes about 100 ms, so it must not run on the cooperative pool. The key comes from
     /// libcrypto's random numbers.
     ///
     /// - Parameters:
@@ -78,15 +78,15 @@ package struct ClientCertificate: Sendable {
         return key
     }
 
-    /// Adds the user principal name. It is built from values and not from libcrypto's text form, in which the name of a user could
-    /// add further names.
+    /// Adds the user principal name. It is built from values instead of libcrypto's text syntax, in which a user's name could inject
+    /// further names.
     private static func addPrincipal(_ certificate: OpaquePointer, _ name: String) throws(CryptographyError) {
         guard let identifier = OBJ_txt2obj(principalName, 1), let value = ASN1_TYPE_new(), let text = ASN1_UTF8STRING_new(),
             let general = GENERAL_NAME_new(), let names = GENERAL_NAMES_new()
         else { throw .last("a principal name") }
         defer { GENERAL_NAMES_free(names) }
         guard ASN1_STRING_set(text, Array(name.utf8), Int32(name.utf8.count)) == 1 else { throw .last("ASN1_STRING_set") }
-        // Each owns what was given to it from here on.
+        // Each now owns the value that was passed to it.
         ASN1_TYPE_set(value, V_ASN1_UTF8STRING, UnsafeMutableRawPointer(text))
         guard GENERAL_NAME_set0_othername(general, identifier, value) == 1, OPENSSL_sk_push(names, general) > 0,
             X509_add1_ext_i2d(certificate, NID_subject_alt_name, UnsafeMutableRawPointer(names), 0, 0) == 1

@@ -81,8 +81,8 @@ package final class Connection {
         handle = fresh
         cancellation.attach(fresh)
         PQsetNoticeProcessor(fresh, { _, _ in }, nil)
-        // client_connection_check_interval ends what works for a process that is gone. Recursive queries are estimated too high, so that
-        // PostgreSQL would compile queries of a few milliseconds for more than a second.
+        // client_connection_check_interval ends statements of processes that are gone. JIT compilation is off because the cost of recursive
+        // queries is overestimated: compiling a query of a few milliseconds would take more than a second.
         try script(
             """
             SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = \(configuration.idleInTransaction.microseconds / 1000);
@@ -91,7 +91,7 @@ package final class Connection {
         return fresh
     }
 
-    /// As the connection string says, which may say another time limit for connecting.
+    /// The options of the connection string take precedence, for example its connect timeout.
     private func connect() -> OpaquePointer? {
         let texts = ["connect_timeout", "10", "application_name", configuration.applicationName, "dbname", configuration.connectionString]
             .map { (text: String) in UnsafePointer<CChar>(strdup(text)) }

@@ -74,8 +74,8 @@ package final class Database: Sendable {
     /// Runs read-only statements, each in a transaction of its own. Cancelled when the client of the current request
     /// disconnects.
     ///
-    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting, 429 where too
-    ///   much of the project is waiting; `ClientGone`.
+    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is unavailable or too many jobs wait, 429 if too many jobs of the
+    ///   project wait; `ClientGone`.
     @discardableResult
     package func read<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
         let limit = configuration.limit(DatabaseScope.current.work, isWrite: false)
@@ -90,7 +90,7 @@ package final class Database: Sendable {
     /// Runs statements that commit one by one: leases, wakes, prunes. Never retried, because after a broken session it is
     /// unknown which statements were committed.
     ///
-    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is away or too much is waiting.
+    /// - Throws: what `body` throws; `ResourceError` 503 while PostgreSQL is unavailable or too many jobs wait.
     @discardableResult
     package func autocommit<Value: Sendable>(_ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
         let limit = configuration.limit(DatabaseScope.current.work, isWrite: true)
@@ -100,7 +100,7 @@ package final class Database: Sendable {
         }
     }
 
-    /// Runs statements in one read-only snapshot. Otherwise as `read`.
+    /// Runs statements in one read-only snapshot; otherwise like `read`.
     @discardableResult
     package func snapshot<Value: Sendable>(
         _ body: @escaping @Sendable (Connection) throws -> Value
@@ -115,10 +115,10 @@ package final class Database: Sendable {
 
     /// Runs `body` in one transaction; a deadlock or serialization failure runs it again, a few times.
     ///
-    /// - Parameter stops: whether it is stopped, with nothing of it done, when the client leaves. Only for a request's
-    ///   first change: what has begun is carried to its end.
-    /// - Throws: what `body` throws, after rolling back; `ResourceError` 503 while PostgreSQL is away or too much is
-    ///   waiting, 429 where too much of the project is waiting; `ClientGone`.
+    /// - Parameter stops: whether to roll back when the client disconnects. Only for a request's first change: after that, the request runs
+    ///   to completion.
+    /// - Throws: what `body` throws, after rolling back; `ResourceError` 503 while PostgreSQL is unavailable or too many jobs wait, 429 if
+    ///   too many jobs of the project wait; `ClientGone`.
     @discardableResult
     package func write<Value: Sendable>(
         stops: Bool = false, _ body: @escaping @Sendable (Connection) throws -> Value
@@ -285,7 +285,7 @@ package final class Database: Sendable {
         thread.start()
     }
 
-    /// Ends a job in `lane`, answers, and waits for the next; nil when there will be none.
+    /// Ends a job in `lane`, completes it, and waits for the next; nil when there are no more.
     private func finish(_ lane: DatabaseScope.Lane, _ worker: Worker, then answer: () -> Void) -> Assignment? {
         var (begun, leaving): (Begun, [Worker]) = state.withLock { state in
             state.schedule.finish(lane)

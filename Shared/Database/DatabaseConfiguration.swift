@@ -1,10 +1,10 @@
 import Kernel
 
-/// How to reach PostgreSQL, and how much of it to use.
+/// The connection to PostgreSQL, and limits of its use.
 package struct DatabaseConfiguration: Sendable {
-    /// How long PostgreSQL may work on one statement, and wait for one lock.
+    /// How long one statement may run, and how long it may wait for one lock.
     package struct TimeLimit: Sendable, Hashable {
-        /// nil for no limit.
+        /// Nil for no limit.
         package var statement: Duration?
         package var lock: Duration?
         /// Whether the time limit applies to all statements of a job together instead of to each one.
@@ -19,14 +19,14 @@ package struct DatabaseConfiguration: Sendable {
 
     /// libpq connection string or URI.
     package var connectionString: String
-    /// What PostgreSQL shows as the program of each session (`pg_stat_activity.application_name`); never empty, because a
-    /// session without a name counts as one of release 0.1.0.
+    /// The program name that PostgreSQL shows for each session (`pg_stat_activity.application_name`); never empty, because a session
+    /// without a name counts as one of release 0.1.0.
     package var applicationName = "wolke"
-    /// Sessions, and threads, at most. They are opened when needed.
+    /// Maximum number of sessions and threads. They are opened when needed.
     package var connectionsMax: Int
     /// Sessions reserved for the control plane's own work; at least one session is left for requests.
     package var reserved: Int
-    /// Sessions that the requests of one project have at a time, at most.
+    /// Maximum number of sessions in use by the requests of one project.
     package var projectMax: Int
     /// Jobs that may wait for a session; more are refused with 503.
     package var waitingMax: Int

@@ -10,8 +10,8 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     package let statement: String?
     /// The connection broke while COMMIT was under way: the transaction may or may not have happened.
     package var commitUnknown = false
-    /// For a refused value: the texts bound to the statement, only the refused one where PostgreSQL says which. They are
-    /// clients' texts, so that they are not part of the description.
+    /// For a refused value: the texts bound to the statement, only the refused one if PostgreSQL names it. They come from clients, so they
+    /// are not part of the description.
     package var inputs: [String] = []
 
     /// The connection broke during COMMIT; thrown by the simulation.
@@ -36,12 +36,12 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
     }
     /// The statement was cancelled: by its time limit, or because its client disconnected.
     package var isStopped: Bool { sqlState == "57014" || sqlState == "25P03" }
-    /// A lock was not to be had within its time limit.
+    /// A lock could not be acquired within its time limit.
     package var isLockTimeout: Bool { sqlState == "55P03" }
-    /// PostgreSQL could not take a value that came from outside (SQLSTATE class 22, data exceptions), such as a malformed
-    /// uuid or a number out of range. Not a division by zero or a null, which only a statement of ours can cause.
+    /// PostgreSQL refused an external value (SQLSTATE class 22, data exceptions), such as a malformed uuid or a number out of range. Does
+    /// not include a division by zero or a null, which can only be caused by our own statements.
     package var isRefusedInput: Bool { sqlState.hasPrefix("22") && !["22012", "22004", "22002", "22000"].contains(sqlState) }
-    /// A text has the character NUL, which PostgreSQL cannot keep; in a JSON document as `\u0000`.
+    /// A text contains the character NUL, which PostgreSQL cannot store; in a JSON document as `\u0000`.
     package var isNUL: Bool { sqlState == "22P05" || sqlState == "22021" }
 
     static func stopped(_ message: String) -> DatabaseError {
@@ -55,7 +55,7 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
             inputs: [text])
     }
 
-    /// The rule that a refused value breaks.
+    /// The rule that a refused value violates.
     package var inputRule: String {
         switch sqlState {
         case "22P05", "22021": "It must not contain the character NUL."
@@ -69,8 +69,8 @@ package struct DatabaseError: Error, Sendable, CustomStringConvertible {
         }
     }
 
-    /// The error as the caller of an API sees it: 503 while the database is away or where it took too long, 400 for a value that
-    /// PostgreSQL cannot take, otherwise 500.
+    /// The error as the caller of an API sees it: 503 while the database is unavailable or if it took too long, 400 for a value that
+    /// PostgreSQL refuses, otherwise 500.
     package var resourceError: ResourceError {
         if isRefusedInput {
             return ResourceError(.badRequest, isNUL ? inputRule : "Invalid value in the request. \(inputRule)", context: description)

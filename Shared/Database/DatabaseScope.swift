@@ -1,7 +1,7 @@
 import Kernel
 import Synchronization
 
-/// On whose behalf the current task uses the database. Determines its share of the sessions and its time limits.
+/// The owner of the current task's work in the database. Determines its share of the sessions and its time limits.
 ///
 /// The request pipeline sets it, so handlers and stores need not know about it. Work outside a request belongs to the
 /// control plane.
@@ -43,7 +43,7 @@ package struct DatabaseScope: Sendable {
 
     @TaskLocal package static var current = DatabaseScope.plane
 
-    /// The plane's own work.
+    /// The control plane's own work.
     package static let plane = DatabaseScope(lane: .plane, work: .plane)
     /// A workflow's step, which is cancelled before its lease ends.
     package static let step = DatabaseScope(lane: .plane, work: .plane, stopsWithTask: true)
@@ -64,7 +64,7 @@ package struct DatabaseScope: Sendable {
     }
 }
 
-/// Whether the client of a connection is still there.
+/// Whether the client of a connection is still connected.
 package final class ClientPresence: Sendable {
     private struct State {
         var isGone = false

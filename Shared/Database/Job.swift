@@ -38,7 +38,7 @@ final class Job: Sendable {
     /// Records the job's place in the schedule. A job that was cancelled earlier is dropped when its turn comes.
     func waits(at place: SessionSchedule<Job>.Place) { state.withLock { $0.phase = .waiting(place) } }
 
-    /// Ends it without running it.
+    /// Ends the job without running it.
     func drop(_ error: any Error) {
         let refuse = state.withLock { state in
             state.phase = .ended
@@ -71,7 +71,7 @@ final class Job: Sendable {
 
     /// Stops the job: a waiting job is dropped.
     ///
-    /// - Parameter takenOut: removes the job from the schedule; false if it is not in it any more.
+    /// - Parameter takenOut: removes the job from the schedule; false if it is no longer in it.
     /// - Returns: whether the job is running, so that PostgreSQL must be asked to cancel it.
     func stop(takenOut: (SessionSchedule<Job>.Place) -> Bool) -> Bool {
         let phase = state.withLock { state in
@@ -88,7 +88,7 @@ final class Job: Sendable {
         }
     }
 
-    /// Asks PostgreSQL to cancel what it does for this job. On a thread that may block.
+    /// Asks PostgreSQL to cancel this job's statement. Must be called on a thread that may block.
     func cancelStatement() {
         sending.withLock { isTooLate in
             guard !isTooLate else { return }
@@ -136,19 +136,19 @@ final class Cancellation: Sendable {
 
     func refuseFurtherStatements() { refusing.store(true, ordering: .releasing) }
 
-    /// Sends the request to cancel, and returns when PostgreSQL has it.
+    /// Sends the request to cancel, and returns when PostgreSQL has received it.
     func send() {
         state.withLock { state in
             guard let handle = state.handle else { return }
             state.wasSent = true
             var reason = [CChar](repeating: 0, count: 256)
-            // A failure needs no answer: the statement's own limit of time still holds.
+            // A failure can be ignored: the statement's own time limit still applies.
             _ = PQcancel(handle, &reason, Int32(reason.count))
         }
     }
 }
 
-/// Sends requests to cancel from a thread of its own: sending one waits for PostgreSQL.
+/// Sends requests to cancel from a separate thread, because sending one waits for PostgreSQL.
 final class Canceller: Sendable {
     private let mailbox = ThreadMailbox<Job>("cancel") { jobs in
         while let batch = jobs.take() { for job in batch { job.cancelStatement() } }

@@ -5,8 +5,8 @@ package import Kernel
 /// The rows of one result. Lives on the connection's thread.
 package final class Rows: RandomAccessCollection {
     fileprivate let result: OpaquePointer
-    /// For each column the column that was looked up next the last time, -1 if unknown; the last element is for the first
-    /// look-up of a row. Rows are usually read in the same column order, so that most look-ups cost one comparison.
+    /// For each column, the column that was looked up after it last time, -1 if unknown; the last element is for the first look-up of a
+    /// row. Rows are usually read in the same column order, so that most look-ups cost one comparison.
     private var followers: [Int32]
     private var latest: Int
 

@@ -35,9 +35,8 @@ package struct SQL: ExpressibleByStringInterpolation, Sendable {
         package mutating func appendInterpolation(_ value: (some SQLBindable)?) { parts.append(.bind(value?.sqlBind ?? .text(nil))) }
         /// A fragment with its own binds.
         package mutating func appendInterpolation(_ fragment: SQL) { parts.append(contentsOf: fragment.parts) }
-        /// `= ANY` of these, or `=` for a single one. For an array PostgreSQL's generic plan assumes ten elements; if a
-        /// custom plan for fewer elements is cheaper, it plans the statement anew each time instead of using the cached
-        /// plan.
+        /// `= ANY` of these, or `=` for a single one. For an array PostgreSQL's generic plan assumes ten elements; if a custom plan for
+        /// fewer elements is cheaper, it plans the statement again each time instead of using the cached plan.
         package mutating func appendInterpolation(anyOf ids: [UUID128]) {
             if ids.count == 1 { appendInterpolation("= \(ids[0])" as SQL) } else { appendInterpolation("= ANY(\(ids)::uuid[])" as SQL) }
         }

@@ -12,8 +12,8 @@ package protocol SQLBindable {
     /// Writes the value as an array's element; the same as with `sqlText`, for types that need no text of their own.
     func write(to literal: inout ArrayLiteral)
 
-    /// PostgreSQL's array literal of these. A requirement, for each type to have its own loop: a generic one asks for
-    /// every element anew how it is copied and written.
+    /// PostgreSQL's array literal of these. A requirement, for each type to have its own loop: a generic one asks for again for every
+    /// element how it is copied and written.
     static func arrayLiteral(_ elements: [Self]) -> String
 
     /// An array of these as it is sent; its literal, for most types.

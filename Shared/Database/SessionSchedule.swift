@@ -1,15 +1,15 @@
 import Kernel
 
-/// Which work gets the next free session.
+/// Decides which job gets the next free session.
 ///
 /// - The control plane's own work may use all sessions; `reserved` of them are kept free for it.
 /// - Tenants' requests share the rest: the project with the fewest running jobs is next, and no project runs more than
 ///   `projectMax` at a time, so that one project's slow statements cannot block the others.
 struct SessionSchedule<Job: Sendable>: Sendable {
     enum Refusal: Sendable {
-        /// 503: the whole queue is full.
+        /// Answered with 503: the whole queue is full.
         case queue
-        /// 429: the project's part of it is.
+        /// Answered with 429: the project's share of the queue is full.
         case project
     }
 
@@ -78,7 +78,7 @@ struct SessionSchedule<Job: Sendable>: Sendable {
         }
     }
 
-    /// Takes a job out that still waits.
+    /// Removes a job that is still waiting.
     mutating func remove(_ place: Place) -> Job? {
         switch place {
         case .plane(let ticket): plane.remove(ticket)

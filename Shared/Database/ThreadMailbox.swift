@@ -15,8 +15,8 @@ final class ThreadMailbox<Item: Sendable>: Sendable {
     private nonisolated(unsafe) var state = State()
 
     /// - Parameters:
-    ///   - name: of the thread, as debuggers show it.
-    ///   - run: takes items until there are none for good.
+    ///   - name: the thread's name in debuggers.
+    ///   - run: takes items until there will be no more.
     init(_ name: String, run: @escaping @Sendable (ThreadMailbox<Item>) -> Void) {
         self.name = name
         self.run = run
@@ -33,7 +33,7 @@ final class ThreadMailbox<Item: Sendable>: Sendable {
         }
     }
 
-    /// The thread ends when it has taken what is there.
+    /// Closes the mailbox. The thread ends when it has taken the remaining items.
     func close() {
         condition.withLock {
             state.isClosed = true
@@ -44,7 +44,7 @@ final class ThreadMailbox<Item: Sendable>: Sendable {
     /// Waits for items, on the thread.
     ///
     /// - Parameter microseconds: how long to wait after the first item, to collect more into one batch.
-    /// - Returns: all that are there; nil at the end.
+    /// - Returns: all waiting items; nil after the last ones.
     func take(after microseconds: UInt32 = 0) -> [Item]? {
         condition.withLock { while state.waiting.isEmpty, !state.isClosed { condition.wait() } }
         if microseconds > 0 { usleep(microseconds) }

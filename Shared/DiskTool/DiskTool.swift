@@ -74,9 +74,9 @@ package final class DiskTool: Sendable {
     /// - Parameters:
     ///   - target: a path that does not exist yet.
     ///   - format: `raw` or `qcow2`.
-    ///   - bytesMax: the largest file. A small image can have a large disk without holes: tables that name a cluster many times, or
-    ///     compressed data.
-    /// - Throws: `DiskTooLarge` when the file would be larger; as `measure`; `FileError`.
+    ///   - bytesMax: the largest file. A small image can contain a large disk without holes, by tables that refer to one cluster many times
+    ///     or by compressed data.
+    /// - Throws: `DiskTooLarge` if the file would be larger; otherwise like `measure`; `FileError`.
     package func convert(_ disk: ForeignDisk, to target: String, _ format: DiskDriver, size: Int, bytesMax: Int? = nil) throws {
         _ = try measure(disk, largest: (size + 511) / 512 * 512)
         try flatten([DiskSource(path: disk.path, driver: disk.driver)], to: target, format, size: size, bytesMax: bytesMax)
@@ -89,12 +89,12 @@ package final class DiskTool: Sendable {
         try flatten([source], to: target, format, size: size)
     }
 
-    /// Copies the content of one of our own disks with those below it to a new disk of exactly `size` bytes without a backing file;
-    /// see `convert`.
+    /// Copies the content of one of our own disks and its backing files to a new disk of exactly `size` bytes without a backing file; see
+    /// `convert`.
     ///
     /// - Parameters:
     ///   - layers: the disk and its backing files, from the top.
-    ///   - bytesMax: the largest file. The time is limited to what so many bytes take.
+    ///   - bytesMax: the largest file. It also determines the time limit.
     package func flatten(_ layers: [DiskSource], to target: String, _ format: DiskDriver, size: Int, bytesMax: Int? = nil) throws {
         try create(target, format, size: size)
         let fileSize = DiskTool.fileSizeMax(format, size: size)
@@ -117,7 +117,7 @@ package final class DiskTool: Sendable {
         }
     }
 
-    /// Whether the tool ended because its file was not to grow further (setrlimit(2), RLIMIT_FSIZE).
+    /// Whether the tool ended because its file reached the limit (setrlimit(2), RLIMIT_FSIZE).
     private static func isAtFileSize(_ error: CommandError) -> Bool {
         error.status == nil || error.status == 128 + Int(SIGXFSZ) || error.output.contains("File too large")
     }

@@ -87,7 +87,7 @@ package final class SandboxWatch: Sendable {
         self.init(time: time) { SandboxCheck.problem(sandbox) }
     }
 
-    /// - Parameter look: runs the check; blocks its thread.
+    /// - Parameter look: runs the check, blocking its thread.
     package init(time: any TimeSource, look: @escaping @Sendable () -> String?) {
         self.look = look
         self.time = time

@@ -5,7 +5,7 @@ package import Kernel
 import NIOCore
 import ServiceCatalog
 
-/// Where the data of new images goes.
+/// A destination for the data of new images.
 package protocol ImageTarget: Sendable {
     /// Sends the file at `path` as the data of an image that has none yet.
     ///

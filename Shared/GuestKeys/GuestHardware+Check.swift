@@ -7,7 +7,7 @@ extension GuestHardware {
         ("hw:vif_multiqueue_enabled", "hw_vif_multiqueue_enabled"), ("hw:cpu_thread_policy", "hw_cpu_thread_policy"),
     ]
 
-    /// Refuses a server whose flavor or image asks for something that this cloud does not support, or that contradicts itself.
+    /// Refuses a server whose flavor or image requests something unsupported or contradictory.
     ///
     /// - Parameters:
     ///   - specs: the flavor's extra specs.
@@ -108,7 +108,7 @@ extension GuestHardware {
 
     // MARK: numbers of disks
 
-    /// Most disks on the bus of the server's disks, with those of a flavor and a config drive; nil for any number.
+    /// The maximum number of disks on the bus of the server's disks, including local disks and config drive; nil for no limit.
     package var disksMax: Int? {
         switch diskBus {
         case .ide: 4
@@ -121,14 +121,14 @@ extension GuestHardware {
     /// The number of disks on the bus of the disks. The config drive counts if it is on that bus.
     ///
     /// - Parameters:
-    ///   - local: root disk, ephemeral disk and swap, as far as they are on the host.
-    ///   - volumes: volumes, a boot volume among them.
+    ///   - local: the number of root, ephemeral and swap disks on the host.
+    ///   - volumes: the number of volumes, including a boot volume.
     package func disks(local: Int, volumes: Int, hasConfigDrive: Bool) -> Int {
         local + volumes + (hasConfigDrive && configDriveBus == diskBus ? 1 : 0)
     }
 
     /// - Parameter count: see `disks`.
-    /// - Throws: 400 where the bus does not hold so many.
+    /// - Throws: 400 if there are too many for the bus.
     package func check(disks count: Int) throws {
         guard let most = disksMax, count > most else { return }
         throw ResourceError.badRequest(

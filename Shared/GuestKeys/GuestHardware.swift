@@ -1,7 +1,7 @@
-/// The virtual hardware that a flavor's extra specs and an image's properties ask for.
+/// The virtual hardware requested by a flavor's extra specs and an image's properties.
 ///
-/// Values that `GuestKey` does not serve count as absent: servers of earlier releases may have them. `check` refuses them for
-/// new servers.
+/// Values that `GuestKey` does not support count as absent, because servers of earlier releases may have them. `check` refuses them for new
+/// servers.
 package struct GuestHardware: Sendable, Hashable {
     package enum Bus: String, Sendable, Hashable, CaseIterable { case virtio, scsi, sata, ide, usb }
     package enum Firmware: String, Sendable, Hashable { case bios, uefi }
@@ -23,7 +23,7 @@ package struct GuestHardware: Sendable, Hashable {
         package let milliseconds: Int
     }
 
-    /// Settings of the host's processor scheduler for the guest, as libvirt has them. Times are in microseconds.
+    /// Settings of the host's processor scheduler for the guest, with libvirt's names. Times are in microseconds.
     package struct ProcessorRates: Sendable, Hashable {
         package let shares: Int?
         package let period: Int?
@@ -32,7 +32,7 @@ package struct GuestHardware: Sendable, Hashable {
 
     /// Nil: virtio.
     package let diskBus: Bus?
-    /// Nil: see `configDriveBus`.
+    /// Nil for the default, see `configDriveBus`.
     package let cdromBus: Bus?
     /// The model of the controller of SCSI disks.
     package let scsiModel: String
@@ -47,7 +47,7 @@ package struct GuestHardware: Sendable, Hashable {
     package let pointerModel: String?
     /// `usb` or `virtio`.
     package let inputBus: String?
-    /// Nil: the host's default, see `machine(default:)`.
+    /// Nil for the host's default, see `machine(default:)`.
     package let machine: String?
     package let firmware: Firmware
     package let secureBoot: SecureBoot
@@ -58,7 +58,7 @@ package struct GuestHardware: Sendable, Hashable {
     /// What happens when the guest hangs; nil without a watchdog.
     package let watchdog: String?
     package let hidesHypervisor: Bool
-    /// Nil: the hypervisor's default.
+    /// Nil for the hypervisor's default.
     package let hpet: Bool?
     package let serialPorts: Int
     package let tpm: TPM?
@@ -70,16 +70,16 @@ package struct GuestHardware: Sendable, Hashable {
     let topologyRules: TopologyRules
     let numa: NUMARequest
 
-    /// Most serial ports of a PC.
+    /// The maximum number of serial ports of a PC.
     package static let serialPortsMax = 4
-    /// Most queues of a tap.
+    /// The maximum number of queues of a tap.
     private static let queuesMax = 256
 
     /// The only keys that release 0.1.0 applied. It accepted servers with any others unchecked.
     private static let uncheckedKeys: Set<String> = ["hw_machine_type", "hw_firmware_type", "hw_qemu_guest_agent"]
 
-    /// - Parameter isChecked: whether specs and properties were checked when the server got them. If not, only what release 0.1.0
-    ///   applied has an effect: the system on the server's disks was installed without the rest.
+    /// - Parameter isChecked: whether specs and properties were checked when the server got them. If not, only the keys that release 0.1.0
+    ///   applied have an effect, because the system on the server's disks was installed without the others.
     package init(specs: [String: String], properties: [String: String], isChecked: Bool) {
         self =
             isChecked
@@ -158,10 +158,10 @@ package struct GuestHardware: Sendable, Hashable {
     /// Whether the machine type is q35 or a version of it.
     package static func isPCIe(_ machine: String) -> Bool { machine.contains("q35") }
 
-    /// The bus of the config drive as a CD drive; nil where it is a virtio disk.
+    /// The bus of the config drive as a CD drive; nil if it is a virtio disk.
     package var configDriveBus: Bus? { cdromBus ?? (diskBus == .virtio ? nil : diskBus) }
 
-    /// Whether disks can be added to a running guest and taken from it.
+    /// Whether disks can be attached to and detached from a running guest.
     package var canHotplugDisks: Bool { ![.ide, .sata].contains(diskBus) }
 
     /// Queues of a network interface.
@@ -170,7 +170,7 @@ package struct GuestHardware: Sendable, Hashable {
         return min(vcpus, GuestHardware.queuesMax)
     }
 
-    /// Number of the host's processors that belong to the guest alone.
+    /// Number of the host's processors that are dedicated to the guest.
     package func dedicatedProcessors(vcpus: Int) -> Int { processorPolicy == .dedicated ? vcpus : 0 }
 
     /// The sockets, cores and threads that the guest sees; nil if no combination is allowed.
@@ -178,17 +178,17 @@ package struct GuestHardware: Sendable, Hashable {
 
     /// The guest's NUMA nodes; empty without.
     package func nodes(vcpus: Int, memoryMiB: Int) -> [NUMANode] {
-        // `check` has refused other requests; a server of an earlier release has none.
+        // `check` refuses invalid requests; a server of an earlier release with such a request has no nodes.
         do { return try numa.nodes(vcpus: vcpus, memoryMiB: memoryMiB) } catch { return [] }
     }
 
     // MARK: traits
 
-    /// The prefix of traits that agents announce and that are no standard traits.
+    /// The prefix of custom traits that agents report.
     package static let ownTraits = "CUSTOM_WOLKE_"
-    /// Announced by agents that know all keys which `GuestKey` serves.
+    /// Reported by agents that support all keys of `GuestKey`.
     package static let knowsHardware = ownTraits + "GUEST_HARDWARE"
-    /// Announced by agents whose libvirt has control of processors.
+    /// Reported by agents whose libvirt can control processors.
     package static let hasProcessorRates = ownTraits + "CPU_RATES"
 
     /// The trait of a host that has this machine type.
@@ -217,7 +217,7 @@ package struct GuestHardware: Sendable, Hashable {
     /// Traits that a host of the guest must not have.
     package var forbiddenTraits: Set<String> { threadPolicy == .isolate ? ["HW_CPU_HYPERTHREADING"] : [] }
 
-    /// Whether an agent of release 0.2.0 would ignore something that no other trait stands for.
+    /// Whether the guest has a setting that earlier agents ignore and that no other trait represents.
     private var asksMoreThanEarlierAgents: Bool {
         hasInterfaceQueues || pointerModel != nil || inputBus != nil || hasBootMenu || !hasRandomGenerator || randomRate != nil
             || watchdog != nil || hidesHypervisor || hpet != nil || serialPorts != 1 || !diskRates.isEmpty || topologyRules.isSet
@@ -225,7 +225,7 @@ package struct GuestHardware: Sendable, Hashable {
     }
 }
 
-/// The texts of extra specs and properties, of which those with values that are not served count as absent.
+/// The values of extra specs and properties, without unsupported ones.
 struct GuestTexts {
     let specs: [String: String]
     let properties: [String: String]
@@ -235,7 +235,7 @@ struct GuestTexts {
 
     private func place(_ name: String) -> GuestKey.Place { name.contains(":") || name == "hide_hypervisor_id" ? .flavor : .image }
 
-    /// The value in lower case if servers are accepted with it.
+    /// The value in lower case if it is supported.
     func served(_ name: String) -> String? {
         let place = place(name)
         guard let value = place == .flavor ? spec(name) : property(name), let key = GuestKey.find(place, name), key.serves(value)

@@ -7,15 +7,15 @@ private let networkRates = "rates of network interfaces, which the userspace dat
 private let passthrough = "host devices in servers"
 private let natural = 0...Int.max
 private let positive = 1...Int.max
-/// More nodes than a PC can have are refused by QEMU.
+/// QEMU refuses more nodes than a PC can have.
 private let nodes = 1...128
 
 private let scsiModels = [
     "buslogic", "ibmvscsi", "lsilogic", "lsisas1068", "lsisas1078", "virtio-scsi", "vmpvscsi", "lsilogicsas", "paravirtual",
 ]
-/// Properties of images that servers are rescued with.
+/// Properties of rescue images.
 private let rescue = "servers that are rescued with the image have such a disk; see compute.md"
-/// What the libvirt driver has of Nova's values.
+/// Nova's values that the libvirt driver supports.
 private let servedBuses = ["virtio", "scsi", "sata", "ide", "usb"]
 private let serialPorts = 1...GuestHardware.serialPortsMax
 private let buses = ["fdc", "ide", "sata", "scsi", "usb", "virtio", "xen", "lxc", "uml"]
@@ -25,7 +25,7 @@ private let numaAffinity = ["legacy", "preferred", "required", "socket"]
 extension GuestKey {
     private static func flavor(_ name: String, _ values: Values, _ effect: Effect) -> GuestKey { GuestKey(.flavor, name, values, effect) }
     private static func image(_ name: String, _ values: Values, _ effect: Effect) -> GuestKey { GuestKey(.image, name, values, effect) }
-    /// A boolean of which only `false`, the default, can be had.
+    /// A boolean that only supports `false`, the default.
     private static func off(_ lacking: String) -> Effect { .limited(to: ["false"], lacking: lacking) }
 
     /// Extra specs, as nova.api.validation.extra_specs declares them.

@@ -17,9 +17,9 @@ package struct GuestKey: Sendable {
     package enum Effect: Sendable {
         /// As in Nova.
         case implemented
-        /// Servers are accepted with these values only.
+        /// Servers are only accepted with these values.
         case limited(to: [String], lacking: String)
-        /// A server with it is refused.
+        /// Servers with the key are refused.
         case refused(String)
         /// The key has no effect and needs none, for this reason.
         case metadata(String)
@@ -61,7 +61,7 @@ package struct GuestKey: Sendable {
 
     /// An extra spec as an operator sets it.
     ///
-    /// - Throws: 400 naming key, value and rule: for a value that the key cannot have, and for an unknown key of Nova's namespaces.
+    /// - Throws: 400 naming key, value and rule: for an invalid value, and for an unknown key in Nova's namespaces.
     package static func checkSpec(_ name: String, _ value: String) throws {
         if let key = find(.flavor, name) { return try key.check(value, of: "extra spec '\(name.prefix(64))'", name: name) }
         let namespace = String(name.prefix { $0 != ":" })
@@ -79,7 +79,7 @@ package struct GuestKey: Sendable {
     /// - Parameters:
     ///   - specs: the flavor's extra specs.
     ///   - properties: the image's properties.
-    /// - Throws: 400 naming key, value and what this cloud lacks.
+    /// - Throws: 400 naming key, value and the missing feature.
     package static func check(specs: [String: String], properties: [String: String]) throws {
         for (place, texts) in [(Place.flavor, specs), (.image, properties)] {
             for (name, value) in texts.sorted(by: { $0.key < $1.key }) {
@@ -114,10 +114,10 @@ package struct GuestKey: Sendable {
         throw ResourceError.badRequest("Invalid value '\(value.prefix(64))' for \(what). It must be \(rule).")
     }
 
-    /// Whether servers are accepted with this value, as far as this key alone decides.
+    /// Whether this value is supported, regardless of other keys.
     func serves(_ value: String) -> Bool { isValid(value) && lacking(value) == nil }
 
-    /// What this cloud lacks for the value; nil if nothing.
+    /// The feature that this cloud lacks for the value; nil if the value is supported.
     private func lacking(_ value: String) -> String? {
         switch effect {
         case .implemented, .metadata: return nil
@@ -166,7 +166,7 @@ package struct GuestKey: Sendable {
 
 /// Booleans as Nova reads them in extra specs and properties.
 package enum NovaBoolean {
-    /// Nil for what is none.
+    /// Nil for text that is not a boolean.
     package static func read(_ text: String) -> Bool? {
         switch text.lowercased() {
         case "1", "t", "true", "on", "y", "yes": true

@@ -12,11 +12,11 @@ package struct NUMANode: Sendable, Hashable {
     }
 }
 
-/// The NUMA nodes that a flavor or an image asks for.
+/// The NUMA nodes requested by a flavor or image.
 struct NUMARequest: Sendable, Hashable {
     /// Nil for none.
     let count: Int?
-    /// By node, as asked for.
+    /// The requested values by node.
     let processors: [String: String]
     let memory: [String: String]
     private let isOfFlavor: Bool
@@ -101,7 +101,7 @@ struct NUMARequest: Sendable, Hashable {
 
 /// Lists of processors as libvirt and Nova write them: `0-3,^2,7`.
 package enum ProcessorList {
-    /// Nil for what is not a list, or has a number above `largest`.
+    /// Nil for text that is not a list, or that contains a number above `largest`.
     package static func read(_ text: String, largest: Int) -> Set<Int>? {
         var list: Set<Int> = []
         var without: Set<Int> = []

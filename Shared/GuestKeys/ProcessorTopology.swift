@@ -14,14 +14,14 @@ package struct ProcessorTopology: Sendable, Hashable {
 
     func exceeds(_ other: ProcessorTopology) -> Bool { zip(parts, other.parts).contains { $0 > $1 } }
 
-    /// Number of parts that are as wanted; 0 means any.
+    /// The number of matching preferences; a preference of 0 matches anything.
     func agreement(with wanted: ProcessorTopology) -> Int { zip(parts, wanted.parts).count { $1 > 0 && $0 == $1 } }
 }
 
-/// The topology that a flavor and an image ask for, by Nova's rules: limits of the image replace those of the flavor and must
-/// not exceed them; any preference of the image replaces all of the flavor.
+/// The topology requested by a flavor and an image, by Nova's rules: limits of the image replace those of the flavor and must not exceed
+/// them; any preference of the image replaces all of the flavor.
 struct TopologyRules: Sendable, Hashable {
-    /// 0 where there is no preference.
+    /// 0 for no preference.
     let preferred: ProcessorTopology
     let maximum: ProcessorTopology
     let isSet: Bool
@@ -48,8 +48,8 @@ struct TopologyRules: Sendable, Hashable {
         isSet = preferred != none || maximum != unlimited
     }
 
-    /// Of the allowed topologies the one that agrees most with the preference, then the one with the fewest threads and the most
-    /// sockets; nil if none is allowed.
+    /// The best allowed topology: the one that matches most preferences, then the one with the fewest threads and the most sockets; nil if
+    /// none is allowed.
     func best(vcpus: Int) -> ProcessorTopology? {
         var best: (rank: [Int], topology: ProcessorTopology)?
         let divisors = TopologyRules.divisors(vcpus)
@@ -76,7 +76,7 @@ struct TopologyRules: Sendable, Hashable {
         return divisors
     }
 
-    /// What contradicts itself, in words for the tenant.
+    /// A contradiction in the request, described for the tenant.
     static func conflicts(_ texts: GuestTexts, vcpus: Int) -> [String] {
         var conflicts: [String] = []
         let rules = TopologyRules(texts)

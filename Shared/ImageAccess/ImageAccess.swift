@@ -37,14 +37,14 @@ package struct ImageAccess: Sendable {
 
     /// - Parameters:
     ///   - policyOverrides: the rules of the operator's policy file for Image.
-    ///   - protections: who may give images which properties; nil: everyone.
+    ///   - protections: who may set which properties of images; nil if everyone may.
     /// - Throws: 400 for a rule that cannot be parsed.
     package init(policyOverrides: [String: String] = [:], protections: PropertyProtections? = nil) throws {
         self.protections = protections
         policy = try Policy(defaults: ImageRules.defaults, overrides: policyOverrides)
     }
 
-    /// Image's settings that every service needs which decides about images.
+    /// The settings of Image for all services that decide about access to images.
     package static let settings: SettingsSchema = .borrowing(
         "image",
         [
@@ -59,10 +59,10 @@ package struct ImageAccess: Sendable {
             protections: try PropertyProtections(settings))
     }
 
-    /// Checks properties that an image of a server or volume will have, or that a volume keeps for its images. The service that carries
-    /// the request out later has none of the caller's roles.
+    /// Checks properties that an image of a server or volume will have, or that a volume keeps for its images. The check is needed here,
+    /// because the service that carries out the request later does not have the caller's roles.
     ///
-    /// - Parameter before: properties that it has anyway.
+    /// - Parameter before: properties that need no check, because the image has them already.
     /// - Throws: 403 naming the first property that the caller may not change.
     package func checkProperties(_ after: JSONObject, before: JSONObject = [:], for caller: Caller) throws {
         guard let protections else { return }
@@ -81,7 +81,7 @@ package struct ImageAccess: Sendable {
 
     /// An image whose data the caller may read.
     ///
-    /// - Returns: nil where Image would answer 404: the image does not exist, or the caller may not see it.
+    /// - Returns: nil if Image would answer 404: the image does not exist, or the caller may not see it.
     /// - Throws: 403 with Image's message if the caller may see the image but not download it.
     package func image(_ connection: Connection, _ id: String, for caller: Caller) throws -> UsableImage? {
         guard let found = try find(connection, id, project: caller.projectID),

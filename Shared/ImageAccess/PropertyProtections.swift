@@ -20,7 +20,7 @@ package struct PropertyProtections: Sendable {
         case create, read, update, delete
     }
 
-    /// Names with which Image's own properties begin.
+    /// Prefixes of the service's own properties.
     package static let reservedPrefix = "os_glance"
 
     /// An error in the file.

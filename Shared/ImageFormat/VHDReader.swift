@@ -52,7 +52,7 @@ enum VHDReader {
         }
         let geometry = UInt64(cylinders) * UInt64(heads) * UInt64(perTrack)
         if sizedCreators.contains(Array(creator)) || geometry == geometryMax { return declared }
-        // The size follows from the geometry, which may leave out less than one cylinder.
+        // The size follows from the geometry, which may omit less than one cylinder.
         let cylinder = UInt64(heads) * UInt64(perTrack)
         guard geometry > 0, geometry <= UInt64(declared / 512), UInt64(declared / 512) - geometry < cylinder else {
             throw ImageRefusal(

@@ -45,7 +45,7 @@ package enum ShutoffReason: String, Sendable, Hashable {
 }
 
 extension DomainSummary {
-    /// Reasons of a pause (`virDomainPausedReason`) with which libvirt holds a guest whose memory is on its way.
+    /// Pause reasons (`virDomainPausedReason`) of guests whose memory is being transferred.
     static func isMoving(_ state: DomainState, _ reason: Int32) -> Bool {
         guard state == .paused else { return false }
         return switch UInt32(bitPattern: reason) {
@@ -65,7 +65,7 @@ package struct DomainSummary: Sendable, Hashable {
     package let state: DomainState
     /// Meaningful only when `state` is `shutoff`.
     package let shutoffReason: ShutoffReason
-    /// Whether it is paused because its memory is on the way from or to another host, and not because somebody paused it.
+    /// Whether libvirt has paused it because its memory is being transferred, as opposed to a pause on request.
     package let isMoving: Bool
     package let hasManagedSave: Bool
     package let isPersistent: Bool
@@ -91,11 +91,11 @@ package struct DomainSummary: Sendable, Hashable {
     }
 }
 
-/// A copy of a running domain's disks.
+/// The state of a backup of a running domain's disks.
 package enum DomainBackupState: Sendable, Hashable {
-    /// None is in progress, and none has ended since the last look.
+    /// None is in progress, and none has ended since the last call.
     case none
-    /// Bytes copied, of all.
+    /// Bytes copied, and total bytes.
     case running(done: Int, total: Int)
     case completed
     case failed(String)

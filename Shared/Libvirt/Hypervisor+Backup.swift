@@ -1,14 +1,14 @@
 import CLibvirt
 
 extension Hypervisor {
-    /// Begins to copy disks of the running domain, as they are at this moment, to new files; does not wait for the end.
+    /// Starts to copy disks of the running domain, as they are now, to new files; does not wait for the end.
     package func beginBackup(_ uuid: String, xml: String) async throws {
         try await withDomain(uuid, "virDomainBackupBegin") { domain in
             if virDomainBackupBegin(domain, xml, nil, 0) < 0 { throw LibvirtError.last("virDomainBackupBegin") }
         }
     }
 
-    /// How far the copy is. The end is said once.
+    /// The progress of the copy. The end is reported only once.
     package func backupState(_ uuid: String) async throws -> DomainBackupState {
         try await withDomain(uuid, "virDomainGetJobStats") { domain in
             let running = try Hypervisor.job(domain, flags: 0)
@@ -34,7 +34,7 @@ extension Hypervisor {
         }
     }
 
-    /// Has the guest agent write out and freeze the guest's file systems; waits `seconds` for it at most.
+    /// Makes the guest agent flush and freeze the guest's file systems; waits for at most `seconds`.
     package func freeze(_ uuid: String, seconds: Int) async throws {
         try await withAgent(uuid, seconds, "virDomainFSFreeze") { virDomainFSFreeze($0, nil, 0, 0) }
     }
@@ -44,7 +44,7 @@ extension Hypervisor {
         try await withAgent(uuid, seconds, "virDomainFSThaw") { virDomainFSThaw($0, nil, 0, 0) }
     }
 
-    /// The agent is a program in the guest, which may never answer.
+    /// The agent runs in the guest and may never answer.
     private func withAgent(
         _ uuid: String, _ seconds: Int, _ name: String, _ body: @escaping @Sendable (OpaquePointer) -> Int32
     ) async throws {

@@ -191,7 +191,7 @@ extension Hypervisor {
         try await check(uuid, "virDomainInjectNMI") { virDomainInjectNMI($0, 0) }
     }
 
-    /// Seconds that a guest agent may take to answer; the guest could otherwise hold the calling thread for ever.
+    /// Seconds that a guest agent may take to answer; otherwise the guest could block the calling thread forever.
     private static let agentTimeout: Int32 = 10
 
     /// Sets a user's password in the running guest, through its guest agent.

@@ -1,22 +1,22 @@
 import CLibvirt
 
-/// A running guest's way to another host.
+/// The parameters of a live migration.
 package struct DomainMove: Sendable, Hashable {
     /// libvirt's connection URI of the other host, as this host reaches it.
     package var uri: String
-    /// Where the memory is sent, for example `tcp://10.0.0.2`; nil for the other libvirt's choice.
+    /// The URI that the memory is sent to, for example `tcp://10.0.0.2`; nil for the other libvirt's choice.
     package var dataURI: String?
     /// The domain's definition on the other host.
     package var xml: String
-    /// Targets (`vda`) of the disks whose content above their backing file is sent too. The other host has a disk of the same size.
+    /// Targets (`vda`) of the disks whose top layer is transferred too. The other host must have a disk of the same size.
     package var disks: [String] = []
     /// Connections that carry the memory at the same time.
     package var connections: Int
     /// Whether the guest's processors are slowed down if it changes its memory faster than it can be sent.
     package var slowsDown: Bool
-    /// Whether the guest may run on the other host before all of its memory is there, when that is asked for.
+    /// Whether `beginPostCopy` may be used.
     package var allowsPostCopy: Bool
-    /// Whether the memory is encrypted on its way.
+    /// Whether the memory is encrypted during the transfer.
     package var encrypts: Bool
 
     package init(
@@ -33,7 +33,7 @@ package struct DomainMove: Sendable, Hashable {
     }
 }
 
-/// How far a guest is on its way to another host, in bytes.
+/// The progress of a live migration, in bytes.
 package struct DomainMoveState: Sendable, Hashable {
     package var memoryTotal = 0
     package var memoryProcessed = 0
@@ -46,7 +46,7 @@ package struct DomainMoveState: Sendable, Hashable {
 }
 
 extension Hypervisor {
-    /// The domain's XML in the form that another host can take over.
+    /// The domain's migratable XML, for another host.
     package func movableXML(_ uuid: String) async throws -> String {
         try await withDomain(uuid, "virDomainGetXMLDesc") { domain in
             let flags = VIR_DOMAIN_XML_MIGRATABLE.rawValue | VIR_DOMAIN_XML_SECURE.rawValue
@@ -55,10 +55,10 @@ extension Hypervisor {
         }
     }
 
-    /// Sends the running guest to another host; the two libvirt daemons do it among themselves, also if this process ends. Returns
-    /// when the guest runs there and has left this host.
+    /// Sends the running guest to another host. The transfer runs between the two libvirt daemons and continues if this process ends.
+    /// Returns when the guest runs there and has left this host.
     ///
-    /// Blocks one of the threads for moves meanwhile; waits while all of them are in use.
+    /// Blocks one of the threads for moves; waits if all of them are in use.
     package func move(_ uuid: String, _ order: DomainMove) async throws {
         try await withDomain(uuid, "virDomainMigrateToURI3", on: movingThreads) { domain in
             var parameters = TypedParameters()
@@ -88,7 +88,7 @@ extension Hypervisor {
         }
     }
 
-    /// How far the guest is on its way; nil if it is not on one.
+    /// The progress of a migration of the guest; nil if there is none.
     package func moveState(_ uuid: String) async throws -> DomainMoveState? {
         try await withDomain(uuid, "virDomainGetJobStats") { domain in
             var type: Int32 = 0
@@ -116,7 +116,7 @@ extension Hypervisor {
         }
     }
 
-    /// Has the guest stay; does not wait. Succeeds if it is not on its way.
+    /// Aborts a migration of the guest, without waiting for the end. Succeeds if there is none.
     package func abortMove(_ uuid: String) async throws {
         guard try await moveState(uuid) != nil else { return }
         try await withDomain(uuid, "virDomainAbortJob") { domain in
@@ -127,7 +127,7 @@ extension Hypervisor {
         }
     }
 
-    /// Has the guest run on the other host before all of its memory is there.
+    /// Switches to post-copy: the guest runs on the other host before all of its memory has arrived.
     package func beginPostCopy(_ uuid: String) async throws {
         try await withDomain(uuid, "virDomainMigrateStartPostCopy") { domain in
             if virDomainMigrateStartPostCopy(domain, 0) < 0 { throw LibvirtError.last("virDomainMigrateStartPostCopy") }

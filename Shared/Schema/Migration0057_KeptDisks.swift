@@ -1,4 +1,4 @@
-/// Hosts that still have disks of a server that is elsewhere.
+/// Hosts that still have disks of a server that is on another host.
 let keptDisksMigration = Migration(
     57, "kept disks", kind: .expand,
     """

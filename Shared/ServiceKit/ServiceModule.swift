@@ -20,7 +20,7 @@ package struct ServiceSurroundings: Sendable {
     package let authenticator: any Authenticating
     /// The base URL for clients, without a trailing slash.
     package let publicURL: String
-    /// The base URL of Identity, for clients without a token; nil where the service is alone.
+    /// The base URL of Identity, for clients without a token; nil if the service runs without Identity.
     package let identityURL: String?
     /// Rules of the operator's policy file.
     package let policyOverrides: [String: String]

@@ -4,7 +4,7 @@ import Foundation
 /// name the kinds of workflows, in their body or in their `arguments`.
 package enum DisturbanceTests {
     /// - Parameters:
-    ///   - kinds: of all workflows of a service.
+    ///   - kinds: the kinds of all workflows of a service.
     ///   - file: a source file in the directory of the service's tests.
     /// - Returns: the kinds that no such function names.
     /// - Throws: an error if the sources cannot be read.

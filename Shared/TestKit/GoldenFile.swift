@@ -1,7 +1,7 @@
 import Foundation
 package import JSON
 
-/// Documents in the form that releases wrote.
+/// Documents as past releases wrote them.
 package enum GoldenFile {
     /// The members of the object in a file of `Tests/Golden`.
     package static func load(_ file: String) throws -> JSONObject {

@@ -30,7 +30,7 @@ package final class ManualTime: TimeSource {
     }
 }
 
-/// The clock of a process that is wrong, while the database's clock is right.
+/// A process's wrong clock, while the database's clock is right.
 package struct WrongTime: TimeSource {
     private let right: any TimeSource
     private let error: Duration

@@ -61,7 +61,7 @@ package struct NonsenseSweep: Sendable {
     /// - Parameters:
     ///   - parameters: values of path parameters that name existing resources.
     ///   - bodies: valid bodies by `METHOD /path`, if the schema's sample is not sufficient.
-    ///   - excluding: prefixes of paths that are left out.
+    ///   - excluding: prefixes of paths to skip.
     package func run(
         parameters: [String: String], query: [String], bodies: [String: JSONValue], excluding: String? = nil
     ) async throws {

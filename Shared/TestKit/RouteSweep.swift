@@ -307,7 +307,7 @@ package struct RouteSweep: Sendable {
         let before = try await digest()
         let outcomes = try await other.outcomes(token) { $0.action != nil && $0.method != .get && $0.method != .head }
         let passed = outcomes.filter { $0.status < 400 && !except.contains($0.route) }.map(\.description)
-        // The others were refused earlier for another reason.
+        // Other responses were refused earlier for another reason.
         let refused = outcomes.filter { $0.status == 500 }
         let isShown = refused.count >= 10 && refused.contains { $0.method == .delete }
         let few = isShown ? [] : ["refused for the decision: \(refused)"]

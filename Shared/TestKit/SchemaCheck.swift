@@ -40,7 +40,7 @@ package enum SchemaCheck {
         return result
     }
 
-    /// What is wrong with a text's length, a number's size or an array's count; nil where nothing is.
+    /// The violation of a limit on a text's length, a number or an array's count; nil if there is none.
     private static func bounds(_ value: JSONValue, _ schema: JSONValue) -> String? {
         if let words = schema["enum"]?.arrayValue, !words.contains(value) { return "is none of \(words)" }
         let measures: [(String, String, Int?)] = [

@@ -30,7 +30,7 @@ extension RouteSweep {
     package func undeclaredAnswers(_ allowed: [String: String]) -> [String] {
         let undeclared = Set(
             routes.filter { $0.method == .get && !$0.isUnavailable && $0.status != 204 && $0.answer.openAPI == nil }.map(RouteSweep.name)
-                // What never exists is always 404.
+                // Resources that never exist are always 404.
                 .filter { !$0.contains("{absent_id}") })
         func fits(_ key: String, _ route: String) -> Bool { key.hasSuffix("*") ? route.hasPrefix(key.dropLast()) : key == route }
         let unexplained = undeclared.filter { route in !allowed.keys.contains { fits($0, route) } }
@@ -50,10 +50,10 @@ extension RouteSweep {
         }
     }
 
-    /// Whether lists compare what clients send with columns in the columns' own types. No index serves a comparison with a
-    /// column's text, and a text that is no UUID is an error where PostgreSQL expects one.
+    /// Whether lists compare clients' values with columns in the columns' own types. A comparison with a column's text cannot use an index,
+    /// and text that is not a UUID is an error where PostgreSQL expects a UUID.
     ///
-    /// - Returns: keys and filters that do not, and how many kinds were looked at.
+    /// - Returns: keys and filters that do not, and the number of checked kinds.
     package func comparisonsWithoutIndex(_ database: Database? = nil) async throws -> (findings: [String], compared: Int) {
         guard let database = database ?? self.database else { return (["the sweep has no database"], 0) }
         let kinds = routes.compactMap { route -> (name: String, table: Table)? in

@@ -228,9 +228,9 @@ package struct API: Sendable {
         return (bytes, share)
     }
 
-    /// The one route that the body selects, with the body; nil where there is none.
+    /// The route that the body selects, with the body; nil if there is none.
     ///
-    /// - Parameter bytes: nil where the routes' body is not a document.
+    /// - Parameter bytes: nil if the routes' body is not a document.
     private static func choose(_ routes: [Route], _ bytes: [UInt8]?) throws -> (Route, JSONValue?) {
         guard let bytes else { return (routes[0], nil) }
         if bytes.isEmpty {
@@ -314,7 +314,7 @@ package struct API: Sendable {
         case let error as ResourceError: return fault(error, requestID, request)
         case let error as DatabaseError:
             return fault(error.resourceError, requestID, request)
-        // The client is gone; this response is not read.
+        // The client has disconnected and does not read this response.
         case is ClientGone: return service.faults.response(.unavailable("the client left"), requestID: requestID, versions: nil)
         case is CancellationError: return fault(.unavailable("the request was cancelled"), requestID, request)
         default: return fault(.internalError("\(error)"), requestID, request)
@@ -349,8 +349,8 @@ enum AccessRules {
         guard fits else { throw ResourceError(.unauthorized, "The request is outside the access rules of the application credential.") }
     }
 
-    /// `*` and `{name}` stand for one segment, `**` for any number. Takes time in proportion to the product of the two
-    /// lengths, whatever the pattern: it is a tenant's text.
+    /// `*` and `{name}` stand for one segment, `**` for any number. Takes time proportional to the product of the two lengths for any
+    /// pattern, because tenants choose the pattern.
     static func matches(_ pattern: String, _ path: String) -> Bool {
         let pattern = pattern.split(separator: "/")
         let path = path.split(separator: "/")

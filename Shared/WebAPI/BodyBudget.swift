@@ -14,10 +14,10 @@ package final class BodyBudget: Sendable {
     private static let anonymousBytesMax = 2 << 20
     private let state = Mutex(State())
 
-    /// - Parameter bytesMax: most bytes in all.
+    /// - Parameter bytesMax: the total limit in bytes.
     package init(bytesMax: Int = 64 << 20) { self.bytesMax = bytesMax }
 
-    /// Bytes held now.
+    /// Bytes currently held.
     package var held: Int { state.withLock { $0.held } }
 
     /// The memory that one request holds, released when the request ends.
@@ -43,10 +43,10 @@ package final class BodyBudget: Sendable {
         }
     }
 
-    /// - Parameter owner: whose share it counts against.
+    /// - Parameter owner: the owner whose share it counts against.
     func share(of owner: String) -> Share { Share(self, owner, most: bytesPerOwnerMax) }
 
-    /// - Parameter source: the address from which a request without a token comes.
+    /// - Parameter source: the source address of a request without a token.
     func share(ofAnonymous source: String) -> Share {
         Share(self, "from " + source, most: min(bytesPerOwnerMax, BodyBudget.anonymousBytesMax))
     }

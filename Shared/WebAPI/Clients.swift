@@ -5,8 +5,8 @@ import Synchronization
 
 /// Tracks which clients are still connected.
 ///
-/// A client that closes its sending side may still be reading (RFC 9112, 9.6), or it may be gone: TCP shows the same for
-/// both until something is written. It gets a short time for its answer, then it counts as gone.
+/// A client that closes its sending side may still be reading (RFC 9112, 9.6), or it may be gone: TCP shows the same for both until
+/// something is written. It gets a short time for its answer, and then counts as disconnected.
 final class Clients: Sendable {
     private let open = Mutex<[ObjectIdentifier: ClientPresence]>([:])
 
@@ -30,7 +30,7 @@ final class Clients: Sendable {
 }
 
 extension Clients {
-    /// Notices that a client closes its sending side. The channel stays open then, until an answer cannot be written.
+    /// Detects that a client closes its sending side. The channel stays open until an answer cannot be written.
     final class Watch: ChannelInboundHandler, RemovableChannelHandler, Sendable {
         typealias InboundIn = NIOAny
         private let clients: Clients

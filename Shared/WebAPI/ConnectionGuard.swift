@@ -24,7 +24,7 @@ package struct ConnectionRefusal: Sendable, Hashable {
 /// The body of a request came too slowly.
 struct RequestBodyTooSlow: Error {}
 
-/// How a listener writes a refusal: `Content-Type` and what other fields it wants, and the body.
+/// How a listener writes a refusal: `Content-Type` and other fields, and the body.
 package typealias RefusalWriter = @Sendable (ConnectionRefusal) -> (fields: [(name: String, value: String)], body: [UInt8])
 
 /// Guards one connection: admits it, enforces the deadlines of `ConnectionLimits` and the size of the head, and answers
@@ -43,7 +43,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
 
     private enum Phase {
         case serving
-        /// A last answer was written; what still arrives is dropped.
+        /// The last answer was written; further input is dropped.
         case parting
     }
 
@@ -56,14 +56,14 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     private var phase = Phase.serving
 
     // Requests
-    /// Requests whose answer is due.
+    /// Requests without an answer yet.
     private(set) var requests = 0
     private(set) var isReceivingBody = false
     /// The request is malformed; nothing after it on this connection can be parsed.
     private(set) var isBroken = false
     private var brokenSince: NIODeadline?
     private var headBytes = 0
-    /// When the wait for the present head began; nil between requests, until a byte of the next one comes.
+    /// When the wait for the present head began; nil between requests, until the first byte of the next one arrives.
     private var headSince: NIODeadline?
     private var idleSince = NIODeadline.now()
 
@@ -81,7 +81,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
         limits = ledger.limits
     }
 
-    /// Whether an answer is still due.
+    /// Whether a request has not been answered yet.
     var hasRequests: Bool { requests > 0 }
 
     private var isBetweenRequests: Bool { requests == 0 && !isReceivingBody }
@@ -310,7 +310,7 @@ extension ChannelPipeline.SynchronousOperations {
         try addHandler(connection, position: .first)
     }
 
-    /// Holds a listening channel to what the ledger's limits allow to be open.
+    /// Keeps a listening channel within the ledger's limits.
     package func limitAccepting(_ ledger: ConnectionLedger) throws {
         try addHandler(AcceptGate(ledger.limits), position: .first)
     }

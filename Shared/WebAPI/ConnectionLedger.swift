@@ -52,7 +52,7 @@ package final class ConnectionLedger: Sendable {
 
     /// - Parameters:
     ///   - listener: the listener's name in the metrics.
-    ///   - total: shared with other listeners, where the process has many.
+    ///   - total: shared by the listeners of the process.
     package init(limits: ConnectionLimits, listener: String, metrics: Metrics, total: ConnectionTotal? = nil) {
         self.limits = limits
         self.total = total
@@ -61,7 +61,7 @@ package final class ConnectionLedger: Sendable {
         state.withLock { showOpen($0) }
     }
 
-    /// Open connections now.
+    /// The number of open connections.
     package var count: Int { state.withLock { $0.records.count } }
 
     /// Whether the connection is admitted. Connections evicted for it are notified.
@@ -122,7 +122,7 @@ package final class ConnectionLedger: Sendable {
         showOpen(state)
     }
 
-    /// Called with the lock held, so that the last value stays.
+    /// Called with the lock held, so that the last value is the current one.
     private func showOpen(_ state: State) {
         metrics.set(
             "wolke_http_connections", Double(total?.count ?? state.records.count), [("listener", listener)], help: "Open connections.")
@@ -146,13 +146,13 @@ package final class ConnectionTotal: Sendable {
     private let connectionsMax: Int
     private let open = Atomic<Int>(0)
 
-    /// - Parameter connectionsMax: most that may be open together.
+    /// - Parameter connectionsMax: the maximum number of open connections.
     package init(connectionsMax: Int) { self.connectionsMax = connectionsMax }
 
     /// Open connections of all listeners.
     package var count: Int { open.load(ordering: .relaxed) }
 
-    /// Counts one more connection, unless there are as many as there may be.
+    /// Counts one more connection, unless the maximum is reached.
     func claim() -> Bool {
         var current = count
         while current < connectionsMax {
@@ -172,8 +172,7 @@ struct ConnectionEvicted: Sendable {}
 /// The client may send the body that it has announced (`Expect: 100-continue`).
 struct ContinueWanted: Sendable {}
 
-/// Stops accepting while connections and refusals together would use up the process's descriptors; the kernel's queue holds
-/// those that come meanwhile.
+/// Stops accepting while connections and refusals together would use up the process's descriptors; new ones wait in the kernel's queue.
 final class AcceptGate: ChannelDuplexHandler {
     typealias InboundIn = any Channel
     typealias InboundOut = any Channel

@@ -1,7 +1,6 @@
 package import Kernel
 
-/// Limits of a listener's connections. A connection costs its peer almost nothing; these limits bound what it costs this
-/// process small as well.
+/// Limits of a listener's connections. Opening a connection costs the peer almost nothing; these limits bound the cost for this process.
 package struct ConnectionLimits: Sendable {
     /// Open connections of the listener.
     package var connectionsMax = 4096
@@ -9,24 +8,23 @@ package struct ConnectionLimits: Sendable {
     package var connectionsPerSourceMax = 1024
     /// Refused connections that may be open while they read their refusal.
     package var refusalsMax = 256
-    /// From the connection, or the first byte of a later request, to the end of the request's head.
+    /// Time limit from the start of the connection, or the first byte of a later request, to the end of the request's head.
     package var headTimeout = Duration.seconds(10)
-    /// After an answer, until the next request begins. Longer than clients keep theirs for the next request (60 s in the
-    /// services' own).
+    /// Time limit after an answer until the next request begins. Longer than clients keep idle connections (60 s in the services' own
+    /// client).
     package var idleTimeout = Duration.seconds(120)
-    /// Least bytes per second of a request's body, over `bodyWindow`, while this process waits for it.
+    /// Minimum rate of a request's body in bytes per second, over `bodyWindow`, while this process waits for it.
     package var bodyRateMin = 1024
     /// The time over which `bodyRateMin` is measured.
     package var bodyWindow = Duration.seconds(15)
     /// How long a client may stop reading a response.
     package var writeTimeout = Duration.seconds(60)
-    /// How long a request goes on after its client has closed the sending side: the client may be waiting for the answer, or
-    /// may be gone.
+    /// How long a request continues after its client has closed the sending side: the client may still wait for the answer, or may be gone.
     package var halfClosedTimeout = Duration.seconds(2)
-    /// Longest head of a request (request line and header fields), in bytes.
+    /// Maximum length of a request's head (request line and header fields), in bytes.
     package var headBytesMax = 64 * 1024
-    /// Peers whose `X-Forwarded-*` fields are believed and to which `connectionsPerSourceMax` does not apply. Limits per
-    /// source of what comes after a request's head count the client that they name.
+    /// Peers whose `X-Forwarded-*` fields are believed and to which `connectionsPerSourceMax` does not apply. Limits per source that apply
+    /// after a request's head use the client's address that the proxies report.
     package var trustedProxies: [IPNetwork] = []
 
     package init() {}
@@ -48,7 +46,7 @@ package struct ConnectionLimits: Sendable {
     /// Each proxy appends the address of its peer, so the list is read from the end for as long as the entries were written
     /// by trusted proxies. Earlier entries may be forged by the client.
     ///
-    /// - Parameter fields: the values of `X-Forwarded-For` in the order in which they came.
+    /// - Parameter fields: the values of `X-Forwarded-For` in the order received.
     package func client(of peer: IPAddress?, forwardedFor fields: [String]) -> IPAddress? {
         var nearest = peer
         for field in fields.reversed() {
@@ -61,7 +59,7 @@ package struct ConnectionLimits: Sendable {
     }
 }
 
-/// The addresses of peers, as limits count them.
+/// The addresses of peers, as used for limits.
 package enum PeerAddress {
     /// The address in a socket address's text; an IPv4 address in IPv6 form becomes IPv4.
     package static func parse(_ text: String?) -> IPAddress? {

@@ -6,7 +6,7 @@ package import ServiceCatalog
 extension FaultStyle {
     /// The response for an error. The body never holds `context`.
     ///
-    /// - Parameter accept: the request's `Accept`. Image answers in what it prefers, as Glance (WebOb) does.
+    /// - Parameter accept: the request's `Accept`. Image uses the preferred media type, as Glance (WebOb) does.
     package func response(
         _ error: ResourceError, requestID: String, versions: VersionNegotiation?, accept: String? = nil
     ) -> Response {
@@ -20,7 +20,7 @@ extension FaultStyle {
         return response
     }
 
-    /// The HTML page or text of an error, as WebOb writes it.
+    /// The HTML page or text of an error, in WebOb's format.
     private static func text(_ error: ResourceError, _ form: FaultForm) -> Response {
         let status = "\(error.code.rawValue) \(title(error.code))"
         let text: String
@@ -72,7 +72,7 @@ extension FaultStyle {
                 ]
             ]
         case .bareMetal:
-            // A document in a text, as Ironic has written it since its first version.
+            // A JSON document inside a string, as in all versions of Ironic.
             let fault: JSONValue = [
                 "faultcode": error.code.rawValue < 500 ? "Client" : "Server", "faultstring": .string(error.message), "debuginfo": nil,
             ]
@@ -164,12 +164,11 @@ extension FaultStyle {
     }
 }
 
-/// In which form a client wants an error (RFC 9110, 12.5.1), of the three that WebOb has.
+/// The media type that a client prefers for an error (RFC 9110, 12.5.1), of the three that WebOb supports.
 enum FaultForm: Sendable, Hashable {
     case html, json, plain
 
-    /// HTML and JSON by their weights, HTML first where they are equal; text where neither is accepted. An empty field says
-    /// nothing about what is accepted.
+    /// HTML or JSON by their weights, HTML if they are equal; text if neither is accepted. An empty field expresses no preference.
     init(accept: String?) {
         if let accept, accept.allSatisfy(\.isWhitespace) {
             self = .html

@@ -8,16 +8,16 @@ import ServiceLifecycle
 import Synchronization
 package import Telemetry
 
-/// Serves an API over HTTP, with `/healthz` and `/readyz` beside it.
+/// Serves an API over HTTP, in addition to `/healthz` and `/readyz`.
 ///
-/// Endpoints for operators have a listener of their own: `OperatorServer`.
+/// Endpoints for operators have a separate listener: `OperatorServer`.
 package struct HTTPServer: Service {
     private let api: API
     private let listener: Listener
     private let readiness: Readiness
     private let log: Logger
 
-    /// - Parameter limits: what connections are granted.
+    /// - Parameter limits: the limits of connections.
     package init(
         api: API, host: String, port: Int, metrics: Metrics, log: Logger, limits: ConnectionLimits = ConnectionLimits(),
         readiness: Readiness
@@ -33,7 +33,7 @@ package struct HTTPServer: Service {
         let clients = Clients()
         let responder = APIResponder(api: api, readiness: readiness, limits: listener.ledger.limits, clients: clients)
         try await listener.run(responder, clients: clients, log: log) { refusal in
-            // `Retry-After` is the guard's to write.
+            // The guard writes `Retry-After`.
             let response = api.refusal(ResourceError(ResourceError.Code(rawValue: refusal.status) ?? .badRequest, refusal.message))
             return (response.headers.fields, response.bytes ?? [])
         }
@@ -109,7 +109,7 @@ private struct GuardedChannel: ServerChildChannel {
     func handle(value: HTTP1Channel.Value, logger: Logger) async { await inner.handle(value: value, logger: logger) }
 }
 
-/// Knows the connection's other end.
+/// Records the address of the connection's peer.
 struct PeerContext: Hummingbird.RequestContext {
     var coreContext: CoreRequestContextStorage
     let channel: any Channel
@@ -210,13 +210,13 @@ private final class RequestBytes: AsyncSequence, Sendable {
     private let asked = Atomic<Bool>(false)
     private let channel: (any Channel)?
 
-    /// - Parameter channel: where the client waits for `100 Continue`; nil if it does not.
+    /// - Parameter channel: the channel of a client that waits for `100 Continue`; nil if it does not wait.
     init(_ body: RequestBody, asking channel: (any Channel)?) {
         iterator = body.makeAsyncIterator()
         self.channel = channel
     }
 
-    /// Whether nothing more will come.
+    /// Whether the body is complete.
     var ended: Bool { end.load(ordering: .acquiring) }
     var wasAsked: Bool { asked.load(ordering: .acquiring) }
 
@@ -238,7 +238,7 @@ private final class RequestBytes: AsyncSequence, Sendable {
         } catch let error as CancellationError {
             throw error
         } catch {
-            // Any error here means that the client's side of the connection ended the body early.
+            // Any error here means that the client ended the body early.
             end.store(true, ordering: .releasing)
             if error is RequestBodyTooSlow {
                 throw ResourceError(.requestTimeout, "The request body arrives too slowly.")

@@ -5,7 +5,7 @@ import Foundation
 import JSON
 package import Kernel
 
-/// An action that policy allowed, with what it was about.
+/// An action that policy allowed, with its target.
 struct Grant: Sendable, Hashable {
     let action: String
     let target: PolicyTarget
@@ -85,7 +85,7 @@ struct Idempotency: Sendable {
 
     /// The answer that was given before, if there is one.
     ///
-    /// - Parameter isLocked: whether it stays as it is until the transaction ends.
+    /// - Parameter isLocked: whether to lock the response until the transaction ends.
     /// - Throws: 422 if the key was used with another request.
     func look(_ connection: Connection, isLocked: Bool = false) throws -> KeptAnswer? {
         guard

@@ -50,10 +50,10 @@ package struct Query: Sendable {
         return items
     }
 
-    /// The first parameter that pages a list, where no reader honoured any.
+    /// The first paging parameter, if no code has read any paging parameters.
     var ignoredPaging: String? { reader.isSet ? nil : items.first { Query.paging.contains($0.name) }?.name }
 
-    /// All of it as in a URL; for links to the answer itself.
+    /// The complete query as in a URL; for links to the answer itself.
     package var encoded: String { items.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&") }
 
     /// Names in `?fields=a,b&fields=c`; nil if all fields are requested.
@@ -128,7 +128,7 @@ package struct IncomingRequest: Sendable {
     package var body: BodyStream
     /// Whether the client is still connected; nil if unknown.
     package var presence: ClientPresence?
-    /// The client's address as limits count it: behind a trusted proxy the one that the proxy names.
+    /// The client's address for limits; behind a trusted proxy, the address that the proxy reports.
     package var source: String
 
     package init(

@@ -2,7 +2,7 @@ package import JSON
 import Kernel
 import ServiceCatalog
 
-/// The OpenAPI 3.1 document of a service, from its declarations; without what only answers 501.
+/// The OpenAPI 3.1 document of a service, from its declarations; without routes that only answer 501.
 package enum OpenAPI {
     package static func document(_ api: API) -> JSONValue {
         var paths = JSONObject()

@@ -14,7 +14,7 @@ package actor Readiness {
     private var known: (problem: String?, at: UInt64)?
     private var asking: Task<String?, Never>?
 
-    /// - Parameter check: throws with words for the operator while the service cannot do its work.
+    /// - Parameter check: throws an error with a message for the operator while the service cannot work.
     package init(time: any TimeSource, check: @escaping @Sendable () async throws -> Void) {
         self.time = time
         self.check = check

@@ -7,12 +7,12 @@ package import Kernel
 package struct Quota: Sendable {
     /// The quotas of a service, in the order in which its responses show them.
     package let declarations: [QuotaDeclaration]
-    /// The operator's limits by name, for projects that have none of their own; `setDefault` counts more.
+    /// The operator's limits by name, for projects without their own; `setDefault` overrides them.
     private let limits: [String: Int]
-    /// Makes the service's error of (the quota's name, asked, used, limit).
+    /// Creates the service's error from (quota's name, requested, used, limit).
     private let exceeded: @Sendable (String, Int, Int, Int) -> ResourceError
 
-    /// - Parameter limits: from the settings, by name; presets count for those that are missing.
+    /// - Parameter limits: from the settings, by name; missing ones have their preset.
     package init(
         _ declarations: [QuotaDeclaration], limits: [String: Int] = [:],
         exceeded: @escaping @Sendable (_ name: String, _ asked: Int, _ used: Int, _ limit: Int) -> ResourceError
@@ -22,16 +22,16 @@ package struct Quota: Sendable {
         self.exceeded = exceeded
     }
 
-    /// The limit of projects that have none of their own, as the settings have it; −1 means none.
+    /// The limit in the settings for projects without their own; −1 means no limit.
     package func preset(_ quota: QuotaDeclaration) -> Int { limits[quota.name] ?? quota.preset }
 
     private var resources: [String] { declarations.map(\.resource) }
 
-    /// Adds to the use of a project or a user.
+    /// Adds to the usage of a project or user.
     ///
     /// - Parameters:
-    ///   - owner: the project, or the user where the quota's use is that of users.
-    ///   - limits: the project whose limits count, where the owner is a user.
+    ///   - owner: the project, or the user for quotas of users.
+    ///   - limits: the project whose limits apply if the owner is a user.
     /// - Throws: the service's over-quota error; the transaction must not go on.
     package func reserve(
         _ connection: Connection, project owner: String, limitsOf limits: String? = nil, _ amounts: [(quota: QuotaDeclaration, amount: Int)]
@@ -62,9 +62,9 @@ package struct Quota: Sendable {
         throw exceeded(quota.name, amount, used, limit)
     }
 
-    /// Takes from the use what `reserve` added.
+    /// Subtracts usage that `reserve` added.
     ///
-    /// - Parameter owner: the project, or the user where the quota's use is that of users.
+    /// - Parameter owner: the project, or the user for quotas of users.
     package static func release(
         _ connection: Connection, project owner: String, _ amounts: [(quota: QuotaDeclaration, amount: Int)]
     ) throws {
@@ -94,8 +94,8 @@ package struct Quota: Sendable {
         }
     }
 
-    /// - Throws: an internal error for a quota without a ledger, because nobody would count its use again, and for quotas of users
-    ///   together with quotas of projects.
+    /// - Throws: an internal error for a quota without a ledger, because nothing would recount its usage, and for a mixture of quotas of
+    ///   users and of projects.
     private static func ledgerOwner(_ id: String, of quotas: [QuotaDeclaration]) throws -> String {
         let owners = Set(quotas.map { $0.ledgerOwner(id) })
         guard owners.count == 1, case let owner?? = owners.first else {
@@ -115,7 +115,7 @@ package struct Quota: Sendable {
         return (try row.int("quota_limit"), try row.int("used"))
     }
 
-    /// Limit and use of everything that the service limits, by the quota's name.
+    /// Limit and usage of all quotas of the service, by name.
     package func all(_ connection: Connection, project: String) throws -> [String: (limit: Int, used: Int)] {
         let rows = try connection.query(
             """
@@ -134,7 +134,7 @@ package struct Quota: Sendable {
         Dictionary(uniqueKeysWithValues: try declarations.map { ($0.name, try value($0)) })
     }
 
-    /// Limits of projects that have none of their own, as they are now, by name.
+    /// The current limits of projects without their own, by name.
     package func currentDefaults(_ connection: Connection) throws -> [String: Int] {
         let changed = try connection.query("SELECT resource, quota_limit FROM quota_defaults WHERE resource = ANY(\(resources)::text[])")
             .map { (try $0.string("resource"), try $0.int("quota_limit")) }
@@ -142,7 +142,7 @@ package struct Quota: Sendable {
         return byName { limits[$0.resource] ?? preset($0) }
     }
 
-    /// Projects that have a limit of their own, in order, with their limits by name; defaults for the others.
+    /// Projects with limits of their own, in order, with all limits by name; defaults for missing ones.
     package func changed(_ connection: Connection) throws -> [(project: String, limits: [String: Int])] {
         let defaults = try currentDefaults(connection)
         return try connection.query(
@@ -156,7 +156,7 @@ package struct Quota: Sendable {
         }
     }
 
-    /// Sets the limit of all projects that have none of their own.
+    /// Sets the limit of all projects without their own.
     package func setDefault(_ connection: Connection, _ quota: QuotaDeclaration, limit: Int) throws {
         try connection.execute(
             """
@@ -182,8 +182,8 @@ package struct Quota: Sendable {
     /// The members of `absolute` in an answer about limits.
     ///
     /// - Parameters:
-    ///   - states: from `all`.
-    ///   - minor: of the negotiated microversion; nil for all members.
+    ///   - states: the result of `all`.
+    ///   - minor: the minor version of the negotiated microversion; nil for all members.
     package func absolute(_ states: [String: (limit: Int, used: Int)], minor: Int? = nil) -> JSONObject {
         var members = JSONObject()
         for quota in declarations {

@@ -45,14 +45,14 @@ package struct Change: Sendable {
     }
 
     enum Record: Sendable {
-        /// As after a delete.
+        /// No content, as after a delete.
         case nothing
         case value(JSONValue)
-        /// JSON as it was written, or one member of it, which must be there; empty for none.
+        /// JSON as written, or one of its members, which must exist; empty for no content.
         case document([UInt8], member: String?)
     }
 
-    /// The document of the record, nil for none, and where in it the content is.
+    /// The document of the audit record, nil for none, and the member with the content.
     var recorded: (document: String?, path: [String]) {
         switch record {
         case .nothing: (nil, [])
@@ -233,7 +233,7 @@ package struct RequestContext: Sendable {
         var response = try await finish(try JSONValue.parse(begun.bytes ?? []))
         if let kept = try idempotency() {
             let answer = response
-            // A repetition may have awaited the same work and seen something else: the first of them answers for both.
+            // A repetition may have waited for the same work and seen another result; the first stored response is used for both.
             let earlier = try await database.write { connection -> Response? in
                 if let earlier = try kept.look(connection, isLocked: true)?.response, earlier.status != Idempotency.provisional {
                     return earlier
@@ -261,7 +261,7 @@ package struct RequestContext: Sendable {
     /// Look up the stored response before authorizing again: the effect of the first request may be the reason for a
     /// refusal now.
     ///
-    /// - Throws: as `replay`.
+    /// - Throws: like `replay`.
     func earlierAnswer(_ database: Database) async throws -> Response? {
         guard let kept = try idempotency(), let answer = try await database.read({ try kept.look($0) }),
             answer.response.status != Idempotency.provisional

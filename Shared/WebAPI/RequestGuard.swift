@@ -18,7 +18,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     // MARK: requests
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        // After the last request of a connection nothing is read (RFC 9112, 9.6).
+        // Nothing is read after the last request of a connection (RFC 9112, 9.6).
         switch unwrapInboundIn(data) {
         case .head(let head):
             guard !isLast, !connection.isBroken else { return }
@@ -63,7 +63,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         context.fireErrorCaught(error)
     }
 
-    /// Why a head is refused; nil for a good one.
+    /// Why a head is refused; nil if it is valid.
     private static func refusal(_ head: HTTPRequestHead) -> ConnectionRefusal? {
         let headers = head.headers
         guard head.version.major == 1 else { return .malformed }

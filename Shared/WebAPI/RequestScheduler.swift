@@ -15,15 +15,15 @@ package import Telemetry
 /// Unauthenticated requests count against their source address. Requests of the services themselves need no seat.
 package final class RequestScheduler: Sendable {
     package struct Limits: Sendable {
-        /// Requests that are worked on at a time, of all projects.
+        /// The maximum number of running requests of all projects.
         package var seats: Int
         /// Seats of one project while no other project is active.
         package var seatsAlone: Int
         /// Seats shared by several active projects; each gets at least one.
         package var seatsShared: Int
-        /// Requests that may wait; more are refused with 503.
+        /// The maximum number of waiting requests; more are refused with 503.
         package var waitingMax = 10_000
-        /// Waiting requests of one project; more are refused with 429.
+        /// The maximum number of waiting requests of one project; more are refused with 429.
         package var projectWaitingMax = 1000
         /// How long a request may wait before it is refused with 503.
         package var waitMax = Duration.seconds(30)
@@ -51,7 +51,7 @@ package final class RequestScheduler: Sendable {
     private struct Held {
         let project: String
         let since: UInt64
-        /// Whether it came back from a wait.
+        /// Whether it resumes after a wait.
         var isReturned = false
     }
 
@@ -88,12 +88,12 @@ package final class RequestScheduler: Sendable {
         self.time = time
     }
 
-    /// Requests that wait, and seats that are taken.
+    /// The numbers of waiting requests and of occupied seats.
     package var counts: (waiting: Int, held: Int) { state.withLock { ($0.queue.count, $0.held.count) } }
 
-    /// Runs `body` when it is the turn of `project`.
+    /// Runs `body` when `project` gets a seat.
     ///
-    /// - Throws: what `body` throws; `ResourceError` 429 or 503 where too much waits, `ClientGone`.
+    /// - Throws: what `body` throws; `ResourceError` 429 or 503 if too many requests wait, `ClientGone`.
     package func run<Value: Sendable>(
         of project: String, presence: ClientPresence?, _ body: () async throws -> Value
     ) async throws -> Value {
@@ -137,7 +137,7 @@ package final class RequestScheduler: Sendable {
     private func wait(_ continuation: Continuation, _ project: String, _ number: Int, _ presence: ClientPresence?) {
         let now = time.monotonicNanoseconds()
         let (refused, begun): ((any Error)?, [Continuation]) = state.withLock { state in
-            // The client may have disconnected, or the task been cancelled, before the request was in the queue.
+            // The client may have disconnected, or the task may have been cancelled, before the request was queued.
             guard presence?.isGone != true else { return (ClientGone(), []) }
             guard !Task.isCancelled else { return (CancellationError(), []) }
             guard state.queue.count(of: project) < limits.projectWaitingMax else {
@@ -154,7 +154,7 @@ package final class RequestScheduler: Sendable {
         lookLater()
     }
 
-    /// Takes a request out that still waits.
+    /// Removes a request that is still waiting.
     private func drop(_ number: Int, _ error: any Error) {
         let waiting = state.withLock { state in state.tickets.removeValue(forKey: number).flatMap { state.queue.remove($0.ticket) } }
         if let waiting { refuse(waiting.continuation, error) }
@@ -169,7 +169,7 @@ package final class RequestScheduler: Sendable {
         continuation.resume(throwing: error)
     }
 
-    /// The number of seats of a project follows the number of projects that ask.
+    /// The number of seats of a project depends on the number of active projects.
     private func adjust(_ state: inout State) {
         let projects = state.activity.count
         let most = projects > 1 ? max(1, limits.seatsShared / projects) : limits.seatsAlone
@@ -291,7 +291,7 @@ struct RecentKeys: Sendable {
     private var current: Set<String> = []
     private var before: Set<String> = []
     private var since: UInt64 = 0
-    /// Keys noted in either span.
+    /// The number of keys noted in either interval.
     private(set) var count = 0
 
     mutating func note(_ key: String, at now: UInt64, memory: Duration) {

@@ -40,7 +40,7 @@ package struct Route: Sendable {
     /// The content of the response, for the OpenAPI document.
     package let answer: RouteAnswer
     package let summary: String
-    /// Answers 501 whenever it does not refuse before: `unavailable`. Not in the OpenAPI document.
+    /// Answers 501 unless an earlier check refuses the request: `unavailable`. Not in the OpenAPI document.
     package let isUnavailable: Bool
     package private(set) var handler: @Sendable (RequestContext) async throws -> Response
 
@@ -79,7 +79,7 @@ package struct Route: Sendable {
     ///
     /// - Parameters:
     ///   - reason: a sentence for the caller.
-    ///   - checks: the policy decision, and what comes before 501, such as 404 for a server that is not there.
+    ///   - checks: the policy decision, and checks that precede 501, such as 404 for a server that does not exist.
     package static func unavailable(
         _ method: Method, _ path: String, key bodyKey: String? = nil, action: String?, rule: String, versions: VersionRange = .all,
         body: RouteBody = .none, _ reason: String, checks: @escaping @Sendable (RequestContext) async throws -> Void
@@ -115,11 +115,11 @@ package struct ServiceDescription: Sendable {
     package let negotiation: VersionNegotiation?
     /// The base URL that clients see, without a slash at the end: `http://127.0.0.1:8774`.
     package let publicURL: String
-    /// Where clients get tokens: the base URL of Identity.
+    /// The base URL of Identity, where clients get tokens.
     package let identityURL: String
     /// The only actions that another service may call on behalf of a project.
     package let subjectActions: Set<String>
-    /// An older first segment of paths that stands for a newer one, at the lowest microversion: `v2` for `v2.1`.
+    /// An older first path segment that is an alias of a newer one, at the lowest microversion: `v2` for `v2.1`.
     package let olderPath: CloudService.OlderPath?
 
     package init(
@@ -136,7 +136,7 @@ package struct ServiceDescription: Sendable {
         self.publicURL = publicURL
     }
 
-    /// A service of the cloud, as it is described.
+    /// The public description of a service of the cloud.
     package init(_ service: CloudService, publicURL: String, identityURL: String? = nil, subjectActions: Set<String> = []) {
         self.init(
             type: service.type, title: service.title, faults: service.faults, negotiation: service.microversions,

@@ -9,20 +9,20 @@ import Kernel
 package struct SearchPattern: Sendable, Hashable {
     /// Longest pattern, in characters: the maximum length of the searched texts.
     package static let lengthMax = Limits.nameLengthMax
-    /// States of the automaton at most, counted as the pattern written out without bounds.
+    /// Maximum number of states of the automaton, counted as the length of the pattern with its bounds expanded.
     package static let sizeMax = 1000
-    /// Groups within groups at most.
+    /// Maximum nesting depth of groups.
     package static let depthMax = 8
     /// Largest bound of a repetition (PostgreSQL's own limit is 255).
     package static let repeatMax = 255
 
     private let text: String
-    /// The characters to find, where the pattern has no operator.
+    /// The characters to find, if the pattern contains no operator.
     private let literal: String?
     private let anchored: (start: Bool, end: Bool)
 
-    /// - Parameter name: the parameter's, for the error.
-    /// - Throws: 400 naming the parameter and what is not accepted in it.
+    /// - Parameter name: the parameter's name, for the error.
+    /// - Throws: 400 naming the parameter and the unsupported part.
     package init(_ text: String, parameter name: String) throws {
         var parser = Parser(Array(text.unicodeScalars), name: name)
         try parser.check()
@@ -34,7 +34,7 @@ package struct SearchPattern: Sendable, Hashable {
     package static func == (left: SearchPattern, right: SearchPattern) -> Bool { left.text == right.text }
     package func hash(into hasher: inout Hasher) { hasher.combine(text) }
 
-    /// The condition that `expression`, a text, fits.
+    /// The condition that the text `expression` matches.
     package func condition(_ expression: String) -> SQL {
         guard let literal else { return "\(raw: expression) ~ \(text)" }
         switch (anchored.start, anchored.end) {
@@ -46,7 +46,7 @@ package struct SearchPattern: Sendable, Hashable {
     }
 }
 
-/// Reads PostgreSQL's advanced regular expressions, those parts of them that are accepted.
+/// Parses the accepted subset of PostgreSQL's advanced regular expressions.
 private struct Parser {
     private let scalars: [Unicode.Scalar]
     private let name: String
@@ -80,7 +80,7 @@ private struct Parser {
 
     /// Branches separated by `|`, up to a closing parenthesis or the end.
     ///
-    /// - Returns: their size together.
+    /// - Returns: their total size.
     private mutating func alternatives() throws -> Int {
         var size = try branch()
         while peek == "|" {
@@ -225,7 +225,7 @@ private struct Parser {
         guard repeats else { throw refused("An anchor cannot be repeated.") }
         isPlain = false
         guard result <= SearchPattern.sizeMax else { throw tooLarge }
-        // The reluctant forms.
+        // The non-greedy forms.
         if peek == "?" { place += 1 }
         if let next = peek, "*+?".unicodeScalars.contains(next) || next == "{" && place + 1 < scalars.count && isDigit(scalars[place + 1]) {
             throw refused("A repetition cannot be repeated again without parentheses.")

@@ -10,8 +10,8 @@ extension API {
     /// the actions in `ServiceDescription.subjectActions`.
     ///
     /// - Parameter routes: the routes that the request may be for. Its body selects one of them.
-    /// - Throws: 403 for subject headers from a caller without the role `service`, for routes of which no service calls any on
-    ///   behalf of others, and for a user without a role in the project; 400 for subject headers that are malformed.
+    /// - Throws: 403 for subject headers from a caller without the role `service`, if no service may call any of the routes on behalf of
+    ///   others, and for a user without a role in the project; 400 for subject headers that are malformed.
     func subject(of caller: Caller, _ request: IncomingRequest, _ routes: [Route]) async throws -> AdmittedCaller {
         let names = request.headers.fields.map(\.name).filter(SubjectHeaders.isReserved)
         guard caller.has(role: "service") else {
@@ -42,8 +42,8 @@ extension API {
 
 /// A verified caller, before the body has selected the route.
 ///
-/// Routes that share a path have actions of their own, and a service may act on behalf of a project for some of them only. The caller
-/// is therefore given out with the route.
+/// Routes that share a path have different actions, and a service may act on behalf of a project only for some of them. The caller is
+/// therefore only available together with the route.
 struct AdmittedCaller: Sendable {
     private let caller: Caller?
     /// The only actions that the caller may call; nil for no limit.
@@ -58,7 +58,7 @@ struct AdmittedCaller: Sendable {
     }
 
     var databaseLane: DatabaseScope.Lane? { caller?.databaseLane }
-    /// To whom memory is charged; nil without a token.
+    /// The owner of the memory for the body; nil without a token.
     var owner: String? { caller.map { $0.projectID ?? $0.userID } }
 
     /// The caller, for the policy's decision about the selected route.
@@ -85,7 +85,7 @@ enum SubjectHeaders {
         name.lowercased().replacing("_", with: "-").hasPrefix(ActingSubject.headerPrefix)
     }
 
-    /// - Throws: 400 for unknown, missing or repeated headers, ids that are none, and unknown grounds.
+    /// - Throws: 400 for unknown, missing or repeated headers, invalid ids, and unknown grounds.
     static func parse(_ headers: Headers) throws -> ActingSubject {
         for name in headers.fields.map(\.name) where isReserved(name) && !known.contains(name) {
             throw ResourceError.badRequest("Unknown header \(name.prefix(64)); the subject headers are \(known.joined(separator: ", ")).")

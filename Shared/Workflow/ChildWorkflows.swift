@@ -46,12 +46,12 @@ package enum ChildrenWait: Sendable {
 }
 
 extension Workflow.Step {
-    /// A step that starts workflows of the same service and waits for them. When the workflow unwinds, those that run are
-    /// cancelled, which unwinds them, and `undo` is called when all have ended. Not for a workflow that retries forever.
+    /// A step that starts workflows of the same service and waits for them. When the workflow unwinds, running children are cancelled,
+    /// which unwinds them, and `undo` is called when all have ended. Not for use in a workflow that retries forever.
     ///
     /// - Parameters:
-    ///   - starts: what to start, all in one transaction; each on a subject of its own. Called until they are started.
-    ///   - collect: what follows, given how each child ended, in the order of `starts`.
+    ///   - starts: the workflows to start, all in one transaction and each on its own subject. Called until they are started.
+    ///   - collect: decides how to continue from the results of the children, in the order of `starts`.
     ///   - undo: reverts the effects of children that have succeeded.
     package static func children(
         _ name: String, deadline: Duration, wait: ChildrenWait = .all,

@@ -1,15 +1,15 @@
 import Kernel
 
-/// The workflows whose steps run in this process now, and until when it holds their leases. Times are the process's
-/// monotonic clock's, and earlier than the database's: the clock is read before a lease is asked for.
+/// The workflows whose steps run in this process, and the ends of their leases. Times are of the process's monotonic clock, which is read
+/// before a lease is requested, so they are earlier than the database's.
 struct RunningWorkflows {
-    /// Why a step is cancelled.
+    /// The reason for cancelling a step.
     enum Stop: Sendable {
         /// The lease was lost or expires before it could be renewed; no outcome may be recorded.
         case leaseLost
         /// The step's deadline has passed.
         case late
-        /// The workflow shall unwind.
+        /// The workflow must unwind.
         case interrupted(String)
     }
 
@@ -38,7 +38,7 @@ struct RunningWorkflows {
     private var runs: [Lease: Run] = [:]
     /// Subjects that were woken.
     private var notified: Set<String> = []
-    /// Whether the session that holds this process's lock lives.
+    /// Whether the session that holds this process's lock is alive.
     var isAlive = false
 
     var count: Int { runs.count }
@@ -72,7 +72,7 @@ struct RunningWorkflows {
 
     // MARK: steps
 
-    /// A step, or an undo where not `isForward`, is about to begin; `cancel` ends it.
+    /// Registers a step, or an undo if not `isForward`, before it begins; `cancel` ends it.
     ///
     /// - Returns: whether it may begin.
     mutating func beginStep(_ lease: Lease, isForward: Bool, end: UInt64?, cancel: @escaping @Sendable () -> Void) -> Bool {
@@ -101,12 +101,12 @@ struct RunningWorkflows {
     /// The workflows whose lease ends before `time`.
     func ending(before time: UInt64) -> [Lease] { runs.filter { $0.value.leaseEnd < time && !$0.value.isLost }.map(\.key) }
 
-    /// Everything that runs.
+    /// All running workflows.
     var leases: [Lease] { Array(runs.keys) }
 
-    /// Stops the steps whose lease ends before `leaseEnd`, and those that are late at `now`.
+    /// Stops the steps whose lease ends before `leaseEnd`, and those whose deadline has passed at `now`.
     ///
-    /// - Returns: what to call to cancel them.
+    /// - Returns: closures that cancel them.
     mutating func stop(leasesBefore leaseEnd: UInt64, lateAt now: UInt64) -> [@Sendable () -> Void] {
         var cancels: [@Sendable () -> Void] = []
         for (lease, run) in runs where run.stop == nil {
@@ -120,7 +120,7 @@ struct RunningWorkflows {
         return cancels
     }
 
-    /// - Returns: what to call to cancel the step.
+    /// - Returns: a closure that cancels the step.
     mutating func lose(_ lease: Lease) -> (@Sendable () -> Void)? {
         runs[lease]?.stop = .leaseLost
         return runs[lease]?.cancel
@@ -128,7 +128,7 @@ struct RunningWorkflows {
 
     /// Makes the workflow unwind if one of its steps runs here and `reason` returns a reason for its `KIND@VERSION`.
     ///
-    /// - Returns: what to call to cancel the step.
+    /// - Returns: a closure that cancels the step.
     mutating func interrupt(_ lease: Lease, _ reason: (_ key: String) -> String?) -> (@Sendable () -> Void)? {
         guard let run = runs[lease], run.isForward, run.stop == nil, let cancel = run.cancel, let reason = reason(run.key)
         else { return nil }

@@ -7,23 +7,22 @@ package struct NoFrame: Codable, Sendable {
     package init() {}
 }
 
-/// A long operation with its parameters and results: `Frame` is stored with it, and what a step changes in it is kept.
+/// A long operation with its parameters and results: `Frame` is stored with the workflow, including the changes that steps make to it.
 ///
-/// `Frame`'s stored form, and the names and order of the steps, belong to a version of the kind. Whoever changes them
-/// raises `version`, and lists in `alsoRuns` the earlier ones that the new steps can carry on; where they cannot, the
-/// earlier definition stays beside the new one for a release. Replicas of the release before do not touch a version that
-/// they do not know.
+/// `Frame`'s stored form, and the names and order of the steps, belong to a version of the kind. A change of them requires a new `version`;
+/// `alsoRuns` lists earlier versions that the new steps can continue. If they cannot, the earlier definition is kept in addition for one
+/// release. Replicas of the previous release do not touch versions that they do not know.
 package struct Workflow<Frame: Codable & Sendable>: Sendable {
     package let definition: WorkflowDefinition
 
-    /// One step with what it reads and records.
+    /// One step, with typed access to the frame.
     package struct Step: Sendable {
         let erased: WorkflowStep
         /// Whether it starts other workflows.
         var hasChildren = false
 
         /// - Parameters:
-        ///   - deadline: how long it may take, repetitions and waits included. Its undo hears when that has passed (`isLate`).
+        ///   - deadline: how long it may take, including repetitions and waits. `isLate` tells its undo that this time has passed.
         ///   - undo: reverts what `run` did or may have done; succeeds if there is nothing to revert.
         package init(
             _ name: String, deadline: Duration = .seconds(120),
@@ -38,8 +37,8 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
     }
 
     /// - Parameters:
-    ///   - version: what new workflows are written as.
-    ///   - alsoRuns: earlier versions that the same steps carry on.
+    ///   - version: the version of new workflows.
+    ///   - alsoRuns: earlier versions that the same steps can continue.
     ///   - failed: records the failure on the subject, after everything is unwound; safe to repeat.
     package init(
         service: String, kind: String, version: Int = 1, alsoRuns: Set<Int> = [], steps: [Step],
@@ -101,7 +100,7 @@ extension WorkflowDefinition {
 
 extension StepContext {
 
-    /// Runs `body` with the frame as a value, and keeps what it changed, also when it throws.
+    /// Runs `body` with the decoded frame, and stores its changes, also if it throws.
     fileprivate mutating func with<Frame: Codable & Sendable, Value>(
         frame type: Frame.Type, _ body: @Sendable (inout StepContext, inout Frame) async throws -> Value
     ) async throws -> Value {
@@ -119,7 +118,7 @@ extension StepContext {
 extension Optional where Wrapped: Sendable {
     /// The result of an earlier step.
     ///
-    /// - Parameter name: of the frame's member, for the error.
+    /// - Parameter name: the name of the frame's member, for the error.
     /// - Throws: `WorkflowMismatch` if it is missing, because the workflow was started with other steps.
     package func recorded(_ name: String) throws -> Wrapped {
         guard let self else { throw WorkflowMismatch("no step has recorded \(name)") }

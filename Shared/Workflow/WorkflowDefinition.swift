@@ -14,11 +14,11 @@ package enum StepResult: Sendable {
     /// Continue without recording the step: it did nothing, or may be repeated. If the process dies before the next record,
     /// the step runs again; it is never undone.
     case skip
-    /// Done; begin the following step after `Duration`, or when the subject is woken.
+    /// Done; begin the next step after `Duration`, or when the subject is woken.
     case nextAfter(Duration)
     /// Not finished: run this step again after `Duration`, or when the subject is woken.
     case wait(Duration)
-    /// As `wait`, and the step's deadline begins anew, because what it waits for advances.
+    /// Like `wait`, and the step's deadline restarts, because the awaited work makes progress.
     case progress(Duration)
     /// Go on to the named step, skipping those between.
     case goto(String)
@@ -115,8 +115,8 @@ package struct StepContext: Sendable {
 /// parameters.
 package struct WorkflowStep: Sendable {
     package let name: String
-    /// How long the step may take, repetitions and waits included, before the workflow unwinds. A step that still runs
-    /// then is cancelled. For its undo see `StepContext.isLate`.
+    /// How long the step may take, including repetitions and waits, before the workflow unwinds. A step that still runs then is
+    /// cancelled. For its undo see `StepContext.isLate`.
     package let deadline: Duration
     package let run: @Sendable (inout StepContext) async throws -> StepResult
     /// Reverts what `run` did or may have done. It succeeds if there is nothing to revert.
@@ -133,7 +133,7 @@ package struct WorkflowStep: Sendable {
     }
 }
 
-/// A long operation as the engine runs it: steps in order, undone in reverse when one fails for good.
+/// A long operation as the engine runs it: steps in order, undone in reverse order if one fails permanently.
 package struct WorkflowDefinition: Sendable {
     /// The service whose engine runs it.
     package let service: String
@@ -149,7 +149,7 @@ package struct WorkflowDefinition: Sendable {
     package let failed: @Sendable (StepContext, StepFailure) async throws -> Void
     /// Whether failed steps are retried forever instead of unwinding, as a delete does.
     package let retriesForever: Bool
-    /// Reads a stored frame and writes it again; throws what `DecodingError` says.
+    /// Decodes a stored frame and encodes it again; throws `DecodingError`.
     package let recode: @Sendable (JSONObject) throws -> (frame: JSONObject, names: [String])
 
     init(

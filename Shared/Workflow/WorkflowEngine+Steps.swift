@@ -12,7 +12,7 @@ extension WorkflowEngine {
     /// Delay before a workflow that this build cannot continue is tried again.
     private static let mismatchPause: Duration = .seconds(30)
 
-    /// Runs one step or undo; returns whether the lease still holds and there is more to do now.
+    /// Runs one step or undo; returns whether the lease still holds and there is more to do immediately.
     func advance(_ workflow: inout LeasedWorkflow, _ definition: WorkflowDefinition) async throws -> Bool {
         if let unknown = ([workflow.step] + workflow.startedSteps).first(where: { definition.index(of: $0) == nil }) {
             return try await setAside(workflow, WorkflowMismatch("\(definition.kind) has no step \(unknown)"))
@@ -46,7 +46,7 @@ extension WorkflowEngine {
         let stop: RunningWorkflows.Stop?
     }
 
-    /// Runs a step or undo in a task that is cancelled when the lease is lost or `end` has come.
+    /// Runs a step or undo in a task that is cancelled when the lease is lost or at the time `end`.
     ///
     /// - Throws: `CancellationError` when the lease was lost: nothing may be recorded.
     private func run<Value: Sendable>(
@@ -128,7 +128,7 @@ extension WorkflowEngine {
 
     private func late(_ details: String) -> StepFailure { StepFailure("The operation did not finish in time.", details: details) }
 
-    /// Writes an outcome, and holds the lease as long as that says.
+    /// Writes an outcome, and holds the lease for as long as the outcome requires.
     private func record(
         _ workflow: LeasedWorkflow, _ context: StepContext, _ outcome: StepOutcome
     ) async throws -> PendingStop? {

@@ -12,8 +12,8 @@ package struct SimulatedKill: Error {
     package init() {}
 }
 
-/// Runs a service's workflows: leases what is ready, runs steps, records outcomes. Any number of processes may, of
-/// different releases too: each leases only kinds, and versions of kinds, that it knows.
+/// Runs a service's workflows: leases what is ready, runs steps, records outcomes. Any number of processes, also of different releases, may
+/// run one: each only leases kinds, and versions of kinds, that it knows.
 ///
 /// A step runs in one process at a time. Its lease is renewed while it runs; a step whose lease cannot be renewed is
 /// cancelled before the lease ends. A process whose session with PostgreSQL is lost cancels its steps at once; others
@@ -21,7 +21,7 @@ package struct SimulatedKill: Error {
 package final class WorkflowEngine: Service {
     /// Workflows under way in this process at most.
     private static let concurrencyMax = 128
-    /// A lease is renewed when less than this is left of it.
+    /// A lease is renewed when less than this time remains.
     private static let renewBefore: Duration = .seconds(40)
     /// A step whose lease has less than this left is cancelled.
     private static let cancelBefore: Duration = .seconds(15)
@@ -41,7 +41,7 @@ package final class WorkflowEngine: Service {
     private let signal: AsyncStream<Void>.Continuation
 
     /// - Parameters:
-    ///   - definitions: what it can run; several of one kind have different versions.
+    ///   - definitions: the workflows it can run; several of one kind have different versions.
     ///   - intents: the workflow that each kind of intent starts.
     package init(
         service: String, definitions: [WorkflowDefinition], intents: [String: WorkflowDefinition] = [:],
@@ -61,7 +61,7 @@ package final class WorkflowEngine: Service {
 
     // MARK: running
 
-    /// Leases and runs what is ready until the task is cancelled, then waits for the steps that run.
+    /// Leases and runs ready workflows until the task is cancelled, then waits for the steps that run.
     ///
     /// The liveness lock and the renewal of leases continue until the last step has ended.
     package func run() async throws {
@@ -145,7 +145,7 @@ package final class WorkflowEngine: Service {
                         checked = ambient.deadline(in: .seconds(2))
                         if try await store.releaseUnused(running: running.withLock(\.ids)) > 0 { continue }
                     }
-                    // What is ready cannot be leased without the liveness lock; getting it back is a signal.
+                    // Ready workflows cannot be leased without the liveness lock; acquiring it again is a signal.
                     if running.withLock(\.isAlive), let next = try await store.nextRun() {
                         pause = min(pause, max(.milliseconds(1), next))
                     }
@@ -239,7 +239,7 @@ package final class WorkflowEngine: Service {
         for cancel in cancels { cancel() }
     }
 
-    /// Cancels steps that are late, and those whose leases could not be renewed.
+    /// Cancels steps whose deadline has passed, and those whose leases could not be renewed.
     func cancelOverdue() {
         let now = ambient.time.monotonicNanoseconds()
         let leaseEnd = ambient.deadline(in: WorkflowEngine.cancelBefore)

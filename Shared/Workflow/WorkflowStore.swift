@@ -78,7 +78,7 @@ enum StepOutcome: Sendable {
     case pause(Duration, attempts: Int, error: String?)
     /// Backwards: `step` is the one to undo next.
     case unwind(from: String, deadline: Duration, error: String)
-    /// As it is, for a while: this build cannot carry it on. The time does not count for the step.
+    /// Unchanged for a while, because this build cannot continue it. The time does not count against the step's deadline.
     case setAside(Duration, error: String)
     case finish(succeeded: Bool, error: String?)
 }
@@ -89,7 +89,7 @@ struct WorkflowStore: Sendable {
     let database: Database
     let service: String
     let holder: String
-    /// `KIND@VERSION` for everything that this build can carry on.
+    /// `KIND@VERSION` of everything that this build can continue.
     let known: [String]
     let ambient: Ambient
 
@@ -106,7 +106,7 @@ struct WorkflowStore: Sendable {
         "service = \(service) AND finished_at IS NULL AND kind || '@' || version = ANY(\(known)::text[])"
     }
 
-    /// Finds what is ready, in the order in which it became so.
+    /// Finds ready workflows, in the order in which they became ready.
     func ready(limit: Int) -> SQL {
         """
         SELECT id FROM workflows WHERE \(carriedOn) AND run_at <= \(ambient.databaseNow) ORDER BY run_at, id LIMIT \
@@ -114,8 +114,8 @@ struct WorkflowStore: Sendable {
         """
     }
 
-    /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both what is ready
-    /// and what was left behind. Time in which no process could run it does not count against its step's deadline.
+    /// Leases up to `limit` ready workflows. `run_at` moves to the lease's end, so that one index finds both ready and abandoned workflows.
+    /// Time in which no process could run a workflow does not count against its step's deadline.
     func lease(limit: Int) async throws -> [LeasedWorkflow] {
         let now = ambient.databaseNow
         let until = leaseEnd
@@ -202,8 +202,8 @@ struct WorkflowStore: Sendable {
 
     /// Writes the outcome of a step, and does what belongs to it in the same transaction.
     ///
-    /// - Parameter result: what the workflow leaves for the one that started it; nil for what it has left already.
-    /// - Returns: what waits for the subject now, or nil when the lease was lost.
+    /// - Parameter result: the workflow's result for its parent; nil to keep a result that it has already stored.
+    /// - Returns: the intents that wait for the subject now, or nil if the lease was lost.
     func record(
         _ workflow: LeasedWorkflow, frame: JSONObject, result: JSONValue? = nil, outcome: StepOutcome,
         commits: [@Sendable (Connection) throws -> Void] = []
@@ -224,7 +224,7 @@ struct WorkflowStore: Sendable {
                 deadline = \(now) + \(deadline)::interval, lease_holder = NULL, lease_until = NULL, run_at = \(now) + \(delay)::interval
                 """
         case .pause(let delay, let attempts, let error):
-            // The step may have been reached by `skip`, which is not written down.
+            // The step may have been reached by `skip`, which is not recorded.
             assignments = """
                 step = \(workflow.step), deadline = \(now) + \(workflow.left(ambient))::interval, attempts = \(attempts),
                 last_error = coalesce(\(error), last_error), lease_holder = NULL, lease_until = NULL,

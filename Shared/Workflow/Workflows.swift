@@ -12,7 +12,7 @@ package enum Workflows {
 
     /// Adds a workflow to the transaction: it will run if and only if that commits.
     ///
-    /// - Throws: `EncodingError` where `frame` has no JSON form.
+    /// - Throws: `EncodingError` if `frame` has no JSON form.
     @discardableResult
     package static func start<Frame>(
         _ connection: Connection, _ workflow: Workflow<Frame>, subject: String, frame: Frame, requestID: String?,
@@ -24,7 +24,7 @@ package enum Workflows {
         return id
     }
 
-    /// As `start`, of a workflow without parameters.
+    /// Like `start`, for a workflow without parameters.
     @discardableResult
     package static func start(
         _ connection: Connection, _ workflow: Workflow<NoFrame>, subject: String, requestID: String?, ambient: Ambient
@@ -58,7 +58,7 @@ package enum Workflows {
         return false
     }
 
-    /// As `startOrIntend`, of a workflow without parameters.
+    /// Like `startOrIntend`, for a workflow without parameters.
     @discardableResult
     package static func startOrIntend(
         _ connection: Connection, _ workflow: Workflow<NoFrame>, intent: String, subject: String, requestID: String?,
@@ -78,7 +78,7 @@ package enum Workflows {
         ).isEmpty
     }
 
-    /// Those of the subjects on which work is under way or requested.
+    /// The subjects on which a workflow is in progress or requested.
     package static func active(among subjects: [String], _ connection: Connection) throws -> Set<String> {
         Set(
             try connection.query(
@@ -89,7 +89,7 @@ package enum Workflows {
             ).map { try $0.string("subject_id") })
     }
 
-    /// Whether a workflow of this kind is under way on the subject.
+    /// Whether a workflow of this kind is in progress on the subject.
     package static func isActive(_ connection: Connection, subject: String, kind: String) throws -> Bool {
         try !connection.query(
             """
@@ -98,7 +98,7 @@ package enum Workflows {
         ).isEmpty
     }
 
-    /// The condition that no work is under way on the subject in a column of type uuid: `s.id`.
+    /// The condition that no workflow is in progress on the subject in a column of type uuid: `s.id`.
     package static func isIdle(_ column: String) -> SQL { "\(raw: idleExpression(column))" }
 
     /// The text of `isIdle`, for the expression of a field.
@@ -128,12 +128,12 @@ package enum Workflows {
     }
 }
 
-/// Where a workflow is.
+/// The state of a workflow.
 package struct WorkflowProgress: Sendable {
     package let step: String
     /// The workflow has ended.
     package let isDone: Bool
-    /// Why it unwinds or has failed; nil while it goes forward.
+    /// Why it unwinds or has failed; nil while it runs forward.
     package let failure: String?
 
     init(_ row: Row) throws {
@@ -144,14 +144,14 @@ package struct WorkflowProgress: Sendable {
     }
 }
 
-/// A workflow that is to be started.
+/// A workflow to start.
 package struct WorkflowStart: Sendable {
     let definition: WorkflowDefinition
     package let subject: String
     let version: Int
     let frame: JSONObject
 
-    /// - Throws: `EncodingError` where `frame` has no JSON form.
+    /// - Throws: `EncodingError` if `frame` has no JSON form.
     package init<Frame>(_ workflow: Workflow<Frame>, subject: String, frame: Frame) throws {
         definition = workflow.definition
         version = workflow.definition.version
@@ -167,7 +167,7 @@ package struct WorkflowStart: Sendable {
         self.frame = frame
     }
 
-    /// Inserts it; repeating the same id changes nothing.
+    /// Inserts the workflow; does nothing if the id exists.
     func insert(
         _ connection: Connection, _ id: WorkflowID, parent: ParentStep? = nil, requestID: String?, ambient: Ambient
     ) throws {
@@ -188,7 +188,7 @@ package struct WorkflowStart: Sendable {
     }
 }
 
-/// Which step of which workflow started another one, and as which of its children.
+/// The parent workflow and step that started a child, and the child's index.
 struct ParentStep {
     let id: String
     let step: String

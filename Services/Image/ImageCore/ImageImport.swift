@@ -9,12 +9,12 @@ package struct ImageImport: Sendable, Hashable {
         case direct = "glance-direct"
         /// From the Web, by this service.
         case download = "web-download"
-        /// From a store that has it to others.
+        /// Copied from a store that has it to other stores.
         case copy = "copy-image"
     }
 
     package let method: Method
-    /// Of `web-download`.
+    /// For `web-download`.
     package let uri: String?
     package let stores: [String]
     /// Whether a store without the data fails the import; otherwise one store is enough.

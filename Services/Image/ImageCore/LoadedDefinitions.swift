@@ -1,8 +1,8 @@
 package import GuestKeys
 package import JSON
 
-/// The metadata definitions that come with the cloud. They follow from the table of guest keys, so that the catalog offers what
-/// servers can have here, and nothing that would be refused.
+/// The metadata definitions that come with the cloud. They are derived from the table of guest keys, so that the catalog only offers
+/// properties and values that servers can have here.
 package enum LoadedDefinitions {
     /// A namespace as a client would create it.
     package struct Namespace: Sendable, Hashable {
@@ -33,7 +33,7 @@ package enum LoadedDefinitions {
     package struct Association: Sendable, Hashable {
         package let resourceType: String
         package let prefix: String?
-        /// Which of a resource's maps has the properties, where it has several: `image` for volumes.
+        /// The map that contains the properties, if a resource has several: `image` for volumes.
         package let target: String?
     }
 
@@ -138,8 +138,7 @@ package enum LoadedDefinitions {
 }
 
 extension GuestKey {
-    /// Whether there is something to choose: keys that are refused, that have no effect, or that only have their default are not
-    /// offered.
+    /// Whether users can choose a value. Keys that are refused, have no effect, or only allow their default are not offered.
     fileprivate var isOffered: Bool {
         switch effect {
         case .implemented: true

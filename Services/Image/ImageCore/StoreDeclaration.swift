@@ -1,6 +1,6 @@
 /// A store of the setting `image.stores`: `NAME=file:DIRECTORY`.
 package struct StoreDeclaration: Sendable, Hashable {
-    /// What keeps the data of a store.
+    /// The driver of a store.
     package enum Driver: String, Sendable, CaseIterable {
         /// Files in a directory.
         case file
@@ -12,10 +12,10 @@ package struct StoreDeclaration: Sendable, Hashable {
 
     package let name: String
     package let driver: Driver
-    /// What the driver needs: for `file`, the directory.
+    /// The driver's argument: for `file`, the directory.
     package let place: String
 
-    /// - Returns: nil for a text that declares no store.
+    /// - Returns: nil for text that does not declare a store.
     package init?(_ text: String) {
         let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
         guard parts.count == 2, StoreDeclaration.isName(parts[0]), parts[0] != StoreDeclaration.base else { return nil }

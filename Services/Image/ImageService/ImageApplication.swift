@@ -72,7 +72,7 @@ package struct ImageApplication: Sendable {
         } catch let error as ResourceError { throw SettingsError(["image.stores: \(error.message)"]) }
     }
 
-    /// From where images can be downloaded.
+    /// The sources that images can be downloaded from.
     ///
     /// - Throws: `SettingsError` naming key and value.
     private static func download(_ settings: Settings) throws -> PublicDownload.Rules {

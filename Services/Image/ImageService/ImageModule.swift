@@ -10,7 +10,7 @@ import WebAPI
 /// The Image service as a module.
 package enum ImageModule {
     /// - Parameters:
-    ///   - stores: where the images' data is.
+    ///   - stores: the stores of the images' data.
     ///   - cache: of this machine; nil for none.
     ///   - resolve: finds the addresses of the hosts from which images are downloaded.
     /// - Throws: 400 for a policy rule that cannot be parsed.

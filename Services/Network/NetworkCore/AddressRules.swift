@@ -35,8 +35,8 @@ package enum AddressRules {
 
     private static let all = Set(Use.allCases)
 
-    // Not listed are ranges that guests can use like others: the rest of 169.254.0.0/16, where address pairs of redundant
-    // gateways lie by custom, and 64:ff9b::/96, because this cloud translates no addresses between IPv6 and IPv4.
+    // Ranges that guests can use like others are not listed: the rest of 169.254.0.0/16, in which address pairs of redundant gateways
+    // usually are, and 64:ff9b::/96, because this cloud translates no addresses between IPv6 and IPv4.
 
     /// The first matching entry is named in the error.
     package static let ranges: [Range] = [
@@ -46,7 +46,7 @@ package enum AddressRules {
         Range("224.0.0.0/4", "a multicast address", refused: all.subtracting([.destination])),
         Range("240.0.0.0/4", "a reserved address", refused: all),
         Range("127.0.0.0/8", "a loopback address", refused: all.subtracting([.nameServer])),
-        // As a name server, 0.0.0.0 and :: say that none is handed out.
+        // As a name server, 0.0.0.0 and :: mean that guests get none.
         Range("0.0.0.0/8", "an address of this network", refused: all.subtracting([.nameServer, .destination])),
         Range("ff00::/8", "a multicast address", refused: all.subtracting([.destination])),
         Range("::ffff:0:0/96", "an IPv4-mapped address", refused: all),

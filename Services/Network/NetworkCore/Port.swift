@@ -58,10 +58,10 @@ package struct Port: Hashable, Sendable {
     /// Other hosts to which it is bound, because its server moves between hosts.
     package var otherBindings: [Binding] = []
 
-    /// A binding beside the active one.
+    /// A binding in addition to the active one.
     package struct Binding: Hashable, Sendable {
         package let host: String
-        /// Whether the server is expected there. If not, it was there before.
+        /// Whether the server is expected on this host. If not, the host had the server before.
         package let isExpected: Bool
 
         package init(host: String, isExpected: Bool) {
@@ -92,8 +92,8 @@ package struct Port: Hashable, Sendable {
         self.parents = parents
     }
 
-    /// OVN's options of a port whose server moves between hosts. Two chassis have its interface meanwhile, and must not take it from
-    /// each other. The second one lets packets pass when the guest there announces itself (by RARP, which QEMU sends).
+    /// OVN's options of a port whose server moves between hosts. In between, two chassis have its interface and must not compete for it.
+    /// The second one lets packets pass when its guest announces itself (by RARP, which QEMU sends).
     package var chassisOptions: [String: String]? {
         guard !host.isEmpty, !otherBindings.isEmpty else { return nil }
         let expected = otherBindings.filter(\.isExpected).map(\.host).sorted()

@@ -54,7 +54,7 @@ package enum PlacementInspections {
         GROUP BY coalesce(n.server, a.consumer_id)
         """)
 
-    /// Subjects are migrations. Between a resize and its end the migration has what the server had before.
+    /// Subjects are migrations. Until a resize ends, the migration holds the server's earlier allocations.
     package static let allocationsOfMigrations = Inspection(
         "I3", "allocations are held for migrations that have not ended, and for no others",
         """

@@ -2,14 +2,13 @@ import Database
 
 /// Conditions for the rows after a marker's row.
 ///
-/// They name a range of the first sort key, which PostgreSQL reads from an index: without one, each page of a list reads all
-/// rows before it again.
+/// They contain a range of the first sort key, which PostgreSQL reads from an index. Without it, each page of a list would read all
+/// previous rows again.
 extension Table {
     /// A sort key and the marker's value of it.
     typealias Place = (expression: String, descending: Bool, value: String?)
 
-    /// The condition for rows after a place. NULL sorts as in PostgreSQL: after all values, and before them in descending
-    /// order.
+    /// The condition for rows after a position. NULL sorts as in PostgreSQL: after all values, and before them in descending order.
     func after(_ places: [Place]) -> SQL {
         if places.allSatisfy({ $0.descending == places[0].descending && isNeverNull($0.expression) }) {
             let expressions = places.map(\.expression).joined(separator: ", ")
@@ -26,13 +25,13 @@ extension Table {
         return range(places[0]).map { $0 + " AND " + any } ?? any
     }
 
-    /// The range that all rows after a place are in; nil where NULLs follow, which are in no range with values.
+    /// A range that contains all rows after a position; nil if NULLs follow, which no range of values contains.
     private func range(_ place: Place) -> SQL? {
         guard let value = place.value, place.descending || isNeverNull(place.expression) else { return nil }
         return "\(raw: place.expression) \(raw: place.descending ? "<=" : ">=") \(value)"
     }
 
-    /// The condition for values that sort after the place's; nil if there are none.
+    /// The condition for values that sort after the position's; nil if there are none.
     private func beyond(_ place: Place) -> SQL? {
         switch (place.value, place.descending) {
         case (nil, false): nil

@@ -3,14 +3,14 @@ package import Kernel
 
 /// A map that belongs to a resource, such as metadata or extra specs: routes for the whole and for its items.
 ///
-/// The service reads and stores the map, and decides about both. What writes gets the name of its action, which the decision must be
-/// about.
+/// The service reads and stores the map, and makes the policy decisions. Functions that write get the name of the action that the decision
+/// must be about.
 package struct MapRoutes: Sendable {
     /// Policy actions. All routes that read have one default rule, and all that write.
     package struct Actions: Sendable {
         package let list: String
         package let add: String
-        /// Nil if the whole cannot be replaced.
+        /// Nil if the whole map cannot be replaced.
         package let replace: String?
         package let show: String
         package let set: String
@@ -32,14 +32,14 @@ package struct MapRoutes: Sendable {
         }
     }
 
-    /// Changes the map and makes the answer.
+    /// Changes the map and creates the answer.
     package typealias Mutation = @Sendable (inout JSONObject) throws -> Response
 
     /// `/servers/{server_id}/metadata`; items are below, with the parameter `key`.
     let path: String
-    /// The member of bodies that has the map: `metadata`.
+    /// The member of bodies that contains the map: `metadata`.
     let name: String
-    /// The member of bodies that has one item: `meta`; nil if the body is the item.
+    /// The member of bodies that contains one item: `meta`; nil if the body is the item.
     let item: String?
     let actions: Actions
     let versions: VersionRange

@@ -46,7 +46,7 @@ extension ResourceKind {
 
     private static func parameter(_ field: Field, _ filter: Field.Filter) -> JSONValue {
         var object = parameter(field.name, filter.comparesFlag ? ["type": "boolean"] : ["type": "string"]).objectValue ?? [:]
-        // A filter that needs a privilege in every version has none from which on everyone has it.
+        // A filter that needs a privilege in every version has no version from which on everyone can use it.
         if let from = (filter.versions ?? field.versions).from, from.major < Int.max {
             object["x-min-version"] = .string(from.description)
         }

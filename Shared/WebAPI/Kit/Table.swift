@@ -4,7 +4,7 @@ package import Kernel
 
 /// Declares rows that are read, filtered, sorted, paged and rendered: from PostgreSQL's bytes to JSON.
 package struct Table: Sendable {
-    /// The type of a key's column. A marker is compared in it, because no index serves a comparison of the column's text.
+    /// The type of a key's column. A marker is compared in this type, because a comparison of the column's text could not use an index.
     package enum KeyType: Sendable {
         case uuid
         case text

@@ -3,16 +3,16 @@ package import Database
 package import JSON
 package import Kernel
 
-/// What a request does with tags.
+/// The kind of a request for tags.
 package enum TagOperation: Sendable {
     case list, add, replace, clear
-    /// Of a single tag.
+    /// For a single tag.
     case show, set, remove
 }
 
 /// The tags of a kind of resource: routes for the whole set and for single tags.
 ///
-/// The service reads and stores the tags, and decides about both.
+/// The service reads and stores the tags, and makes the policy decisions.
 package protocol TagRoutes: Sendable {
     associatedtype Owner: Sendable
     var database: Database { get }

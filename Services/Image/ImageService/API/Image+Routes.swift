@@ -202,7 +202,7 @@ package struct ImageHandlers: Sendable {
         return response
     }
 
-    /// Removes data that the database does not know any more. If this fails, the next run of the cleanup task does it.
+    /// Removes data that the database no longer refers to. If this fails, the next run of the cleanup task does it.
     func remove(_ file: String, from store: String, _ log: Logger) async {
         do { try await stores[store]?.remove(file) } catch {
             log.warning(
@@ -265,7 +265,7 @@ package struct ImageServiceLimits: Sendable {
     package var uploadBytesMax: Int
     /// How images can be imported.
     package var importMethods: [ImageImport.Method]
-    /// From where they can be downloaded.
+    /// The sources that images can be downloaded from.
     package var download: PublicDownload.Rules
     /// Who may see and change which properties; nil if all may.
     package var protections: PropertyProtections?

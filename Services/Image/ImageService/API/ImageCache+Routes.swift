@@ -6,7 +6,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The cache of the machine that answers.
+/// The cache of the machine that handles the request.
 extension ImageHandlers {
     var cacheResource: Resource {
         let image = "/v2/cache/{image_id}"
@@ -70,7 +70,7 @@ extension ImageHandlers {
         return cache
     }
 
-    /// Records the request, then does the work on the machine's files, which no transaction can hold.
+    /// Records the request, then changes the machine's files, outside of the transaction.
     private func tidyCache(
         _ context: RequestContext, for action: String, _ work: @escaping @Sendable (MachineImageCache) async throws -> Response
     ) async throws -> Response {

@@ -9,7 +9,7 @@ import Logging
 import WebAPI
 import Workflow
 
-/// Staging and importing data, and the tasks that do it.
+/// Staging and importing data, and the tasks of imports.
 extension ImageHandlers {
     var importResource: Resource {
         Resource(
@@ -177,7 +177,7 @@ extension ImageHandlers {
             input: ["image_id": .string(image.id.text), "import_req": context.body, "backend": JSONValue(stores)])
     }
 
-    /// Copies the data of an image to further stores. Nothing is to be done if it is in all of them.
+    /// Copies the data of an image to further stores. Does nothing if all of them have it.
     private func copy(
         _ connection: Connection, _ context: RequestContext, _ image: Authorized<Image>, _ requested: ImageImport
     ) throws -> Change {

@@ -5,8 +5,8 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The property protections of the operator. Services act by the cloud's own rules, so they see and set all properties; on behalf of a
-/// user whose client waits, they see and set those that the user may.
+/// The property protections of the operator. Services can read and set all properties, except while they act for a user whose client is
+/// waiting: then the user's permissions apply.
 extension ImageHandlers {
     private static func isCloud(_ caller: Caller) -> Bool {
         caller.has(role: "service") && (caller.serviceUserID == nil || caller.isAccepted)
@@ -26,7 +26,7 @@ extension ImageHandlers {
         try protections.check(before, after) { caller.has(role: $0) }
     }
 
-    /// A filter by a property that the caller may not read would tell its value.
+    /// Refuses filters by properties that the caller may not read, because they would reveal the properties' values.
     ///
     /// - Throws: 403 naming the property.
     func checkFilters(_ context: RequestContext) throws {

@@ -49,7 +49,7 @@ extension ImageHandlers {
         ])
     }
 
-    /// Glance writes "true" as a text, and leaves it out for all other stores.
+    /// Glance writes "true" as a string, and omits it for all other stores.
     private func entry(_ store: NamedStore) -> JSONObject {
         var entry: JSONObject = ["id": .string(store.name)]
         if store.name == stores.usual.name { entry["default"] = "true" }

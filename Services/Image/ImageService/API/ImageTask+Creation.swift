@@ -13,7 +13,7 @@ extension ImageHandlers {
         .init("type", .identifier, required: true), .init("input", .object([], additional: .allowed), required: true),
     ])
 
-    /// What such a task is to do.
+    /// The content of such a task.
     private struct Order: Sendable {
         let uri: String
         let image: Image

@@ -58,10 +58,10 @@ enum MetadataBodies {
             .init("properties", definitions), .init("tags", .list(.object([.init("name", name, required: true)]))),
         ])
 
-    /// The members of a namespace that have their own resources.
+    /// The members of a namespace that are resources of their own.
     static let parts = ["resource_type_associations", "objects", "properties", "tags"]
 
-    /// A client may send the whole namespace back, with its parts as they are.
+    /// A client may send back the whole namespace with unchanged parts.
     static let replacement = whole(attributes + parts.map { .init($0, .any) })
 
     /// The definition of one property, as in responses.

@@ -2,7 +2,7 @@ import JSON
 
 /// The JSON schemas of metadata definitions, with the members and limits of Glance's.
 enum MetadataDefinitionSchemas {
-    /// By the last segment of their path.
+    /// The schemas by the last segment of their path.
     static var all: [(name: String, schema: JSONValue)] {
         let associations = associationSchema
         return [

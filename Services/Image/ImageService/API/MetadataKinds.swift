@@ -20,7 +20,7 @@ private let definitionsGrammar = ListGrammar {
 private let times = [Field("created_at", .timestamp, sortable: true), Field("updated_at", .timestamp, sortable: true)]
 
 extension ResourceKind {
-    /// Namespaces of metadata definitions, with the types of resources that they are for.
+    /// Namespaces of metadata definitions, with the resource types that they apply to.
     static let metadataNamespaces = ResourceKind(
         "namespace",
         table: Table(
@@ -81,7 +81,7 @@ extension ResourceKind {
         pages: PageLinks { writer, _, _ in writer.field("schema", "/v2/schemas/metadefs/objects") },
         notFound: { .notFound("The metadata definition object with name=\($0.prefix(80)) was not found in the namespace.") })
 
-    /// Properties: lists show them by name, without it in the definition.
+    /// Properties. Lists show them by name, without the name in the definition.
     static let metadataProperties = ResourceKind(
         "property", plural: "properties",
         table: Table(
@@ -99,7 +99,7 @@ extension ResourceKind {
         grammar: definitionsGrammar,
         notFound: { .notFound("The metadata definition tag with name=\($0.prefix(80)) was not found in the namespace.") })
 
-    /// The types of resources that a namespace is for.
+    /// The resource types that a namespace applies to.
     static let metadataAssociations = ResourceKind(
         "resource_type_association",
         table: Table(
@@ -110,7 +110,7 @@ extension ResourceKind {
                 Field("properties_target", presence: .whenSet),
             ] + times), relation: "metadef_associations", envelope: .bare, visibility: .everything, grammar: definitionsGrammar)
 
-    /// All types of resources that namespaces can be for.
+    /// All resource types that namespaces can apply to.
     static let metadataResourceTypes = ResourceKind(
         "resource_type",
         table: Table(
@@ -129,7 +129,7 @@ extension MetadataNamespace {
 }
 
 extension ResourceKind.Visibility {
-    /// Public namespaces, the project's own, or all, as the rule of `get_metadef_namespace` says.
+    /// Public namespaces, the project's own, or all, depending on the rule of `get_metadef_namespace`.
     fileprivate static let namespaces = ResourceKind.Visibility { context in
         func sees(_ owner: String?, _ visibility: MetadataNamespace.Visibility) -> Bool {
             context.allows("get_metadef_namespace", target: MetadataNamespace.target(owner: owner, visibility: visibility))

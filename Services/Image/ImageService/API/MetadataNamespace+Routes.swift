@@ -39,7 +39,7 @@ extension ImageHandlers {
             ])
     }
 
-    /// A route whose default rule is the action's.
+    /// A route with the default rule of its action.
     func metadata(
         _ method: WebAPI.Method, _ path: String, _ action: String, body: RouteBody = .none, status: Int = 200,
         answer: RouteAnswer = .undeclared, _ summary: String, _ handler: @escaping @Sendable (RequestContext) async throws -> Response
@@ -77,7 +77,7 @@ extension ImageHandlers {
         return .json(200, MetadataPrefix.applied(to: try JSONValue.parse(response.bytes ?? []), resourceType: type))
     }
 
-    /// The attributes in a body. An owner other than the caller's project is only for callers who may make it a namespace.
+    /// The attributes in a body. Only callers that may create a namespace for another project may set another owner.
     private func attributes(_ context: RequestContext) throws -> MetadataStore.Attributes {
         let body = context.body
         try MetadataBodies.check(body)

@@ -6,7 +6,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The parts of a namespace: objects, properties, tags, and the types of resources that it is for.
+/// The parts of a namespace: objects, properties, tags, and the resource types that it applies to.
 extension ImageHandlers {
     var metadataPartResources: [Resource] {
         [metadataObjectResource, metadataPropertyResource, metadataTagResource, metadataAssociationResource]
@@ -250,7 +250,7 @@ extension ImageHandlers {
     private func removeAll(_ context: RequestContext, _ part: MetadataStore.Part) async throws -> Response {
         try await context.write(database) { connection in
             let found = try namespace(connection, context)
-            // Tags have an action of their own, and require the one about the namespace as well.
+            // Tags have their own action, and also require the action on the namespace.
             if part == .tags { try context.authorize(target: found.value.target, action: "delete_metadef_namespace") }
             try MetadataStore.removeParts(connection, part, of: found)
             return Change(.empty(), "metadef_\(part.word)", found.value.name)

@@ -19,7 +19,7 @@ private let taskTable = Table(
     fields: taskFields + [Field("self", .text, "'/v2/tasks/' || t.id"), Field("schema", .text, "'/v2/schemas/task'")])
 
 extension ResourceKind {
-    /// Imports of images, and what became of them.
+    /// Imports of images, and their results.
     static let tasks = ResourceKind(
         "task", table: taskTable, relation: "image_tasks", envelope: .bare,
         visibility: ResourceKind.Visibility { context in

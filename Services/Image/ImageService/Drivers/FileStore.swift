@@ -25,7 +25,7 @@ package struct FileStore: ImageStoreDriver {
         try self.init(directory: directory, sharing: WorkerThreads(name: "images", count: threads))
     }
 
-    /// - Parameter threads: those of another store.
+    /// - Parameter threads: the threads of another store.
     /// - Throws: `FileError` if the directory cannot be created or written.
     package init(directory: String, sharing threads: WorkerThreads) throws {
         self.directory = directory
@@ -36,7 +36,7 @@ package struct FileStore: ImageStoreDriver {
 
     package var properties: JSONValue { ["data_dir": .string(directory)] }
 
-    /// Which directory it is, whatever name it has.
+    /// Identifies the directory, whatever its path.
     struct Identity: Equatable {
         let device: dev_t
         let inode: ino_t

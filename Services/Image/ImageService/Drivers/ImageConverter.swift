@@ -14,7 +14,7 @@ package struct ImageConverter: Sendable {
     package let format: DiskFormat
     private let driver: DiskDriver
     private let sandbox: Sandbox
-    /// Threads of their own: a conversion holds one for as long as it takes, and uploads and downloads must not wait for that.
+    /// Separate threads: a conversion occupies one for its whole duration, and uploads and downloads must not wait for it.
     private let threads: WorkerThreads
     private static let conversionsMax = 2
 
@@ -25,7 +25,7 @@ package struct ImageConverter: Sendable {
         threads = WorkerThreads(name: "convert", count: ImageConverter.conversionsMax)
     }
 
-    /// Whether images of this format are converted. `iso` and the parts of an AMI stay what they are.
+    /// Whether images of this format are converted. `iso` and the parts of an AMI are not converted.
     func converts(_ declared: DiskFormat) -> Bool { declared != format && [.raw, .qcow2, .vmdk, .vdi, .vhd].contains(declared) }
 
     /// Converts the data `source` to the new data `target` of the same store, and hashes it.
@@ -41,7 +41,7 @@ package struct ImageConverter: Sendable {
             try await threads.run {
                 let disk = try ForeignDisk(path: files.path(source), declared: declared.rawValue)
                 let size = try tool.measure(disk, largest: ImageHeader.virtualSizeMax)
-                // A raw file has holes, but whoever downloads or copies it has all bytes.
+                // A raw file is sparse here, but downloads and copies transfer all bytes.
                 guard format != .raw || size <= bytesMax else { throw tooLarge }
                 let partial = files.partialPath(target)
                 do {
@@ -59,7 +59,7 @@ package struct ImageConverter: Sendable {
         }
     }
 
-    /// Hashes a complete file, makes it durable and gives it its name.
+    /// Hashes a complete file, syncs it and gives it its final name.
     private static func publish(_ partial: String, as path: String, virtualSize: Int, _ directory: String) throws -> ReceivedContent {
         let stored = try StoredFile(path: partial)
         let (checksum, hash) = (IncrementalHash(.md5), IncrementalHash(.sha512))

@@ -9,7 +9,7 @@ package import NIOCore
 package protocol ImageStoreDriver: Sendable {
     /// The driver's name in OpenStack's API: `file`, `rbd`, `s3`.
     static var type: String { get }
-    /// What administrators see of the store.
+    /// Details of the store for administrators.
     var properties: JSONValue { get }
     /// The threads for the blocking calls of `IncomingData` and `StoredData`.
     var threads: WorkerThreads { get }
@@ -22,7 +22,7 @@ package protocol ImageStoreDriver: Sendable {
     func open(_ id: String) async throws -> any StoredData
     /// Deletes complete data; succeeds if there is none.
     func remove(_ id: String) async throws
-    /// Deletes data, complete or not, that nobody holds.
+    /// Deletes data, complete or not, that no process holds.
     func removeLeftover(_ id: String) async throws
     /// The ids of all data, complete or not.
     func ids() async throws -> Set<String>
@@ -33,9 +33,9 @@ package protocol ImageStoreDriver: Sendable {
 /// Data that arrives. Used by one caller at a time, but on any thread; all calls block.
 package protocol IncomingData: AnyObject, Sendable {
     var id: String { get }
-    /// MD5 in hexadecimal digits, of what has arrived.
+    /// MD5 in hexadecimal digits, of the data received so far.
     var checksum: String { get }
-    /// SHA-512 in hexadecimal digits, of what has arrived.
+    /// SHA-512 in hexadecimal digits, of the data received so far.
     var hashValue: String { get }
 
     func append(_ bytes: ByteBuffer) throws

@@ -25,7 +25,7 @@ package struct ImageStores: Sendable {
     }
 
     /// - Parameter usual: the name of the default store.
-    /// - Throws: `FileError` for a directory that cannot be used, 400 for stores that are not different and an unknown default.
+    /// - Throws: `FileError` for a directory that cannot be used, 400 for duplicate stores and an unknown default.
     package init(base: FileStore, _ declarations: [StoreDeclaration], default usual: String = StoreDeclaration.base) throws {
         var stores = [NamedStore(name: StoreDeclaration.base, driver: base)]
         var places = [try base.identity()]
@@ -78,12 +78,12 @@ package struct ImageStores: Sendable {
         throw ResourceError.unavailable("the data of image \(image.id) cannot be opened: \(problems.joined(separator: "; "))")
     }
 
-    /// Copies data to another store and compares the copy with its hash. What an interrupted attempt has left is removed first.
+    /// Copies data to another store and compares the copy with its hash. Removes the leftovers of an interrupted attempt first.
     ///
     /// - Parameters:
     ///   - hash: SHA-512 of the data.
     ///   - progress: called with the number of bytes that were copied.
-    /// - Throws: `ImageCopyFailure` if the store cannot be written or the data is not what it should be.
+    /// - Throws: `ImageCopyFailure` if the store cannot be written or the data does not match the hash.
     func copy(
         _ file: String, _ source: any StoredData, on threads: WorkerThreads, to store: NamedStore, hash: String,
         _ progress: (Int) async throws -> Void
@@ -116,7 +116,7 @@ package struct ImageStores: Sendable {
     }
 }
 
-/// Data that did not get into a store.
+/// Data that could not be copied into a store.
 struct ImageCopyFailure: Error {
     let store: String
     let reason: String

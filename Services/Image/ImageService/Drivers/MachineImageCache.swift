@@ -6,9 +6,9 @@ import Logging
 package import ServiceKit
 import WebAPI
 
-/// The images that one machine of the control plane keeps in a directory of its own, so that downloads do not read a slower store.
+/// The images that one machine of the control plane caches in a local directory, so that downloads do not read a slower store.
 ///
-/// The database says what belongs into the directory. The directory can be emptied at any time.
+/// The database lists the contents of the directory. The directory can be emptied at any time.
 package actor MachineImageCache {
     let store: ImageCacheStore
     nonisolated let files: FileStore
@@ -17,12 +17,12 @@ package actor MachineImageCache {
     private let database: Database
     private let ambient: Ambient
     private let log: Logger
-    /// Downloads since the last record, by data.
+    /// Downloads since they were last recorded, by id of the data.
     private var hits: [String: (count: Int, last: Timestamp)] = [:]
-    /// Data that is complete, or will be, and not recorded yet.
+    /// Data that is complete or being received, but not recorded yet.
     private var incoming: String?
 
-    /// Time between two looks at the queue.
+    /// Time between two checks of the queue.
     private static let interval: Duration = .seconds(5)
 
     /// - Parameters:
@@ -47,7 +47,7 @@ package actor MachineImageCache {
             hits[file] = ((hits[file]?.count ?? 0) + 1, ambient.now)
             return data
         } catch {
-            // The cache does not have it, or cannot be read: the store has it.
+            // The cache does not have the data or cannot be read; the store has it.
             return nil
         }
     }
@@ -104,7 +104,7 @@ package actor MachineImageCache {
         return true
     }
 
-    /// Removes what exceeds the size of the cache.
+    /// Removes images until the cache fits its size.
     ///
     /// - Returns: the number of images and bytes.
     func prune() async throws -> (files: Int, bytes: Int) {
@@ -114,7 +114,7 @@ package actor MachineImageCache {
         return (pruned.count, pruned.reduce(0) { $0 + $1.size })
     }
 
-    /// Removes data that does not belong into the cache: of deleted images, and what dead processes left. What was lost is queued again.
+    /// Removes data that does not belong in the cache: data of deleted images, and leftovers of dead processes. Queues lost data again.
     func clean() async throws {
         let store = store
         let recorded = try await database.read { try store.files($0) }
@@ -124,7 +124,7 @@ package actor MachineImageCache {
         try await removeUnknown()
     }
 
-    /// Removes data that does not belong into the cache.
+    /// Removes data that does not belong in the cache.
     func removeUnknown() async throws {
         let store = store
         for file in try await files.ids() where file != incoming {

@@ -42,7 +42,7 @@ struct ImageCacheStore: Sendable {
         return (cached, queued)
     }
 
-    /// Has the machine fetch an image; one that it has or that is queued stays as it is.
+    /// Queues an image for the machine; does nothing if it is cached or queued.
     func queue(_ connection: Connection, _ image: Authorized<Image>, now: Timestamp) throws {
         let id = try image.value(for: "cache_image").id
         try connection.execute(
@@ -51,13 +51,13 @@ struct ImageCacheStore: Sendable {
             """)
     }
 
-    /// Takes an image out of the cache and the queue.
+    /// Removes an image from the cache and the queue.
     func remove(_ connection: Connection, _ image: Authorized<Image>) throws {
         let id = try image.value(for: "cache_delete").id
         try connection.execute("DELETE FROM image_cache WHERE machine = \(machine) AND image_id = \(id)::uuid")
     }
 
-    /// Takes all images out of the cache, the queue, or both.
+    /// Removes all images from the cache, the queue, or both.
     func clear(_ connection: Connection, _ target: Authorized<CacheTarget>) throws {
         let target = try target.value(for: "cache_delete")
         try connection.execute(
@@ -93,7 +93,7 @@ struct ImageCacheStore: Sendable {
         try connection.execute("DELETE FROM image_cache WHERE machine = \(machine) AND image_id = \(image)::uuid AND file_id IS NULL")
     }
 
-    /// Adds the hits that were counted since the last call.
+    /// Records the hits since the last call.
     func count(_ connection: Connection, file: String, hits: Int, at time: Timestamp) throws {
         try connection.execute(
             """
@@ -102,7 +102,7 @@ struct ImageCacheStore: Sendable {
             """)
     }
 
-    /// The ids of the data that belongs into the cache.
+    /// The ids of the data that belongs in the cache.
     func files(_ connection: Connection) throws -> Set<String> {
         Set(
             try connection.query(
@@ -122,7 +122,7 @@ struct ImageCacheStore: Sendable {
             """)
     }
 
-    /// Takes images out of the cache until the others fit, those that were not used for longest first.
+    /// Removes images from the cache until the others fit, least recently used first.
     func prune(_ connection: Connection, to bytesMax: Int) throws -> [Entry] {
         try connection.query(
             """
@@ -137,7 +137,7 @@ struct ImageCacheStore: Sendable {
     }
 }
 
-/// What a request to clear the cache is about.
+/// The part of the cache that a request clears.
 enum CacheTarget: String, Sendable {
     case cache, queue
     case all = ""

@@ -68,7 +68,7 @@ enum ImageImportStore {
     ///
     /// - Parameters:
     ///   - file: the id of new data; nil for a copy of present data.
-    ///   - converted: the id of what a conversion makes of it.
+    ///   - converted: the id for the converted data.
     static func begin(
         _ connection: Connection, _ image: Authorized<Image>, _ task: NewTask, file: String?, converted: String?, stores: [String],
         now: Timestamp
@@ -132,7 +132,7 @@ enum ImageImportStore {
     /// How long a finished task is shown, in seconds: 48 hours, as in Glance.
     static let taskLifetimeSeconds = 48 * 3600
 
-    /// Records how far the task is.
+    /// Records the progress of the task.
     static func progress(_ connection: Connection, task: UUID128, message: String, now: Timestamp) throws {
         try connection.execute(
             """
@@ -141,7 +141,7 @@ enum ImageImportStore {
             """)
     }
 
-    /// Records the end of the task; a task that has ended stays as it is.
+    /// Records the end of the task; has no effect on a task that has ended.
     static func end(_ connection: Connection, task: UUID128, isSuccess: Bool, message: String, now: Timestamp) throws {
         let status = isSuccess ? "success" : "failure"
         try connection.execute(

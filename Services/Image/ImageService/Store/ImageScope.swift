@@ -14,7 +14,7 @@ struct ImageScope: Sendable {
 
     /// - Throws: 400 naming parameter, value and rule.
     init(_ context: RequestContext) throws {
-        // The last of repeated parameters counts, as in Glance.
+        // If a parameter is repeated, the last one counts, as in Glance.
         var (visibility, memberStatus, isHidden): (String?, String, Bool) = (nil, MemberStatus.accepted.rawValue, false)
         for (name, value) in context.query.items {
             switch name {

@@ -83,7 +83,7 @@ enum ImageStore {
 
     // MARK: data
 
-    /// A project's images whose data arrives now, and the size of the data that waits for its import.
+    /// A project's images whose data is being received, and the size of the staged data that waits for an import.
     static func incoming(_ connection: Connection, project: String) throws -> (uploads: Int, stagedMiB: Int) {
         let row = try connection.query(
             """

@@ -25,7 +25,7 @@ enum MetadataStore {
 
     // MARK: namespaces
 
-    /// The attributes of a namespace from a request's body; a replacement sets those that it lacks to their defaults.
+    /// The attributes of a namespace from a request's body; a replacement sets missing attributes to their defaults.
     struct Attributes: Sendable {
         let name: String
         let displayName: String?
@@ -83,7 +83,7 @@ enum MetadataStore {
         try markCustomized(connection, namespace.name)
     }
 
-    /// A namespace that came with the cloud and that was changed is no longer replaced by a newer release.
+    /// A built-in namespace that was changed is no longer replaced by a newer release.
     private static func markCustomized(_ connection: Connection, _ name: String) throws {
         try connection.execute("UPDATE metadef_loads SET customized = true WHERE namespace = \(name) AND NOT customized")
     }
@@ -96,7 +96,7 @@ enum MetadataStore {
         case properties = "metadef_properties"
         case tags = "metadef_tags"
 
-        /// `object`, in messages.
+        /// The name in messages: `object`.
         var word: String {
             switch self {
             case .objects: "object"
@@ -238,7 +238,7 @@ enum MetadataStore {
 
     // MARK: types of resources
 
-    /// - Throws: 409 if the namespace is for this type already, 413 for too many.
+    /// - Throws: 409 if the namespace already applies to this type, 413 for too many types.
     static func associate(
         _ connection: Connection, _ associations: [JSONValue], with namespace: Authorized<MetadataNamespace>, now: Timestamp
     ) throws {
@@ -282,7 +282,7 @@ enum MetadataStore {
         try requireRoom(connection, "metadef_associations", in: id)
     }
 
-    /// - Throws: 404 if the namespace is not for this type.
+    /// - Throws: 404 if the namespace does not apply to this type.
     static func dissociate(_ connection: Connection, _ type: String, from namespace: Authorized<MetadataNamespace>) throws {
         let namespace = try namespace.value(for: "remove_metadef_resource_type_association")
         guard try prefix(connection, type, of: namespace) != nil else {
@@ -293,7 +293,7 @@ enum MetadataStore {
         try markCustomized(connection, namespace.name)
     }
 
-    /// The prefix of a type's properties, empty for none; nil if the namespace is not for the type.
+    /// The prefix of a type's properties, or an empty string; nil if the namespace does not apply to the type.
     static func prefix(_ connection: Connection, _ type: String, of namespace: MetadataNamespace) throws -> String? {
         try connection.query(
             """

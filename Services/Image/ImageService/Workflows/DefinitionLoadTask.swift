@@ -6,13 +6,13 @@ import JSON
 package import Kernel
 package import Logging
 
-/// Puts the metadata definitions of this release into the catalog.
+/// Loads the metadata definitions of this release into the catalog.
 package struct DefinitionLoadTask: Sendable {
     private let database: Database
     private let ambient: Ambient
     private let log: Logger
 
-    /// Time between two runs. Only the first one of a process has something to do, unless it failed.
+    /// Time between two runs. Only the first run of a process has work to do, unless it failed.
     private static let interval: Duration = .seconds(300)
 
     package init(database: Database, ambient: Ambient, log: Logger) {
@@ -30,7 +30,7 @@ package struct DefinitionLoadTask: Sendable {
         }
     }
 
-    /// Loads what is missing or has changed since an earlier release.
+    /// Loads definitions that are missing or have changed since an earlier release.
     ///
     /// - Returns: the names of the namespaces that were written.
     @discardableResult

@@ -49,7 +49,7 @@ package struct ImageCleanupTask: Sendable {
         }
     }
 
-    /// An upload goes to one store, but the database does not say to which.
+    /// An upload goes to one store, but the database does not record which one.
     private func isHeld(_ file: String) async throws -> Bool {
         for store in stores.all where try await store.driver.isHeld(file) { return true }
         return false

@@ -13,7 +13,7 @@ extension ImageWorkflows {
     /// - Throws: `StepFailure` for data that cannot be converted.
     func convert(_ image: Image, _ frame: inout Frame) async throws {
         let content = try frame.content.recorded("content")
-        // What an interrupted attempt has left, unless it was complete and is the content already.
+        // Remove the leftovers of an interrupted attempt, unless it was complete and its result is already the content.
         guard content.file != frame.converted else { return }
         try await files.removeLeftover(frame.converted)
         guard let converter = limits.converter, let declared = image.diskFormat, image.containerFormat?.holdsBareDisk == true,

@@ -6,7 +6,7 @@ import Workflow
 
 /// Copies of an image's data to several stores, and the import method `copy-image`.
 extension ImageWorkflows {
-    /// What became of the stores.
+    /// The results for the stores.
     struct StoreOutcome: Codable, Sendable {
         var done: [String]
         var failed: [String]
@@ -14,7 +14,7 @@ extension ImageWorkflows {
         var message: String
     }
 
-    /// Data on its way to stores.
+    /// Data that is being copied to stores.
     struct Distribution: Sendable {
         let image: String
         let task: UUID128
@@ -135,7 +135,7 @@ extension ImageWorkflows {
         return try await database.read { try ImageImportStore.importing($0, id, task: task) }?.fileID == nil
     }
 
-    /// Removes data from stores, unless an image has it there.
+    /// Removes data from stores, unless an image refers to it there.
     func withdraw(_ file: String, from names: [String]) async throws {
         for name in names {
             guard let store = stores[name] else { continue }

@@ -7,10 +7,10 @@ import ServiceCatalog
 import WebAPI
 package import Workflow
 
-/// Imports of images. A process may die at any point: each step checks what is there, and begins again or goes on.
+/// Imports of images. A process may die at any point: each step checks what exists, and starts again or continues.
 package struct ImageWorkflows: Sendable {
     static let service = CloudService.image.section
-    /// The longest time of an import: downloads and decompression of large images take long.
+    /// The longest time of an import: downloads and decompression of large images take a long time.
     static let timeMax: Duration = .seconds(4 * 3600)
     /// Time between two records of a download's progress, in nanoseconds.
     static let progressInterval: UInt64 = 2_000_000_000
@@ -23,7 +23,7 @@ package struct ImageWorkflows: Sendable {
     let ambient: Ambient
 
     package var definitions: [WorkflowDefinition] { [importData.definition, copyData.definition] }
-    /// Downloads, staged data and what is made of them are in the base store.
+    /// The store of downloads, staged data and converted data.
     var files: FileStore { stores.base }
 
     /// The parameters of an import, and the data that it found or wrote.
@@ -111,7 +111,7 @@ package struct ImageWorkflows: Sendable {
         }
     }
 
-    /// Records the failure with the task, and takes an image that has no data back to queued.
+    /// Records the failure with the task, and resets an image without data to queued.
     func fail(_ id: String, _ task: String, stores: [String], _ failure: StepFailure) async throws {
         let (task, now) = (try taskID(task), ambient.now)
         try await database.write { connection in
@@ -173,7 +173,7 @@ package struct ImageWorkflows: Sendable {
     /// Brings the data into the store.
     private func data(_ image: Image, _ frame: Frame) async throws -> Frame.Content {
         do {
-            // What an interrupted attempt has left.
+            // Remove the leftovers of an interrupted attempt.
             try await files.removeLeftover(frame.file)
             if let uri = frame.uri { return try await fetch(image, uri, frame) }
             return try await adopt(image, frame)

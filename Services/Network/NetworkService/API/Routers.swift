@@ -149,7 +149,7 @@ extension NetworkAPI {
             throw NetworkFault.badRequest("router", "Cannot specify both subnet-id and port-id")
         }
         if let id = ids.subnet {
-            // The router takes the gateway's address, and with it the traffic of everybody in the network.
+            // The router takes the gateway's address, and with it the traffic of all ports in the network.
             let subnet = try await database.read { try ResourceKind.subnets.subject($0, context, id) }
             guard context.allows("update_subnet", target: subnet.target) else {
                 throw NetworkFault.badRequest(

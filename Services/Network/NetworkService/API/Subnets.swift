@@ -66,8 +66,7 @@ extension NetworkAPI {
             target.attributes["network:project_id"] = network.projectID
             let decision = try context.authorize(network, target: target)
             let project = item.text("project_id") ?? item.text("tenant_id") ?? network.projectID
-            // A subnet belongs to the owner of its network, whoever creates it, unless an administrator sets another
-            // project.
+            // A subnet belongs to the owner of its network and not to its creator, unless an administrator sets another project.
             if project != network.projectID { try context.authorize(target: [:], action: "create_subnet:project_id") }
             return try SubnetDraft(item, id: ambient.newUUID(), network: decision, project: project)
         }

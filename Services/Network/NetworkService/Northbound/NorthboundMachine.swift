@@ -155,7 +155,7 @@ struct NorthboundMachine {
         case (.readingNewsAfterCommit(let landing), .news(let news)): return committed(landing, news)
         case (.recording(let landing), .done): return landed(landing)
         case (.requestingSync, .done): return finish()
-        // Also an event that does not belong to the phase.
+        // Includes events that do not belong to the phase.
         default: return interrupt()
         }
     }
@@ -427,7 +427,7 @@ struct NorthboundMachine {
         return reports
     }
 
-    /// Summarizes many findings, so that a wiped database does not give thousands.
+    /// Summarizes many findings, so that a wiped database does not produce thousands.
     private static func shown(_ drift: [Finding]) -> [Finding] {
         guard drift.count > driftShownMax else { return drift }
         return Array(drift.prefix(3)) + [

@@ -120,7 +120,7 @@ extension NetworkAPI {
             where error.isUniqueViolation
         { throw NetworkAPI.conflict(error, nil) }
         if let mtu, try mtu != row.int("mtu") {
-            // Hosts set it on the taps of the network's guests, and tell it in the guests' metadata.
+            // Hosts set it on the taps of the network's guests, and include it in the guests' metadata.
             try ServerPorts.announce(connection, where: "network_id = \(id)", ambient: ambient)
         }
     }

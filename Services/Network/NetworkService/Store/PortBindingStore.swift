@@ -18,7 +18,7 @@ enum PortBindingStore {
     /// Locks the port.
     ///
     /// - Returns: the host to which it is bound, or an empty text.
-    /// - Throws: 404 if the port is not there.
+    /// - Throws: 404 if the port does not exist.
     static func lock(_ connection: Connection, _ port: UUID128) throws -> String {
         guard let row = try connection.query("SELECT host_id FROM ports WHERE id = \(port) FOR UPDATE").first else {
             throw ResourceKind.ports.notFound("\(port)")
@@ -28,7 +28,7 @@ enum PortBindingStore {
 
     /// Records that the port's server is expected on a further host.
     ///
-    /// - Returns: false if there is such a binding already.
+    /// - Returns: false if such a binding exists.
     static func expect(_ connection: Connection, _ port: Authorized<Subject>, on host: String, at now: Timestamp) throws -> Bool {
         let port = try port.value(for: "create_port_binding").id
         return try connection.execute(

@@ -302,7 +302,7 @@ extension NetworkAPI {
         if body["binding:host_id"] != nil {
             let host = body.text("binding:host_id") ?? ""
             changes.set("host_id", host)
-            // A port that leaves its server in the middle of a move stays bound nowhere.
+            // Unbinding a port during a move of its server removes the other bindings too.
             if host.isEmpty { try PortBindingStore.removeAll(connection, of: port) }
         }
         if let profile = body["binding:profile"] { changes.set(json: "binding_profile", profile.isNull ? [:] : profile) }

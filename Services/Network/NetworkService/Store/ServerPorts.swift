@@ -6,9 +6,9 @@ import Messaging
 import NetworkCore
 import WebAPI
 
-/// Port changes that the servers' hosts must know about: whether port security is enabled, the addresses by which the metadata
-/// service identifies the guest, and what it tells the guest about its subnets (gateway, name servers, DHCP), floating IPs,
-/// security groups and the MTU. Changes that OVN implements need no message to the hosts.
+/// Port changes that the servers' hosts must know about: whether port security is enabled, the addresses by which the metadata service
+/// identifies the guest, and the guest's metadata about its subnets (gateway, name servers, DHCP), floating IPs, security groups and the
+/// MTU. Changes that OVN implements need no message to the hosts.
 enum ServerPorts {
     /// Maximum number of servers in one message.
     private static let batchMax = 200

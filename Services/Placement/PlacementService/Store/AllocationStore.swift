@@ -166,7 +166,7 @@ enum AllocationStore {
         return try remove(connection, consumer: consumer, at: now)
     }
 
-    /// The same for the scheduler, and for what it finds that belongs to nobody.
+    /// The same for the scheduler, and for orphaned allocations.
     static func remove(_ connection: Connection, consumer id: String, at now: Timestamp) throws -> [String]? {
         guard !(try connection.query("SELECT 1 AS one FROM consumers WHERE id = \(id)::uuid FOR UPDATE").isEmpty) else { return nil }
         let providers = try connection.query(

@@ -118,8 +118,8 @@ package final class FleetCache: Sendable {
         if changes.origin != origin { markStale(changes.providers) }
     }
 
-    /// Announces what has changed since the last announcement. What an error keeps from being announced is not announced later: the
-    /// other processes notice when one of their claims fails, or when they read everything again.
+    /// Announces what has changed since the last announcement. If this fails, the changes are not announced later: the other processes
+    /// notice them when one of their claims fails, or when they read everything again.
     func announce(_ database: Database) async throws {
         let ids = state.withLock { state in
             defer { state.untold = [] }

@@ -58,7 +58,7 @@ extension Placement {
         return answer
     }
 
-    /// In the given order. A request without a host is tried again as long as others, on which it may depend, still get theirs.
+    /// Decides in the given order. A request without a host is retried as long as others, on which it may depend, still find one.
     private func placeTogether(_ fleet: inout Fleet, _ batch: SchedulingBatch, _ known: ServerLocations) -> [SchedulingAnswer] {
         var locations = known
         for request in batch.requests { locations.move(request.consumerID, to: nil) }
