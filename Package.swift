@@ -63,7 +63,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], platform: [Targe
 let package = Package(
     name: "wolke",
     platforms: [.macOS(.v15)],
-    // Exact versions: a lock file cannot be kept here. Their own dependencies are theirs to choose.
+    // Exact versions, because there is no lock file. Transitive dependencies are not pinned.
     dependencies: [
         .package(url: "https://github.com/hummingbird-project/hummingbird", exact: "2.28.1", traits: []),
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),

@@ -97,7 +97,7 @@ def moves(bench: Bench) -> list[Row]:
         gaps, totals = [], []
         for number in range(bench.moves):
             ping = Ping(address)
-            # So that there are answers before the move, whatever it does.
+            # Receive answers before the move, so that a gap from its beginning on is measured.
             time.sleep(1)
             totals.append(live_migrate(bench, server))
             time.sleep(1)
@@ -237,7 +237,7 @@ def resize(bench: Bench) -> Row:
                 compute.resize_server(server.id, large.id)
                 bench.settled(server, "VERIFY_RESIZE")
                 seconds.append(time.monotonic() - begun)
-                # Back to the disk before, so that each resize does the same.
+                # Revert to the earlier disk, so that each resize does the same work.
                 compute.revert_server_resize(server.id)
                 bench.settled(server, state)
                 if state == "ACTIVE":

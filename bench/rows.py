@@ -171,7 +171,7 @@ def flavor_and_image(cloud: Cloud, headers: dict[str, str]) -> dict[str, str]:
 def accepted_servers(cloud: Cloud, size: Size) -> Row:
     """Only the accepting transaction: Placement is stopped, so that nothing is built."""
     project, token, headers = listing(cloud)
-    # It is not started again: the accepted servers are in a cloud that ends with the run.
+    # The agent is not started again, because this cloud and its servers end with the run.
     subprocess.run([cloud.binaries / "osctl", "cloud", "stop", "wolke-placement", "--state", cloud.state], check=True, capture_output=True)
     unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
     call("PUT", f"{cloud.url('compute')}/v2.1/os-quota-sets/{project}", unlimited, headers=headers)

@@ -38,7 +38,7 @@ struct NodeFixture: Sendable {
         let headers: Headers
         let json: JSONValue
 
-        /// Ironic's errors are a document in a text.
+        /// Ironic's errors are a JSON document inside a string.
         var fault: String {
             guard let text = json["error_message"]?.stringValue, let document = try? JSONValue.parse(Array(text.utf8)) else { return "" }
             return document["faultstring"]?.stringValue ?? ""
@@ -69,7 +69,7 @@ struct NodeFixture: Sendable {
     func node(_ ident: String) async throws -> JSONValue { try await call("GET", "/v1/nodes/\(ident)").json }
     func state(_ ident: String) async throws -> String? { try await node(ident)["provision_state"]?.stringValue }
 
-    /// Asks for a state.
+    /// Requests a provision state.
     @discardableResult
     func provision(_ ident: String, _ target: String, _ more: JSONObject = [:], as token: String = "admin") async throws -> Answer {
         var body: JSONObject = ["target": .string(target)]
@@ -77,16 +77,16 @@ struct NodeFixture: Sendable {
         return try await call("PUT", "/v1/nodes/\(ident)/states/provision", .object(body), as: token)
     }
 
-    /// Runs all work to its end.
+    /// Runs all workflows to their end.
     func settle(_ changed: [WorkflowDefinition] = []) async throws { try await module.engine(replacing: changed).drain() }
 
-    /// Runs work that may wait for somebody.
+    /// Runs workflows that may wait for a request.
     func work() async {
-        // It throws when its rounds are used up, as they are while a node is held.
+        // It throws after its maximum number of rounds, which happens while a node is on hold.
         try? await module.engine().drain(roundsMax: 30)
     }
 
-    /// A node that a tenant can have.
+    /// A node that is available to tenants.
     func available(_ name: String, _ changes: JSONObject = [:]) async throws -> String {
         let id = try await enroll(name, changes)
         for target in ["manage", "provide"] {

@@ -5,7 +5,7 @@ import TestKit
 import Testing
 import WebAPI
 
-/// Nodes, ports, traits, chassis and drivers as clients meet them.
+/// Nodes, ports, traits, chassis and drivers, from a client's view.
 @Suite struct NodeRoutesTests {
     @Test func aNodeIsEnrolledListedChangedAndRemoved() async throws {
         try await NodeFixture.with { cloud in
@@ -96,7 +96,7 @@ import WebAPI
                     == 406)
             let states = try await cloud.call("PUT", "/v1/nodes/\(id)/states/provision", ["target": "manage"], version: "1.3")
             #expect(states.status == 406)
-            // Before 1.11 a new node was ready for use, and before 1.2 that had no name.
+            // Before 1.11 a new node was available at once, and before 1.2 this state was shown as null.
             let ready = try await cloud.call("POST", "/v1/nodes", ["driver": "fake-hardware"], version: "1.1")
             #expect(ready.status == 201 && ready.json["provision_state"] == .null, "\(ready.json)")
         }

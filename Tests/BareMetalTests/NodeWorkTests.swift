@@ -9,7 +9,7 @@ import Testing
 import WebAPI
 import Workflow
 
-/// What happens to nodes: verified, inspected, cleaned, deployed, given back, rescued, switched.
+/// The workflows of nodes: verify, inspect, clean, deploy, undeploy, rescue, power.
 @Suite struct NodeWorkTests {
     @Test func aNodesLife() async throws {
         try await NodeFixture.with { cloud in
@@ -17,7 +17,7 @@ import Workflow
             #expect(try await cloud.provision(id, "provide").status == 400)
             #expect(try await cloud.provision(id, "manage").status == 202)
             #expect(try await cloud.state(id) == "verifying")
-            // Work in progress holds the node.
+            // Work in progress reserves the node.
             #expect(try await cloud.node(id)["reservation"] == "wolke-bare-metal")
             #expect(try await cloud.provision(id, "inspect").status == 409)
             #expect(try await cloud.patch(id, "add", "/extra/k", 1).status == 409)
@@ -205,7 +205,7 @@ import Workflow
         }
     }
 
-    /// What leads to a workflow, where the node is after its success, and where after its failure.
+    /// The event that starts a workflow, and the node's states after success and after failure.
     private static let cases: [(kind: String, before: [String], target: String, more: JSONObject, success: String, failure: String)] = [
         ("node_verify", [], "manage", [:], "manageable", "enroll"),
         ("node_inspect", ["manage"], "inspect", [:], "manageable", "inspect failed"),
@@ -238,7 +238,7 @@ import Workflow
                 #expect(answer.status == 202, "\(variant.name): \(answer.json)")
                 try await cloud.settle([variant.definition])
                 let state = try await cloud.state(id) ?? ""
-                // After its last step has been recorded nothing can fail any more.
+                // Nothing can fail after the last step has been recorded.
                 let isPublished = state == item.success && variant.name.contains("after its effects")
                 if variant.succeeds {
                     #expect(state == item.success, "\(variant.name)")

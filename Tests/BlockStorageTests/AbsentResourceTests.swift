@@ -228,7 +228,7 @@ import Testing
             let volume = try await cloud.volume(id)
             #expect(volume["status"] == "in-use")
             #expect(volume["attachments"]?.arrayValue?.first?["attachment_id"] == .string(attachment))
-            // No server has it: a caller that reported it attached can report it detached.
+            // It is not attached to a server: a caller that reported it attached can report it detached.
             #expect(try await cloud.call("DELETE", path, version: "3.70").status == 200)
             #expect(try await cloud.status(id) == "available")
         }

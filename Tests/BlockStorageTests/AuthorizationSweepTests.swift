@@ -29,7 +29,7 @@ import WebAPI
                     ]
                 ])
             let attachment = try #require(reserved["attachment"]?["id"]?.stringValue, "\(reserved.json)")
-            // The specs of a type that volumes have cannot change.
+            // The specs of a type in use cannot change.
             let types = try await cloud.call(
                 "POST", "/v3/types", token: "admin", ["volume_type": ["name": "unused", "extra_specs": ["k": "v"]]])
             let type = try #require(types["volume_type"]?["id"]?.stringValue, "\(types.json)")

@@ -40,7 +40,7 @@ import Workflow
         try await cloud.call("GET", "/v3/snapshots/\(id)")["snapshot"]?["status"]?.stringValue
     }
 
-    /// What the host writes: a file of the volume's size.
+    /// Writes the host's copy: a file of the volume's size.
     private func write(_ cloud: VolumeFixture, _ id: String, bytes: Int = 1 << 30) throws {
         let path = "\(cloud.directory)/\(ServerJob.VolumeCopies.fileName(ofSnapshot: id))"
         #expect(FileManager.default.createFile(atPath: path, contents: Data("as it was".utf8)))
@@ -49,7 +49,7 @@ import Workflow
         try file.close()
     }
 
-    /// Begins the workflow, which then waits for the host.
+    /// Starts the workflow, which then waits for the host.
     private func begin(_ cloud: VolumeFixture) async throws { try? await cloud.engine.drain(roundsMax: 4) }
 
     @Test func aHostsCopyBecomesTheSnapshot() async throws {
@@ -67,7 +67,7 @@ import Workflow
             #expect(try await status(cloud, id) == "available")
             let data = try #require(FileManager.default.contents(atPath: "\(cloud.directory)/snapshot-\(id)")?.prefix(9))
             #expect(String(decoding: data, as: UTF8.self) == "as it was")
-            // From 3.66 on nothing has to be forced.
+            // From 3.66 on `force` is not needed.
             #expect(try await ask(cloud, volume, version: "3.66", force: nil).status == 202)
         }
     }
@@ -156,7 +156,7 @@ import Workflow
             #expect(try await task.runOnce() == [])
             #expect(try await cloud.call("DELETE", "/v3/p1/snapshots/\(id)", token: "service").status == 202)
             try await cloud.settle()
-            // The host's QEMU does not know that yet.
+            // The host's QEMU has not been told yet.
             try write(cloud, id)
             try write(cloud, "not-a-snapshot")
             #expect(try await report(cloud, id, "available").status == 404)

@@ -5,7 +5,7 @@ import JSON
 import TestKit
 import Testing
 
-/// Volumes that several servers can have.
+/// Volumes that can be attached to several servers.
 @Suite struct MultiattachTests {
     private static let servers = (0..<3).map { "0a0a0a0a-0000-4000-8000-00000000000\($0)" }
 
@@ -41,7 +41,7 @@ import Testing
             #expect(try await cloud.volume(id)["multiattach"] == true)
             let first = try await attach(cloud, id, to: 0)
             #expect(first["attachment"]?["connection_info"]?["multiattach"] == true)
-            // As in Cinder, one server at a time gets it.
+            // As in Cinder, it can be attached to one server at a time.
             let early = try await attach(cloud, id, to: 1)
             #expect(early.status == 400 && early.json.description.contains("available or in-use"), "\(early.json)")
             let one = try await complete(cloud, first)
@@ -110,7 +110,7 @@ import Testing
             #expect(try await cloud.volume(id)["multiattach"] == true)
             _ = try await complete(cloud, try await attach(cloud, id, to: 0))
             #expect(try await cloud.call("POST", path, ["os-retype": ["new_type": "__DEFAULT__"]]).status == 400)
-            // Volumes keep what their type said, so it is not changed under them.
+            // Volumes keep the properties of their type, so a type in use must not change.
             let specs: JSONValue = ["extra_specs": ["multiattach": "<is> False"]]
             let types = try await cloud.call("GET", "/v3/types", token: "admin")["volume_types"]?.arrayValue
             let type = try #require(types?.first { $0["name"] == "shared" }?["id"]?.stringValue)

@@ -24,7 +24,7 @@ final class FakeImages: ImageSource {
     let data = Mutex<[String: [UInt8]]>([:])
     /// The subjects for which data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])
-    /// Images that were made of volumes, and the error with which further ones are refused.
+    /// Images that were created from volumes, and the error for further ones.
     let made = Mutex<[String: JSONObject]>([:])
     let refusal = Mutex<ResourceError?>(nil)
 
@@ -122,7 +122,7 @@ struct VolumeFixture: Sendable {
                 return isBusy
             }
             guard !wasBusy else { return }
-            // It throws when its rounds are used up, which is not a failure here.
+            // It throws after its maximum number of rounds, which is not a failure here.
             try? await engine.drain(roundsMax: 1)
             isBusy.withLock { $0 = false }
         }
@@ -176,7 +176,7 @@ struct VolumeFixture: Sendable {
                     + $0.query("SELECT count(*) AS n FROM intents")[0].int("n")
             }
             if open == 0 { return }
-            // It throws when its rounds are used up, which is not a failure here.
+            // It throws after its maximum number of rounds, which is not a failure here.
             try? await engine.drain(roundsMax: 4)
             try await SystemTime().sleep(for: .milliseconds(2))
         }

@@ -69,7 +69,7 @@ import Testing
             #expect(try await snapshot(false, version: "3.66").status == 400)
             try await cloud.settle()
             _ = try await cloud.database.write { try $0.execute("UPDATE volumes SET status = 'in-use' WHERE id = \(id)::uuid") }
-            // No server has it, so no host can copy it.
+            // It is not attached to a server, so no host can copy it.
             for version in ["3.0", "3.66"] {
                 let answer = try await snapshot(true, version: version)
                 #expect(answer.status == 400 && answer.json.description.contains("no host can copy it"), "\(answer.json)")

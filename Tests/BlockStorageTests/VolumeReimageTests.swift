@@ -9,7 +9,7 @@ import TestKit
 import Testing
 import Workflow
 
-/// Writing an image to a volume that exists.
+/// Writing an image to an existing volume.
 @Suite struct VolumeReimageTests {
     private func reimage(
         _ cloud: VolumeFixture, _ id: String, _ image: String, isReserved: Bool = false, token: String = "member", version: String = "3.68"

@@ -90,7 +90,7 @@ import Workflow
             #expect(try await upload(cloud, id).status == 202)
             try await cloud.settle()
             #expect(try await cloud.call("POST", path, token: "admin", set).status == 200)
-            // An operator gave it to the volume, which does not give it to its user.
+            // An operator has set it on the volume, which does not allow the volume's user to set it.
             #expect(try await upload(cloud, id).status == 403)
         }
     }
@@ -106,7 +106,7 @@ import Workflow
         }
     }
 
-    /// Every step fails, runs twice, or its process dies: the volume is available, and the image is complete or not there.
+    /// Every step fails, runs twice, or its process dies: the volume is available, and the image is complete or does not exist.
     @Test func underEveryDisturbance() async throws {
         try await VolumeFixture.with { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "volume_upload" })
@@ -116,7 +116,7 @@ import Workflow
                 let ambient = Ambient(time: cloud.time, random: SeededRandom(seed: 9))
                 let engine = cloud.module.engine(replacing: [variant.definition], ambient: ambient)
                 let answer = try await upload(cloud, id, ["disk_format": "qcow2"], engine: engine)
-                // The lease of a process that died runs out later than a request waits.
+                // The lease of a dead process expires later than a request waits.
                 let isLate = answer.status == 503 && variant.name.hasPrefix("killed") && variant.name.hasSuffix("image")
                 #expect(answer.status == 202 || isLate || !variant.succeeds, name)
                 try await cloud.settle(engine)

@@ -195,7 +195,7 @@ import Workflow
     }
 }
 
-/// Images whose data does not come.
+/// Images whose data never arrives.
 private final class HeldImages: ImageSource {
     private let count = Atomic<Int>(0)
     var begun: Int { count.load(ordering: .acquiring) }

@@ -21,7 +21,7 @@ import Testing
     @Test func aHostWithoutATargetIsNamed() {
         #expect(MoveFindings.findings([host("a")]).isEmpty)
         #expect(MoveFindings.findings([host("a"), host("b")]).isEmpty)
-        // Guests of the newer processor fit none of the others; those of the others fit everywhere.
+        // Guests of the newer processor cannot run on the other hosts; guests of the others can run anywhere.
         let found = MoveFindings.findings([host("a"), host("b"), host("c", features: ["avx512f"])])
         #expect(found.map(\.subject) == ["host c"] && found[0].words.contains("avx512f") && found[0].invariant == "I17")
         #expect(MoveFindings.findings([host("a", version: 8_000_000), host("b")]).map(\.subject) == ["host a"])

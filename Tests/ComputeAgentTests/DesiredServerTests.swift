@@ -39,7 +39,7 @@ import Testing
         #expect(error?.path == path)
     }
 
-    /// Files and devices of a server have its id's name, those of an image the image's.
+    /// Files and devices of a server are named after its id, those of an image after the image's id.
     @Test(
         "S14: what becomes a name on the host is an id", arguments: ["../../etc", "/etc/passwd", "a/b", ".", "..", "x y", "-rf", "a\u{0}"])
     func s14IdsAreNoPaths(_ text: String) throws {

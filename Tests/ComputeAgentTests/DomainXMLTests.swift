@@ -16,7 +16,7 @@ import Testing
         let back = try XMLTree.parse(tree.rendered)
         #expect(back.child("metadata")?.child("wolke:server")?["name"] == evil.replacing("\u{1}", with: "\u{fffd}"))
         #expect(back.child("devices")?.all("disk").count == 1)
-        // Properties of an image choose between what is known.
+        // Properties of an image select among known models.
         let image: JSONValue = [
             "id": "ffffffff-0000-0000-0000-000000000001", "disk_format": "raw",
             "properties": [
@@ -128,7 +128,7 @@ import Testing
         #expect(disks.allSatisfy { $0.child("driver")?["type"] != nil })
     }
 
-    /// No guest has a console that listens on a network, unless the operator gives an address for them.
+    /// No guest's console listens on a network, unless the operator configures an address.
     @Test("S16: guests' displays listen nowhere, and their serial line is the host's alone") func s16NoConsoleIsReachable() throws {
         let devices = try document([:], DomainOptions(virtType: .qemu)).child("devices")
         let displays = devices?.all("graphics") ?? []

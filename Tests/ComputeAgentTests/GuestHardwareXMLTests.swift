@@ -7,7 +7,7 @@ import Testing
 @testable import ComputeAgentCore
 @testable import ComputeAgentService
 
-/// What extra specs and image properties change in a domain.
+/// The effect of extra specs and image properties on a domain.
 @Suite struct GuestHardwareXMLTests {
     private func document(
         _ properties: JSONObject = [:], specs: JSONObject = [:], _ changes: JSONObject = [:], virtType: VirtType = .qemu,
@@ -22,7 +22,7 @@ import Testing
         return DomainXML(server: try Fixture.server(server), files: ServerFiles(directory: "/s"), options: options, pins: pins).document
     }
 
-    /// Release 0.1.0 accepted any keys, and applied three: another disk bus or firmware would keep the guest from booting.
+    /// Release 0.1.0 accepted all keys and applied three. Applying another disk bus or firmware now would prevent the guest from booting.
     @Test func aServerThatNobodyCheckedKeepsItsHardware() throws {
         let properties: JSONObject = [
             "hw_disk_bus": "ide", "hw_vif_model": "e1000", "hw_machine_type": "q35", "hw_qemu_guest_agent": "yes",
@@ -87,7 +87,7 @@ import Testing
         #expect(ide.child("os")?.child("type")?["machine"] == "pc")
     }
 
-    /// The same disk has the same name however it is attached.
+    /// A disk has the same name whether it is attached at boot or later.
     @Test func anAttachedVolumeIsOnTheBusToo() throws {
         var image = Fixture.document()["image"]?.objectValue ?? [:]
         image["properties"] = ["hw_disk_bus": "scsi"]
@@ -214,13 +214,13 @@ import Testing
         #expect(try await processors.assign(2, to: "b") == [4, 5])
         let error = await #expect(throws: ResourceError.self) { try await processors.assign(1, to: "c") }
         #expect(error?.code == .unavailable)
-        // A resize down gives back, a repetition changes nothing.
+        // A resize to fewer processors releases some; a repetition changes nothing.
         #expect(try await processors.assign(1, to: "b") == [4])
         #expect(try await processors.assign(1, to: "b") == [4])
         #expect(try await processors.assign(1, to: "c") == [5])
         await processors.release("a")
         #expect(try await processors.assign(2, to: "d") == [2, 3])
-        // The operator has taken processors away.
+        // The operator has reduced the dedicated processors.
         let fewer = DedicatedProcessors([4, 5])
         await fewer.adopt("d", [2, 4])
         #expect(try await fewer.assign(2, to: "d") == [4, 5])

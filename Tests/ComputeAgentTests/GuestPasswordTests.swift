@@ -7,7 +7,7 @@ import Testing
 
 @testable import ComputeAgentService
 
-/// Passwords that guests leave at the metadata service.
+/// Passwords that guests post to the metadata service.
 @Suite struct GuestPasswordTests {
     private let log = Logger(label: "agent", factory: { _ in SwiftLogNoOpLogHandler() })
 

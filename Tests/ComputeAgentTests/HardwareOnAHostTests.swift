@@ -8,7 +8,7 @@ import Testing
 @testable import ComputeAgentService
 
 extension OnARealHost {
-    /// Guest hardware as libvirt and QEMU take it.
+    /// Guest hardware with the real libvirt and QEMU.
     @Suite(.serialized) struct HardwareTests {
         private static func id(_ number: Int) -> String { "22222222-0000-0000-0000-00000000000\(number)" }
 
@@ -95,7 +95,7 @@ extension OnARealHost {
             let live = try await devices(agent, 5)
             #expect(live.all("tpm").count == 1 && live.all("watchdog").first?["action"] == "reset" && live.all("serial").count == 2)
             #expect(live.child("disk")?.child("iotune")?.child("total_bytes_sec")?.text == "1048576")
-            // The module's state is beside the disks, and goes with them.
+            // The module's state is stored with the disks, and removed with them.
             let files = ServerFiles(directory: "\(state)/servers/\(id)")
             #expect(Files.exists(files.tpm + "/tpm2"))
             try await agent.fleet.ensure(try server(5, properties, specs: specs, ["vcpus": 2, "power": "absent", "generation": 2]))
@@ -114,7 +114,7 @@ extension OnARealHost {
                 try server(
                     6, ["hw_firmware_type": "uefi", "hw_disk_bus": "sata"], specs: ["os:secure_boot": "required"], ["memory_mb": 128]))
             _ = try await agent.waitForReport(id, within: 240, running)
-            // The disk has no loader for this firmware, which says so.
+            // The disk has no boot loader for this firmware, which prints a message about it.
             try await eventually("the firmware speaks") {
                 try await agent.fleet.consoleLog(id, lines: nil).contains("BdsDxe")
             }
@@ -136,7 +136,7 @@ extension OnARealHost {
             #expect(try affinities(pid) == ["\(processor)"])
             #expect(try await first.fleet.processors(of: HardwareTests.id(7)) == [processor])
             await first.stop()
-            // The next process knows whose the processor is.
+            // The next process knows the owner of the processor.
             let second = try await TestAgent(host, state: state, dedicated: [processor])
             try await second.fleet.ensure(try server(8, [:], specs: specs))
             let refused = try await second.waitForReport(HardwareTests.id(8), within: 240) { $0.state == "failed" }

@@ -13,7 +13,7 @@ import Testing
 @testable import ComputeAgentCore
 @testable import ComputeAgentService
 
-/// Images that the Image service should have refused, on their way to a server's disk. Needs root, as the agent does.
+/// Images that the Image service should have refused, when a server's disk is created from them. Needs root, as the agent does.
 @Suite(.enabled(if: geteuid() == 0, "needs root")) struct HostileImageTests {
     private struct Host {
         let directory: String

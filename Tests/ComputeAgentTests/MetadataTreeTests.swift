@@ -103,7 +103,7 @@ import Testing
         }
         #expect(try get("/openstack/content", files).status == 404)
         #expect(try JSONValue.parse(try get("/openstack/latest/meta_data.json").body)["files"] == nil)
-        // The path is the guest's; on the host the contents have names of our own.
+        // The path is inside the guest; in the metadata tree the contents have generated names.
         let drive = MetadataTree(try Fixture.server(files)).configDriveFiles
         #expect(
             drive.filter { $0.path.hasPrefix("openstack/content/") }.map(\.path) == ["openstack/content/0000", "openstack/content/0001"])

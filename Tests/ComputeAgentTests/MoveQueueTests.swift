@@ -14,7 +14,7 @@ import Testing
 @testable import ComputeAgentService
 @testable import Libvirt
 
-/// Guests that leave a host one after the other, and how they are told to stay.
+/// Guests that leave a host one after the other, and the cancellation of queued moves.
 @Suite struct MoveQueueTests {
     private static let order = ServerJob.Migration(
         endpoint: MigrationEndpoint(uri: "qemu+tls://host-2/system", address: nil, directory: "/there/s", emulator: nil, vncListen: nil),
@@ -66,7 +66,7 @@ import Testing
         }
     }
 
-    /// The control plane limits the time of a copy, and not the time for which the host sends others.
+    /// The control plane limits the time of a transfer, but not the time in the host's queue.
     @Test func itSaysWhetherAGuestWaitsForItsTurn() async throws {
         try await with { hypervisor, driver in
             let control = MoveControl(MoveQueueTests.order)

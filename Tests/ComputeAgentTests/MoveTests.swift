@@ -40,7 +40,7 @@ import Testing
             #expect(Reconciler.plan(server, observed: ObservedDomain(power: .paused), record: record).isEmpty, "\(state)")
             #expect(Reconciler.plan(server, observed: ObservedDomain(power: .shutoff, offReason: .destroyed), record: record).isEmpty)
         }
-        // Without the job the server is this host's again.
+        // Without the job, the server belongs to this host again.
         let stays = try Fixture.server(["generation": 2])
         #expect(Reconciler.plan(stays, observed: nil, record: record(stays, jobState: .failed)).contains(.start(paused: false)))
         let absent = try leaving(["power": "absent"])
@@ -119,7 +119,7 @@ import Testing
         for gone in ["/here", "/volumes/v", "10.0.0.1"] { #expect(!text.contains(gone), "\(gone)") }
     }
 
-    /// A volume without the name of an export is at the other host's connection all the same.
+    /// A volume without an export name still uses the other host's connection.
     @Test func theSourcesConnectionIsNeverKept() throws {
         func text(_ connection: JSONValue) throws -> String {
             let volume = ServerSpec.Volume(
@@ -135,7 +135,7 @@ import Testing
         #expect(throws: FormError.self) { try text(["driver": "nbd", "host": "storage-2"]) }
     }
 
-    /// A volume that both hosts have must not be copied onto itself.
+    /// A volume that both hosts are connected to must not be copied onto itself.
     @Test func onlyOwnDisksThatCanBeWrittenAreCopied() throws {
         #expect(try definition.copiedDisks(MoveTests.running) == ["vda"])
     }

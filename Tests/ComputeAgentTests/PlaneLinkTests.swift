@@ -16,9 +16,9 @@ import WebAPI
 @testable import ComputeAgentService
 @testable import Libvirt
 
-/// What the agent says of itself while messages are lost.
+/// The agent's introductions and heartbeats while messages are lost.
 @Suite struct PlaneLinkTests {
-    /// A clock that a test looks at in each pause.
+    /// A clock that calls the test in each pause.
     private final class WatchedTime: TimeSource {
         private let manual = ManualTime()
         private let start: UInt64
@@ -41,10 +41,10 @@ import WebAPI
 
     private struct Ended: Error {}
 
-    /// Runs the agent's signs of life for some seconds.
+    /// Runs the agent's introductions and heartbeats for some seconds.
     ///
-    /// - Parameter sync: the second in which the plane answers.
-    /// - Returns: in which second which message came; a heartbeat with a list is called `list`.
+    /// - Parameter sync: the second in which the control plane answers.
+    /// - Returns: the messages with the second in which each arrived; a heartbeat with a list is called `list`.
     private func said(for seconds: Int, sync: Int) async throws -> [String] {
         let log = Logger(label: "agent", factory: { _ in SwiftLogNoOpLogHandler() })
         let time = WatchedTime()

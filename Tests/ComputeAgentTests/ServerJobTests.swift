@@ -24,7 +24,7 @@ import Testing
         let server = try Fixture.server(["jobs": [try job(a), try job(b)]])
         let fresh = JobPlan(wanted: server.jobs, known: [], active: [])
         #expect(fresh.begun.map(\.id) == [a, b] && fresh.dropped.isEmpty)
-        // A restarted agent repeats what had begun, and nothing that has ended.
+        // A restarted agent repeats jobs that had begun, but not jobs that have ended.
         let known = [LocalJob(id: a), LocalJob(id: b, state: .failed, error: "no")]
         #expect(JobPlan(wanted: server.jobs, known: known, active: []).begun.map(\.id) == [a])
         #expect(JobPlan(wanted: server.jobs, known: known, active: [a]).begun.isEmpty)
@@ -178,7 +178,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        /// What cannot succeed ends at once, with a reason for the server's owner.
+        /// A job that cannot succeed ends at once, with a reason for the server's owner.
         @Test func refusalsEndAJob() async throws {
             let place = try await place("job-refused")
             let uploads = TestUploads()

@@ -90,7 +90,7 @@ extension OnARealHost {
             let report = try await agent.waitForReport(id) { ["done", "failed"].contains(state($0)) }
             #expect(report["jobs"]?.arrayValue?.first?["state"] == "done", "\(report)")
             try check(target)
-            // What is done is the control plane's, and stays.
+            // A completed copy belongs to the control plane and is not removed.
             try await agent.fleet.ensure(try server(3, power: power))
             _ = try await agent.waitForReport(id) { $0.body["generation"] == 3 && $0.state == "applied" && $0.body["jobs"] == nil }
             try check(target)

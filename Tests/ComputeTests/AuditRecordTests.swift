@@ -5,7 +5,7 @@ import TestKit
 import Testing
 import Workflow
 
-/// What the audit records of changes say: the written values, not those of the request.
+/// Audit records contain the written values, not those of the request.
 @Suite struct AuditRecordTests {
     private func record(_ cloud: TestCloud, _ action: String) async throws -> JSONValue {
         try await cloud.database.read {

@@ -108,7 +108,7 @@ import Workflow
         "POST /v2.1/os-wolke-scheduling/host-failure": "a rehearsal",
     ]
 
-    /// Routes whose repetition `LiveMigrateTests` looks at: they need hosts that are up, down, or in the middle of a move.
+    /// Routes whose repetition is tested by `LiveMigrateTests`: they need hosts that are up, down, or in the middle of a move.
     private static let moves = [
         "POST /v2.1/servers/{server_id}/action os-migrateLive": "needs a second host",
         "POST /v2.1/servers/{server_id}/action evacuate": "needs a host that is down",

@@ -9,7 +9,7 @@ import Testing
 import WebAPI
 import Workflow
 
-/// Behaviour on which clients other than the stock ones rely.
+/// Behaviour that clients other than OpenStack's own rely on.
 @Suite struct ClientTests {
     private static let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmOyuYQ2jYGmc1RuGLh7oQJoqCg0QeVvFmhbnv4lNfr me@here"
 

@@ -12,7 +12,7 @@ import Workflow
 @Suite struct EarlierReleaseTests {
     private func desired(_ cloud: TestCloud) -> JSONValue { cloud.cloud.received.last { $0["server"] != nil }?["server"] ?? .null }
 
-    /// Release 0.1.0 accepted a server with any extra specs and properties, and gave it none of this hardware.
+    /// Release 0.1.0 accepted a server with any extra specs and properties, but did not apply this hardware.
     @Test func hardwareThatNobodyCheckedHasNoEffect() async throws {
         try await TestCloud.with { cloud in
             let specs: JSONValue = ["extra_specs": ["hw:cpu_policy": "dedicated"]]
@@ -32,7 +32,7 @@ import Workflow
             #expect(desired(cloud)["extra_specs"]?["hw:cpu_policy"] == "dedicated")
             let topology = try await cloud.call("GET", "/v2.1/servers/\(id)/topology").json
             #expect(topology["nodes"] == [], "\(topology)")
-            // The rebuild checks it, and the host was not chosen for it.
+            // The rebuild checks the hardware, and the host was not chosen for it.
             let rebuild = try await act(["rebuild": ["imageRef": .string(Fixtures.image)]])
             #expect(rebuild.status == 400 && rebuild.message.contains("dedicated processors"), "\(rebuild.json)")
             _ = try await cloud.database.write {

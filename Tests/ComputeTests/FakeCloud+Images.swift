@@ -7,15 +7,15 @@ import TestKit
 
 /// The Image service.
 extension FakeCloud {
-    /// What Image was asked for, and the changes that it was sent.
+    /// The queries and changes that Image received.
     var imageQueries: [[String]] { state.withLock(\.imageQueries) }
     var imagePatches: [JSONValue] { state.withLock(\.imagePatches) }
 
     /// Image refuses the next images with this error.
     func refuseImages(_ error: ResourceError?) { state.withLock { $0.imageRefusal = error } }
-    /// Hosts end the jobs that they get with this error; without one they do them.
+    /// Hosts end their jobs with this error; if nil, jobs succeed.
     func failJobs(_ reason: String?) { state.withLock { $0.jobFailure = reason } }
-    /// Hosts begin jobs and do not end them.
+    /// Hosts start jobs but do not complete them.
     func holdJobs(_ isHeld: Bool) { state.withLock { $0.holdsJobs = isHeld } }
 
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws {

@@ -3,9 +3,9 @@ import JSON
 import Kernel
 import Synchronization
 
-/// Hosts between which guests move while they run.
+/// Hosts between which running guests move.
 extension FakeCloud {
-    /// Does what a host does with a guest that moves: it leaves for the host that expects it.
+    /// Simulates a host's part in a live migration: moves the guest to the host that expects it.
     func moveReport(_ server: String, _ id: JSONValue, _ order: JSONValue, failure: String?, isHeld: Bool) async -> JSONValue {
         let target = order["endpoint"]?["address"]?.stringValue ?? ""
         let hasLeft = state.withLock { state in
@@ -39,10 +39,10 @@ extension FakeCloud {
         ]
     }
 
-    /// Sources say of guests that did not leave that they certainly run there.
+    /// Source hosts report that guests that did not leave certainly run there.
     func knowsWhoStays() { state.withLock { $0.failedPhase = "stayed" } }
 
-    /// Sources have other guests to send first.
+    /// Source hosts queue the guest behind others.
     func queueMoves(_ isQueued: Bool) { state.withLock { $0.queuesMoves = isQueued } }
 
     /// Hosts fail to start servers with this error, permanently or until the next attempt.
@@ -82,7 +82,7 @@ extension TestCloud {
         ["host-1", "host-2"].filter { cloud.domains(on: $0)[id] != nil }
     }
 
-    /// Where the rows of all services say that the server is.
+    /// The server's host according to the rows of each service.
     func recordedHosts(of id: String) async throws -> Set<String> {
         try await database.read { connection in
             Set(
@@ -97,7 +97,7 @@ extension TestCloud {
         try await call("GET", "/v2.1/os-migrations?instance_uuid=\(id)", as: "admin").json["migrations"]?.arrayValue ?? []
     }
 
-    /// Has the operator say whether a host is down.
+    /// Declares a host down or up, as the operator.
     func declare(_ host: String, isDown: Bool) async throws {
         _ = try await database.write { try $0.execute("UPDATE compute_services SET forced_down = \(isDown) WHERE host = \(host)") }
     }

@@ -10,8 +10,8 @@ import Synchronization
 import TestKit
 import Workflow
 
-/// The services around Compute, in the test's database, and the agents of its hosts. Every effect goes through the probe, so that
-/// a test can let the process die at any of them.
+/// The services around Compute, in the test's database, and the agents of its hosts. Every effect passes the probe, so that a test can make
+/// the process die at any of them.
 final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient, Sendable {
     struct Domain: Hashable, Sendable {
         var power: String
@@ -36,9 +36,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var releaseRefusal: ResourceError?
         /// Whether guests wait for others that leave the host.
         var queuesMoves = false
-        /// What hosts say about guests that did not leave.
+        /// The phase that hosts report for guests that did not leave.
         var failedPhase: String?
-        /// Servers whose guests have left the host that has their row.
+        /// Servers whose guests have left the host in the server's row.
         var left: Set<String> = []
         var failsOnHost: (error: String, reason: String?, permanent: Bool)?
         /// The only host that fails, and how often it has.
@@ -46,7 +46,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var failures = 0
         /// The servers whose disks each host has.
         var disks: [String: Set<String>] = [:]
-        /// Hosts without room for a server that is resized or moved.
+        /// Hosts without capacity for a server that is resized or moved.
         var fullHosts: Set<String> = []
         var silentHosts: Set<String> = []
         var received: [JSONValue] = []
@@ -77,7 +77,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func reject(_ answer: JSONValue?) { state.withLock { $0.rejection = answer } }
     /// Answers each of several trial requests.
     func tryOut(_ answer: @escaping @Sendable (JSONValue) -> JSONValue) { state.withLock { $0.trial = answer } }
-    /// The scheduler has no room there.
+    /// The scheduler finds no capacity on this host.
     func fill(_ host: String) { _ = state.withLock { $0.fullHosts.insert(host) } }
     /// The hosts that have disks of the server.
     func hosts(withDisksOf id: String) -> [String] {
@@ -85,9 +85,9 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     }
     /// How many times a host has failed to start a server.
     var failures: Int { state.withLock { $0.failures } }
-    /// Questions to the host's agent are refused with this.
+    /// Requests to the host's agent are refused with this error.
     func refuseOrders(_ error: ResourceError?) { state.withLock { $0.orderRefusal = error } }
-    /// Questions to the host's agent, in order.
+    /// Requests to the host's agent, in order.
     var orders: [JSONValue] { state.withLock { $0.orders } }
     /// Network has no free address in this subnet.
     func exhaust(subnet: String) { _ = state.withLock { $0.fullSubnets.insert(subnet) } }
@@ -181,7 +181,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     func updatePort(_ id: String, _ changes: JSONObject, as subject: ActingSubject) async throws {
         state.withLock { $0.subjects.append(subject) }
         if let body = portUpdates.withLock({ $0 }) { try await body() }
-        // As Network: a port of a router is not given to another device.
+        // As in Network, a router's port cannot be assigned to another device.
         let owner = try await database.read {
             try $0.query("SELECT device_owner FROM ports WHERE id = \(id)").first?.string("device_owner")
         }
@@ -369,7 +369,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         }
     }
 
-    /// Does what a host does with a job: the image gets its data.
+    /// Simulates a host's work on a job: the image gets its data.
     private func jobReports(_ server: JSONValue) async throws -> JSONValue {
         let (failure, isHeld) = state.withLock { ($0.jobFailure, $0.holdsJobs) }
         var reports: [JSONValue] = []
@@ -457,7 +457,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
                 return failure
             }
             state.disks[host, default: []].insert(id)
-            // A guest that has arrived runs on, and one that has left is not here.
+            // A guest that has arrived keeps running; one that has left is not on this host.
             let isThere = state.domains[host]?[id]?.power == "running" && power == "expected"
             state.domains[host, default: [:]][id] = Domain(power: isThere ? "running" : power, generation: generation, epoch: epoch)
             return nil

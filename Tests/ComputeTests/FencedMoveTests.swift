@@ -6,7 +6,7 @@ import TestKit
 import Testing
 import Workflow
 
-/// Hosts that vanish while a server is on its way to them: whether the guest runs there is then not known.
+/// Hosts that stop reporting while a server is moving to them, so that it is unknown whether the guest runs there.
 @Suite struct FencedMoveTests {
     private static let live: JSONValue = ["os-migrateLive": ["host": nil, "block_migration": "auto"]]
     /// Longer than a host may be silent before it counts as down.
@@ -16,9 +16,9 @@ import Workflow
         try await cloud.database.read { try $0.query("SELECT task_state FROM servers WHERE id = \(id)")[0].optionalString("task_state") }
     }
 
-    /// Runs the workflow. Once `moment` has come host-2 is silent; after a long time without an end it is fenced off.
+    /// Runs the workflow. From `moment` on host-2 is silent; if the workflow has not ended after a long time, the host is fenced off.
     ///
-    /// - Returns: whether the server was still on its way after the long time.
+    /// - Returns: whether the move was still in progress after that time.
     private func runWithoutTarget(
         _ cloud: TestCloud, _ id: String, fences: Bool = true, from moment: @escaping @Sendable (TestCloud) -> Bool
     ) async throws -> Bool {

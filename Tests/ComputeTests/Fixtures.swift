@@ -112,7 +112,7 @@ struct TestCloud: Sendable {
         module.engine(replacing: changed)
     }
 
-    /// Creates a server and runs all work to its end.
+    /// Creates a server and runs all workflows to their end.
     func createServer(_ changes: JSONObject = [:]) async throws -> String {
         let answer = try await call("POST", "/v2.1/servers", TestCloud.body(changes))
         guard let id = answer.json["server"]?["id"]?.stringValue else {

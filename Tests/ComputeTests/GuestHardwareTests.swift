@@ -14,7 +14,7 @@ import Testing
     private struct Conflict: Sendable {
         let specs: [String: String]
         let properties: [String: String]
-        /// What the refusal names.
+        /// The text that the refusal must contain.
         let named: [String]
     }
 

@@ -4,7 +4,7 @@ import Kernel
 import TestKit
 import Testing
 
-/// Guest hardware in the requests that choose it.
+/// Guest hardware in requests that select it.
 @Suite struct HardwareRouteTests {
     private func setProperties(_ cloud: TestCloud, _ properties: JSONObject) async throws {
         try await cloud.database.write { connection in

@@ -39,7 +39,7 @@ import Testing
             cloud.time.advance(by: .seconds(20))
             try await list([stopped], cloud)
             #expect(try await orders(cloud) == ["\(id) running"])
-            // The agent answers a desired state that it has reached with a report.
+            // The agent answers a desired state that it has already applied with a report.
             try await cloud.cloud.report(
                 id, host: "host-1", power: "shutoff", generation: stopped.generation, epoch: 0, cloud.consumer)
             #expect(try await cloud.server(id)["status"] == "SHUTOFF")
@@ -53,10 +53,10 @@ import Testing
             let known = try held(id, cloud)
             var older = try held(id, cloud, power: "shutoff")
             older.generation -= 1
-            // The agent has just started and has not looked yet.
+            // The agent has just started and has not audited its servers yet.
             let unseen = HeldServer(serverID: id, generation: known.generation, epoch: known.epoch)
             for server in [known, older, unseen] { try await list([server], cloud) }
-            // Of an agent that does not list its servers nothing follows.
+            // An agent that does not list its servers gets no orders.
             try await cloud.cloud.send(try AgentHeartbeat(host: "host-1", agentVersion: "1").document(), cloud.consumer)
             #expect(try await orders(cloud) == [])
         }
@@ -80,7 +80,7 @@ import Testing
         }
     }
 
-    /// Network counts the changes of each port. What Compute has not sent is found there if no message came.
+    /// Network counts the changes of each port. If Network's message is lost, Compute finds unsent changes by the count.
     @Test("S15: a change of port security whose message from Network is lost reaches the host")
     func s15LostMessagesOfNetworkAreMadeUpFor() async throws {
         try await TestCloud.with { cloud in
@@ -106,7 +106,7 @@ import Testing
                 }
             }
             try await change(secured: false)
-            // The message may still be on its way.
+            // The message may still be in flight.
             #expect(try await tasks.runOnce() == 0)
             cloud.time.advance(by: .seconds(20))
             #expect(try await tasks.runOnce() == 1)
@@ -200,7 +200,7 @@ import Testing
         }
     }
 
-    /// What is not the plane's stays.
+    /// Servers that the control plane did not create are not removed.
     @Test func foreignDomainsAreLeftAlone() async throws {
         try await TestCloud.with { cloud in
             let foreign = "77777777-7777-4777-8777-777777777777"

@@ -17,7 +17,7 @@ import Testing
         ] as [(Int, [Double], String)] {
             let text = HostUptimeText.text(HostUptimeQuestion.Answer(uptime: seconds, loadAverages: loads), at: now)
             #expect(text == expected)
-            // How python-openstackclient takes it apart.
+            // The regular expression with which python-openstackclient parses it.
             #expect(try /\s*(.+)\sup\s+(.+),\s+(.+)\susers?,\s+load average:\s(.+)/.wholeMatch(in: text) != nil)
         }
     }
@@ -36,7 +36,7 @@ import Testing
             let newer = try await cloud.call("GET", "/v2.1/os-hypervisors/\(id)", as: "admin", version: "2.88").json["hypervisor"]
             #expect(newer?["uptime"]?.stringValue?.contains(" up 1 day,  1:00, ") == true)
             #expect(try await cloud.call("GET", uptime, as: "admin", version: "2.88").status == 404)
-            // A host that is down is not asked.
+            // A host that is down is not queried.
             try await cloud.database.write { try $0.execute("UPDATE compute_services SET forced_down = true") }
             let down = try await cloud.call("GET", uptime, as: "admin", version: "2.87")
             #expect(down.status == 400 && cloud.cloud.orders.count { $0["type"] == "host_uptime" } == 3)

@@ -8,7 +8,7 @@ import TestKit
 import Testing
 import Workflow
 
-/// Disks on hosts that a server has left: they go when nobody can need them any more, and not before.
+/// Disks on hosts that a server has left are removed when they cannot be needed any more, and not before.
 @Suite struct KeptDiskTests {
     private func act(_ cloud: TestCloud, _ id: String, _ body: JSONValue, as token: String = "admin") async throws -> TestCloud.Answer {
         try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, as: token)
@@ -61,7 +61,7 @@ import Workflow
         }
     }
 
-    /// The host from which the server came cannot start it: the disks of the other one are the only ones that can be used.
+    /// The source host cannot start the server, so only the other host's disks can be used.
     @Test func aServerThatCannotReturnStaysWhereItWas() async throws {
         try await with { cloud in
             let id = try await migrated(cloud)
@@ -120,7 +120,7 @@ import Workflow
         }
     }
 
-    /// As before, and the operator has said that the host is down while the server returned to it.
+    /// As above, and the operator has declared the host down while the server returned to it.
     @Test func aServerStaysIfItsFirstHostGoesDown() async throws {
         try await with { cloud in
             let id = try await migrated(cloud)
@@ -141,7 +141,7 @@ import Workflow
         }
     }
 
-    /// A move is undone, and the first host cannot start the guest: the other one's disks stay until it can.
+    /// A move is undone and the source host cannot start the guest: the other host keeps its disks until the source can.
     @Test func disksStayUntilTheFirstHostHasStartedTheGuest() async throws {
         try await with { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "server.migrate" })
@@ -175,7 +175,7 @@ import Workflow
         _ = try await cloud.database.write { try KeptDisks.keep($0, server: id, on: host) }
     }
 
-    /// A move of a server that is off is undone while the first host is down. Nothing is started, and the host has its disks.
+    /// A move of a stopped server is undone while the first host is down. Nothing is started, and the host keeps its disks.
     @Test func disksOfAServerThatIsOffStayUntilItsHostIsBack() async throws {
         try await with { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "server.migrate" })
@@ -205,7 +205,7 @@ import Workflow
         }
     }
 
-    /// The host of a server that is off has failed to start it: that it has it off now says nothing about its disks.
+    /// The host failed to start the server. That the server is off there now says nothing about its disks.
     @Test func disksStayWhileTheHostHasOnlyFailed() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()
@@ -227,7 +227,7 @@ import Workflow
         }
     }
 
-    /// Steps of an earlier version have had the other host remove its disks: it would make new ones.
+    /// Steps of an earlier version ordered the other host to remove its disks, so it would create new ones.
     @Test func aServerDoesNotReturnToAHostWithoutItsDisks() async throws {
         try await with { cloud in
             let id = try await migrated(cloud)
@@ -275,7 +275,7 @@ import Workflow
         }
     }
 
-    /// The host would take the disks that it has for the server's.
+    /// The host would mistake the disks that it has for the server's current ones.
     @Test func aServerIsNotUnshelvedWhereDisksOfItAreKept() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()

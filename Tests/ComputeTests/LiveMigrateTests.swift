@@ -67,7 +67,7 @@ import Workflow
             func answer(_ version: String, _ members: JSONObject) async throws -> Int {
                 try await cloud.act(id, ["os-migrateLive": .object(members)], version: version).status
             }
-            // The host is the server's own, so that every valid form is refused only for that.
+            // The target is the server's own host, so that every valid form is refused only for that reason.
             let own: JSONObject = ["host": "host-1", "block_migration": "auto"]
             func adding(_ name: String, _ value: JSONValue, _ members: JSONObject) -> JSONObject {
                 var members = members
@@ -103,7 +103,7 @@ import Workflow
                 try await cloud.act(id, ["os-migrateLive": ["host": host, "block_migration": blocks]], as: token)
             }
             #expect(try await refusal(nil, as: "member").status == 403)
-            // A process that does not know of moves would have the other host remove the guest.
+            // A process that does not support moves would order the other host to remove the guest.
             let now = cloud.cloud.ambient.now
             try await cloud.database.write {
                 try $0.execute(
@@ -199,7 +199,7 @@ import Workflow
         }
     }
 
-    /// Whatever happens at any step: the guest is on one host, the database says which, and nothing is left at the other one.
+    /// Whatever happens at any step: the guest is on one host, the database records which, and nothing is left on the other one.
     @Test func moveUnderEveryDisturbance() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "server.live_migrate" })
@@ -230,7 +230,7 @@ import Workflow
 
 /// Starting servers elsewhere because their host is down.
 @Suite struct EvacuateTests {
-    /// The server's host is down, and declared so; or it is back.
+    /// Takes the server's host down and declares it down, or brings it back.
     private func fence(_ cloud: TestCloud, _ isDown: Bool) async throws {
         try await cloud.declare("host-1", isDown: isDown)
         if isDown { cloud.cloud.silence("host-1") } else { cloud.cloud.wake("host-1") }
@@ -264,7 +264,7 @@ import Workflow
             let list = try await cloud.call("GET", "/v2.1/os-migrations?migration_type=evacuation", as: "admin").json["migrations"]
             #expect(list?.arrayValue?.first?["status"] == "done")
             #expect(try await cloud.leftovers() == [])
-            // The host returns: the first that it is told is that the server is not its own.
+            // The host returns: its first order is to remove the server.
             #expect(cloud.cloud.domains(on: "host-1")[id] != nil)
             try await fence(cloud, false)
             try await cloud.cloud.send(Fixtures.hello(host: "host-1"), cloud.consumer)
@@ -274,7 +274,7 @@ import Workflow
         }
     }
 
-    /// Whatever happens at any step: the server belongs to one host, and no other host that answers has it.
+    /// Whatever happens at any step: the server belongs to one host, and no other responding host has it.
     @Test func evacuateUnderEveryDisturbance() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let definition = try #require(cloud.module.workflows.first { $0.kind == "server.evacuate" })

@@ -10,7 +10,7 @@ import Workflow
 
 @testable import ComputeService
 
-/// Moves that take very long, because disks are large or many guests leave a host.
+/// Moves that take a very long time, because disks are large or many guests leave a host.
 @Suite struct LongMoveTests {
     private static let live: JSONValue = ["os-migrateLive": ["host": nil, "block_migration": "auto"]]
 
@@ -22,7 +22,7 @@ import Workflow
         }
     }
 
-    /// Lets time pass while the engine waits, without a pause in which no process runs.
+    /// Advances the clock whenever the engine waits, in steps short enough that no process counts as stopped.
     private func pass(_ cloud: TestCloud, _ hook: @escaping @Sendable (Duration) async throws -> Void) {
         let start = cloud.time.now()
         cloud.time.whenWaiting {
@@ -60,7 +60,7 @@ import Workflow
 
     /// Migrates a server to a host that works on its disks for three hours.
     ///
-    /// - Parameter advances: whether the host says that it advances.
+    /// - Parameter advances: whether the host reports progress.
     private func migrate(_ cloud: TestCloud, advances: Bool) async throws -> JSONValue {
         let id = try await cloud.createServer()
         #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", ["migrate": nil], as: "admin").status == 202)
@@ -166,7 +166,7 @@ import Workflow
 
     // MARK: images that only a move needs
 
-    /// Somebody protects every image of the server.
+    /// Protects every image of the server.
     private func protect(_ cloud: TestCloud, _ id: String) {
         cloud.time.whenWaiting {
             _ = try await cloud.database.write {
@@ -195,7 +195,7 @@ import Workflow
         }
     }
 
-    /// The image is its owner's; that it stays does not hold the server up.
+    /// The image belongs to its owner; a protected image that cannot be deleted does not hold up the server.
     @Test func aProtectedImageThatFailsStays() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()

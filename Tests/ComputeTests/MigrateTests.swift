@@ -20,7 +20,7 @@ import Workflow
         ],
     ]
 
-    /// The disks of the target are deleted when the server returns, so its first host must be there.
+    /// The target's disks are deleted when the server returns, so its source host must be available.
     @Test func aServerReturnsOnlyToAHostThatIsUp() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer(MigrateTests.onVolumes)
@@ -131,7 +131,7 @@ import Workflow
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-2"], "the first host has nothing left")
-            // The moved disk has no image below it, and neither may the one to which it is sent.
+            // The moved disk has no backing image, so the disk that it is sent to must not have one either.
             #expect(try await cloud.act(id, ["os-migrateLive": ["host": nil, "block_migration": "auto"]]).status == 202)
             try await cloud.engine().drain()
             let expected = cloud.cloud.received.last { $0["server"]?["power"] == "expected" }
@@ -140,7 +140,7 @@ import Workflow
         }
     }
 
-    /// A report that comes late must not cost the disks to which the server can return.
+    /// A late report must not cause the loss of the disks that the server can return to.
     @Test func aLateReportDoesNotRemoveKeptDisks() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
@@ -150,7 +150,7 @@ import Workflow
             try await cloud.cloud.report(id, host: "host-1", power: "shutoff", generation: 1, epoch: 1, cloud.consumer)
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(cloud.cloud.hosts(withDisksOf: id) == ["host-1", "host-2"])
-            // Deleted before anyone confirms: both hosts lose it.
+            // Deleted before it is confirmed: both hosts remove it.
             try await cloud.call("DELETE", "/v2.1/servers/\(id)")
             try await cloud.engine().drain()
             try await cloud.cloud.deliver(to: cloud.consumer)
@@ -159,7 +159,7 @@ import Workflow
         }
     }
 
-    /// The copies for a reversal on the same host are no reason to leave the disks.
+    /// Copies that are kept for a reversal must not cause a deleted server to leave disks on its host.
     @Test func aDeletedServerLeavesNoDisks() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
@@ -244,7 +244,7 @@ import Workflow
             for kind in ["server.migrate", "server.revert_migration"] {
                 let definition = try #require(cloud.module.workflows.first { $0.kind == kind })
                 for variant in WorkflowChecks(definition).variants {
-                    // Servers on a volume have none of the steps for disks.
+                    // Servers that boot from a volume skip the steps for disks.
                     try await run(kind, variant, cloud, on: MigrateTests.onVolumes)
                     try await run(kind, variant, cloud, on: [:])
                 }

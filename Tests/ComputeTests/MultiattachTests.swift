@@ -5,7 +5,7 @@ import Testing
 import TestKit
 import Workflow
 
-/// Volumes that several servers have.
+/// Volumes that are attached to several servers.
 @Suite struct MultiattachTests {
     private static let body: JSONValue = ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]]
     private static let old = "Multiattach volumes are only supported starting with compute API version 2.60."

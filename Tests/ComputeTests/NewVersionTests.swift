@@ -103,7 +103,7 @@ import Workflow
         }
     }
 
-    /// Every list says itself what it does not know; no route is forgotten.
+    /// Every list refuses unknown parameters itself; no route is forgotten.
     @Test func noRouteTakesUnknownParameters() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()

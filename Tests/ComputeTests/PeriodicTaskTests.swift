@@ -5,7 +5,7 @@ import Kernel
 import TestKit
 import Testing
 
-/// Periodic tasks go on if something is wrong with one server.
+/// Periodic tasks continue if they fail for one server.
 @Suite struct PeriodicTaskTests {
     @Test func aServerThatCannotBeOffloadedDoesNotHoldUpOthers() async throws {
         try await TestCloud.with(settings: ComputeSettings(shelvedOffloadTime: 0)) { cloud in

@@ -8,7 +8,7 @@ import Workflow
 
 @testable import ComputeService
 
-/// Several requests want one port or volume: what a workflow reverts or repeats must not be another's.
+/// Several requests compete for one port or volume: a workflow must not revert or repeat another one's work.
 @Suite struct PortClaimTests {
     private struct Owner: Equatable {
         var server: String?
@@ -184,7 +184,7 @@ import Workflow
         }
     }
 
-    /// A build or delete of a server does not wait for a port that a router has.
+    /// A build or delete of a server does not wait for a port that a router has taken.
     @Test func aServerWhosePortARouterTookIsDeleted() async throws {
         try await TestCloud.with { cloud in
             let answer = try await cloud.call(

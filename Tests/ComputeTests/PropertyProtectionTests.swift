@@ -5,7 +5,7 @@ import Kernel
 import Testing
 import Workflow
 
-/// Properties of images that only some roles may give them, also through Compute.
+/// Properties of images that only some roles may set, also through Compute.
 @Suite struct PropertyProtectionTests {
     private static let file = """
         [^x_billing_]
@@ -70,7 +70,7 @@ import Workflow
             #expect(try await cloud.call("PUT", path + "/metadata/x_billing_code", change, version: "2.1").status == 403)
             let all: JSONValue = ["metadata": ["os": "bsd"]]
             #expect(try await cloud.call("PUT", path + "/metadata", all, version: "2.1").status == 200)
-            // What the user does not see stays.
+            // Properties that the user does not see are kept.
             #expect(cloud.cloud.imagePatches == [["op": "replace", "path": "/os", "value": "bsd"]])
         }
     }

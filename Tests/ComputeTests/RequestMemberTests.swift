@@ -174,7 +174,7 @@ import WebAPI
             let meaningless = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
             #expect(meaningless.status == 400 && meaningless.message.contains("hw:cpu_policy"), "\(meaningless.json)")
             #expect(try await cloud.call("PUT", specs + "/hw:cpu_policy", ["hw:cpu_policy": "shared"], as: "admin").status == 200)
-            // What is asked for and there is: the host and the agent hear of it.
+            // Supported requests reach the scheduler and the agent.
             try await setImage(["img_config_drive": "mandatory", "hw_firmware_type": "uefi", "hw_architecture": "x86_64"])
             for changes in [[:], fromVolume, viaVolume] as [JSONObject] {
                 let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes))

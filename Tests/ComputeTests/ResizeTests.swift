@@ -99,7 +99,7 @@ import Workflow
             }
             #expect(try await refusal("2") == "When resizing, instances must change flavor!")
             #expect(try await refusal("no such flavor").contains("could not be found"))
-            // A private flavor of others.
+            // A private flavor of other projects.
             #expect(try await refusal("3").contains("could not be found"))
             #expect(try await refusal("1").contains("Unable to resize disk down"))
             try await cloud.database.write { try $0.execute("UPDATE flavors SET root_gb = 40, vcpus = 30 WHERE flavorid = '4'") }
@@ -119,7 +119,7 @@ import Workflow
         }
     }
 
-    /// The host cannot take the resize back either, so the server does not run.
+    /// The host cannot revert the resize either, so the server does not run.
     @Test func aHostThatCannotLeavesTheServerInError() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()

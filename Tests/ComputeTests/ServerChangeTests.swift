@@ -130,10 +130,10 @@ import Workflow
             #expect(try await refused(image(cloud, status: "deactivated")).contains("is not active"))
             #expect(try await refused(image(cloud, ["trait:CUSTOM_NEW": "required"])).contains("traits"))
             #expect(try await refused(image(cloud, ["hw_disk_bus": "fdc"])).contains("hw_disk_bus"))
-            // The host has not announced it.
+            // The host has not reported the trait.
             #expect(try await refused(image(cloud, ["hw_disk_bus": "scsi"])).contains("traits"))
             #expect(try await refused(image(cloud, ["hw_cpu_policy": "dedicated"])).contains("dedicated processors"))
-            // Nothing of it is kept.
+            // No copies are kept.
             #expect(try await cloud.server(id)["image"]?["id"] == .string(Fixtures.image))
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
         }
@@ -267,7 +267,7 @@ import Workflow
             try await cloud.cloud.deliver(to: cloud.consumer)
             #expect(lastOrder(cloud)["volumes"]?.arrayValue?.count == 1)
             #expect(try await cloud.server(id)["status"] == "RESCUE")
-            // It can be deleted as it is.
+            // It can be deleted in this state.
             #expect(try await cloud.call("DELETE", "/v2.1/servers/\(id)").status == 204)
             try await cloud.engine().drain()
             #expect(try await cloud.leftovers() == [])

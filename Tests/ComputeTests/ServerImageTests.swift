@@ -187,7 +187,7 @@ import Workflow
         }
     }
 
-    /// Asks for an image, and does something once while the host works on it.
+    /// Requests an image, and runs `body` once while the host works on it.
     private func askWhileHeld(
         _ cloud: TestCloud, _ id: String, _ body: @escaping @Sendable (TestCloud) async throws -> Void
     ) async throws {
@@ -201,7 +201,7 @@ import Workflow
         }
         _ = try await begin(cloud, id, ["createImage": ["name": "copy"]])
         try await cloud.engine().drain()
-        // It has happened.
+        // `body` has run.
         #expect(await rounds.next() > 1)
     }
 
@@ -386,7 +386,7 @@ import Workflow
 
     // MARK: disturbances
 
-    /// Every step fails, runs twice, or its process dies: afterwards the server is as before or as asked, and nothing else is there.
+    /// Every step fails, runs twice, or its process dies: afterwards the server is as before or as requested, and nothing is left over.
     @Test(arguments: ["server.snapshot", "server.shelve", "server.offload", "server.unshelve", "image.remove"])
     func underEveryDisturbance(kind: String) async throws {
         try await TestCloud.with { cloud in

@@ -105,7 +105,7 @@ import Testing
             second["vcpu_set"] = [2, 3]
             let shown = try await cloud.call("GET", "/v2.1/servers/\(id)/topology")
             #expect(shown.json == ["nodes": [.object(node), .object(second)], "pagesize_kb": nil])
-            // Operators also see what the host gives.
+            // Operators also see the host's processors.
             var detailed = node
             (detailed["cpu_pinning"], detailed["host_node"]) = ([:], .null)
             let all = try await cloud.call("GET", "/v2.1/servers/\(id)/topology", as: "admin").json["nodes"]?.arrayValue

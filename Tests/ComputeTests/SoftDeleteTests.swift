@@ -151,7 +151,7 @@ import Workflow
             let refused = try await cloud.call("DELETE", "/v2.1/servers/\(id)")
             #expect(refused.status == 409)
             #expect(refused.message == "Cannot 'delete' instance \(id) while it is in task_state powering-off")
-            // One that is still being built is deleted at once.
+            // A server that is still being built is deleted at once.
             let made = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
             let young = try #require(made.json["server"]?["id"]?.stringValue)
             #expect(try await cloud.call("DELETE", "/v2.1/servers/\(young)").status == 204)

@@ -11,7 +11,7 @@ import Workflow
 
 @testable import ComputeService
 
-/// `createImage` and `rebuild` of servers on volumes, and snapshots of volumes in use.
+/// `createImage` and `rebuild` of servers that boot from volumes, and snapshots of volumes in use.
 @Suite struct VolumeImageTests {
     private static let onVolume: JSONObject = [
         "imageRef": "",
@@ -89,7 +89,7 @@ import Workflow
                 #expect(entry["source_type"] == "snapshot" && entry["destination_type"] == "volume")
                 #expect(made.contains { JSONValue.string($0.id) == entry["snapshot_id"] && $0.volume == volume })
             }
-            // One job copied both, so that they are of one moment, beside the volumes.
+            // One job copied both volumes at the same point in time, to files next to the volumes.
             let jobs = Set(
                 cloud.cloud.received.compactMap { $0["server"]?["jobs"]?.arrayValue?.first?["copies"]?["volumes"]?.arrayValue?.count })
             #expect(jobs == [2])
@@ -143,7 +143,7 @@ import Workflow
                     ["volume_id": .string(Fixtures.volume), "name": "s"], as: .accepted(project: "p1", user: "u1"),
                     operation: cloud.compute.ambient.newUUID().description)
             }
-            // Two of one volume are copied one after the other.
+            // Two snapshots of one volume are copied one after the other.
             for _ in 0..<2 { try await ask() }
             cloud.workWhileWaiting()
             #expect(try await task.runOnce() == 1)
@@ -153,14 +153,14 @@ import Workflow
             #expect(try await task.runOnce() == 1)
             try await cloud.engine().drain()
             #expect(try await snapshots(cloud).map(\.status) == ["available", "available"])
-            // A failure is said to Block Storage.
+            // A failure is reported to Block Storage.
             try await ask()
             cloud.cloud.failJobs("no room for the copy")
             #expect(try await task.runOnce() == 1)
             try await cloud.engine().drain()
             #expect(try await snapshots(cloud).map(\.status).sorted() == ["available", "available", "error"])
             cloud.cloud.failJobs(nil)
-            // So is that no server has the volume any more.
+            // So is a volume that is no longer attached to a server.
             try await ask()
             _ = try await cloud.database.write { try $0.execute("DELETE FROM server_volumes WHERE server_id = \(id)") }
             #expect(try await task.runOnce() == 1)
@@ -262,7 +262,7 @@ import Workflow
             let orders = cloud.cloud.received.compactMap { $0["server"] }.suffix(2)
             #expect(orders.map { $0["power"]?.stringValue } == ["shutoff", "running"])
             #expect(orders.map { $0["operation"]?["kind"]?.stringValue } == [nil, "rebuild"])
-            // One that is off stays off.
+            // A server that is off stays off.
             _ = try await cloud.database.write { try $0.execute("UPDATE servers SET vm_state = 'stopped', power = 'shutoff'") }
             #expect(try await rebuild(cloud, id).status == 202)
             try await cloud.engine().drain()
@@ -283,7 +283,7 @@ import Workflow
             #expect(refused.status == 409 && refused.message.contains("A snapshot of volume"), "\(refused.json)")
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
             _ = try await cloud.database.write { try $0.execute("DELETE FROM volume_snapshots") }
-            // No host copies for a snapshot that is asked for while the server is rebuilt.
+            // A snapshot that is requested during a rebuild is not copied by the host.
             #expect(try await rebuild(cloud, id).status == 202)
             try await ask()
             try await cloud.engine().drain()
@@ -314,7 +314,7 @@ import Workflow
             let reset: JSONValue = ["os-resetState": ["state": "active"]]
             let refused = try await cloud.call("POST", "/v2.1/servers/\(id)/action", reset, as: "admin")
             #expect(refused.status == 409 && refused.message.contains("rebuild"), "\(refused.json)")
-            // Whatever else ends the task, the image is not written any more.
+            // If something else ends the task, the image is no longer written.
             _ = try await cloud.database.write { try $0.execute("UPDATE servers SET task_state = NULL") }
             try await cloud.engine().drain()
             let source = try await cloud.database.read {

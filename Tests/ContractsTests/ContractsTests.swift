@@ -39,7 +39,7 @@ import Testing
         return .object(JSONObject(object.members.filter { !$0.value.isNull }.map { ($0.name, withoutNulls($0.value)) }))
     }
 
-    /// A later release may have more of them.
+    /// A later release may have more values.
     @Test func unknownWordsAreKept() throws {
         let operation: JSONValue = ["id": .string(Samples.id), "kind": "defragment"]
         let read = try operation.decode(as: ServerSpec.Operation.self)

@@ -4,7 +4,7 @@ import Schema
 import TestKit
 import Testing
 
-/// Migrations of which a later release has a longer list than an earlier one.
+/// Migrations of an earlier release and of a later one with a longer list.
 private enum Releases {
     static let base = Schema.migrations
     static var next: Int { Schema.version + 1 }

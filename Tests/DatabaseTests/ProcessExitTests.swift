@@ -1,7 +1,7 @@
 import CProcessExit
 import Testing
 
-/// How a process ends while threads of sessions end too.
+/// The end of a process while threads of sessions end too.
 @Suite struct ProcessExitTests {
     /// Otherwise exit(3) frees libcrypto's records of the threads at the same time as these do, and some processes abort.
     @Test func exitLeavesLibcryptoAlone() { #expect(cprocessexit_keeps_libcrypto() == 1) }

@@ -14,7 +14,7 @@ import Testing
     private static let secret = "CANARY-4711-\(SystemRandom().uuid().compact)"
     private static let megabytes10 = 10 << 20
 
-    /// A directory with a canary, and hostile images that lead to it.
+    /// A directory with a canary, and hostile images that refer to it.
     private func withCanary(_ body: (borrowing DiskScratch, String) throws -> Void) throws {
         let scratch = try DiskScratch()
         let bytes = Array(DiskToolTests.secret.utf8)
@@ -27,7 +27,7 @@ import Testing
         return data.range(of: Data(DiskToolTests.secret.utf8)) != nil
     }
 
-    /// The ways to a file that QEMU follows when nothing stops it: name, driver and image.
+    /// References that QEMU follows if nothing prevents it: name, driver and image.
     private func attacks(_ scratch: borrowing DiskScratch, _ canary: String) throws -> [(String, DiskDriver, String)] {
         let flat = try scratch.file(
             "flat", DiskImages.raw(HostileImages.descriptor(flat: canary, sectors: 128)))
@@ -185,7 +185,7 @@ import Testing
         for format in [DiskDriver.raw, .qcow2] {
             #expect(throws: FileError.self, "\(format)") { try tool.create(left, format, size: 1 << 20) }
         }
-        // What is larger than its source ends in zeros.
+        // A disk that is larger than its source ends in zeros.
         let source = try scratch.file("source", [UInt8](repeating: 0x11, count: 4096))
         let copy = scratch.path + "/copy"
         try tool.copy(DiskSource(path: source, driver: .raw), to: copy, .raw, size: 1 << 20)
@@ -214,7 +214,7 @@ import Testing
         }
     }
 
-    /// Data survives the way through each format that qemu-img itself can write.
+    /// Data is unchanged after conversion through each format that qemu-img can write.
     @Test func imagesOfTheToolItself() throws {
         let scratch = try DiskScratch()
         let random = SeededRandom(seed: 5)

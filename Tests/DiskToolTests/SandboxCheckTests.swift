@@ -7,7 +7,7 @@ import Testing
 
 @testable import DiskTool
 
-/// What the check of a machine's sandbox finds. Needs root, as the services do.
+/// Problems that the check of a machine's sandbox detects. Needs root, as the services do.
 @Suite(.enabled(if: geteuid() == 0, "needs root")) struct SandboxCheckTests {
     /// A sandbox whose `bwrap` is a program that changes the arguments and then runs the real one.
     private func sandbox(_ scratch: borrowing DiskScratch, _ change: String) throws -> Sandbox {

@@ -45,7 +45,7 @@ enum ExampleInspections {
 
 // guide: repair
 extension Reports {
-    /// Counts again where the count is wrong, and keeps for the doctor what was.
+    /// Recounts wrong counts, and records the findings for the doctor.
     func repair() async throws {
         let (ambient, now) = (surroundings.ambient, surroundings.ambient.now)
         let findings = try await database.write { connection in

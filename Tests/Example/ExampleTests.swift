@@ -11,7 +11,7 @@ import Testing
 import WebAPI
 import Workflow
 
-/// The example as clients, operators and the engine meet it.
+/// The example service, as clients, operators and the engine use it.
 @Suite struct ExampleTests {
     struct Cloud: Sendable {
         let module: ServiceModule

@@ -6,7 +6,7 @@ import WebAPI
 import Workflow
 
 // guide: store
-/// The statements that requests run. Each takes the decision that allows it.
+/// The statements for requests. Each takes the decision that allows it.
 enum ReportStore {
     static func insert(_ connection: Connection, _ owner: Authorized<String>, _ id: UUID128, _ body: JSONValue, at now: Timestamp) throws {
         let project = try owner.value(for: "create_report")

@@ -7,7 +7,7 @@ import TestKit
 import Workflow
 
 // guide: message
-/// Says that a report can be read.
+/// Announces that a report is complete.
 struct ReportReady: MessageBody {
     static let type = "report_ready"
     let id: String
@@ -30,7 +30,7 @@ struct ReportWorkflows: Sendable {
     struct Frame: Codable, Sendable { let sections: Int }
     struct Section: Codable, Sendable { let report: String, number: Int }
 
-    /// A report: each section is a workflow of its own.
+    /// Writes a report: each section is a child workflow.
     var create: Workflow<Frame> {
         Workflow(
             service: "example", kind: "report.create",
@@ -61,7 +61,7 @@ struct ReportWorkflows: Sendable {
         try WorkflowStart(section, subject: surroundings.ambient.newUUID().description, frame: .init(report: report, number: number))
     }
 
-    /// One section of a report; written twice it is the same.
+    /// Writes one section of a report; idempotent.
     var section: Workflow<Section> {
         Workflow(
             service: "example", kind: "report.section",

@@ -372,7 +372,7 @@ class Fuzzer:
                     return
                 try:
                     self.step(number)
-                except Exception as problem:  # A worker that ended would leave the rest untried.
+                except Exception as problem:  # The worker must not end, because the remaining operations would not be tested.
                     self.fail({"number": number, "service": "", "method": "", "target": "", "headers": {}, "body": None},
                         f"not judged: {type(problem).__name__} {problem}")
 

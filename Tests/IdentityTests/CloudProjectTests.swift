@@ -9,7 +9,7 @@ import Testing
 @Suite struct CloudProjectTests {
     private static let domainScope: JSONValue = ["domain": ["id": "default"]]
 
-    /// A way in which a project comes to belong to the cloud's operators.
+    /// A way in which a project becomes an operators' project.
     enum CloudProjectReason: String, CaseIterable, Sendable {
         case bootstrapped = "named by the bootstrap file, and default project of no administrator any more"
         case formerDefault = "an administrator's former default project, with the role"

@@ -10,11 +10,11 @@ import Testing
 
 @testable import IdentityService
 
-/// Projects stay the operators' until an administrator says otherwise.
+/// Operators' projects remain so until an administrator removes the mark.
 @Suite struct LastingCloudProjectTests {
     private static let domainScope: JSONValue = ["domain": ["id": "default"]]
 
-    /// A project with its domain's manager, and a user and group of theirs.
+    /// A project with the manager of its domain, and a user and a group of that domain.
     private struct Tenant {
         let cloud: IdentityCloud
         let admin: String
@@ -185,7 +185,7 @@ import Testing
                 let refused = try await tenant.mark(project, false)
                 #expect(refused.status == 409, "\(reason) \(refused.json)")
                 #expect(refused.message.contains(reason), "\(refused.message)")
-                // Service users lose no right of theirs by it: only `service` is protected.
+                // The change removes no required right of service users: only `service` is protected.
                 try await tenant.put(end.1, end.0, body: body == nil ? nil : preferringNone)
                 #expect(try await tenant.mark(project, false).status == 200)
             }
@@ -232,7 +232,7 @@ import Testing
             let inherited = "OS-INHERIT/domains/default/users/\(tenant.user)/roles/\(role)/inherited_to_projects"
             for path in [direct, ofGroup, inherited] {
                 let given = try await cloud.call("PUT", "/v3/\(path)", token: tenant.manager)
-                // The domain has cloud projects from the start, so an inherited role is never the manager's to assign.
+                // The domain has cloud projects from the start, so the manager may never assign an inherited role.
                 #expect(given.status == (path == inherited ? 403 : 204), "\(given.json)")
             }
             try await cloud.database.write { connection in

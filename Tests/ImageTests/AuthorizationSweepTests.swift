@@ -14,7 +14,7 @@ import WebAPI
             #expect(try await cloud.call("PUT", "/v2/images/\(id)/tags/t1").status == 204)
             #expect(try await cloud.call("POST", "/v2/images/\(id)/members", json: ["member": "p3"]).status == 200)
             #expect(try await cloud.call("POST", "/v2/metadefs/namespaces", token: "admin", json: namespace).status == 201)
-            // A staged image of p1, whose import is the sweep's, and a task of an earlier one.
+            // A staged image of p1 that the sweep imports, and a task of an earlier import.
             let imported = try await cloud.create(["name": "s", "disk_format": "raw", "container_format": "bare", "visibility": "shared"])
             #expect(try await cloud.stage(imported, [1, 2, 3]).status == 204)
             #expect(try await cloud.beginImport(imported).status == 202)

@@ -16,7 +16,7 @@ private final class EndFlag: Sendable {
     func set(_ new: Bool = true) { value.withLock { $0 = new } }
 }
 
-/// Conversions beside uploads and downloads.
+/// Conversions concurrent with uploads and downloads.
 @Suite struct ConversionThreadTests {
     @Test("S18: a conversion holds none of the threads on which images are read and written")
     func s18ConversionsHoldNoThreadOfTheStore() async throws {
@@ -26,7 +26,7 @@ private final class EndFlag: Sendable {
         let files = try FileStore(directory: directory + "/store", threads: 1)
         let source = SystemRandom().uuid().description
         try Data(DiskImages.qcow2()).write(to: URL(fileURLWithPath: files.path(source)))
-        // A tool that works until it is told to end, and at most for 20 s.
+        // A tool that runs until it is killed, for at most 20 s.
         let script = """
             #!/bin/sh
             touch \(directory)/begun

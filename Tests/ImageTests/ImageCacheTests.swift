@@ -73,12 +73,12 @@ import WebAPI
                 #expect(try await cloud.call("PUT", "/v2/cache/\(ids[ids.count - 1])", token: "admin").status == 202)
                 try await cache.runOnce()
                 cloud.time?.advance(by: .seconds(10))
-                // The first one is the one that is used.
+                // The first image is the one in use.
                 _ = try await cloud.call("GET", "/v2/images/\(ids[0])/file")
                 try await cache.runOnce()
                 cloud.time?.advance(by: .seconds(10))
             }
-            // The second one was not used for longest; the fourth one is larger than the cache.
+            // The second image is the least recently used; the fourth is larger than the cache.
             #expect(Set(try await ImageCacheTests.cached(cloud).keys) == [ids[0], ids[2]])
             #expect(try await cloud.call("GET", "/v2/cache", token: "admin")["queued_images"] == [])
             #expect(cloud.stored(in: cloud.cachePath).count == 2)

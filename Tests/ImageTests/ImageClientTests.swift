@@ -3,7 +3,7 @@ import Testing
 
 @testable import WebAPI
 
-/// Behaviour on which glanceclient and Horizon rely.
+/// Behaviour that glanceclient and Horizon rely on.
 @Suite struct ImageClientTests {
     private static let missing = "/v2/images/9d5c3f0e-0000-4000-8000-000000000000"
 
@@ -54,7 +54,7 @@ import Testing
         }
     }
 
-    /// References lead to existing definitions, which clients follow.
+    /// References, which clients follow, point to existing definitions.
     @Test func schemasAreWhole() async throws {
         try await ImageFixture.with { cloud in
             let kinds = [

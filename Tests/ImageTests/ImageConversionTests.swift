@@ -47,7 +47,7 @@ import Workflow
                 #expect(try await cloud.call("DELETE", "/v2/images/\(id)").status == 204)
                 #expect(cloud.stored.isEmpty)
             }
-            // What has the format already, and what is no disk.
+            // Images that already have the format, and data that is not a disk.
             for (format, bytes) in [("raw", [UInt8](repeating: 7, count: 1000)), ("iso", DiskImages.iso())] {
                 let id = try await ImageConversionTests.imported(cloud, format, bytes)
                 #expect(try await cloud.call("GET", "/v2/images/\(id)")["disk_format"] == .string(format))

@@ -21,7 +21,7 @@ enum DownloadSample {
     static func port(_ url: String) -> String { String(url.split(separator: ":").last ?? "") }
 }
 
-/// Images from the Web, and what a user's URL cannot reach.
+/// Images from the web, and addresses that a user's URL must not reach.
 @Suite struct ImageDownloadTests {
     private func run(_ cloud: ImageFixture, _ uri: String) async throws -> (status: String?, task: JSONValue) {
         let id = try await cloud.create()
@@ -48,7 +48,7 @@ enum DownloadSample {
             let (status, task) = try await run(cloud, server.url + "/a")
             #expect(status == "active" && task["status"] == "success", "\(task)")
             #expect(server.lines == ["GET /a", "GET /b?x=1", "GET /c"])
-            // No token and no cookie goes out.
+            // No token or cookie is sent.
             #expect(server.requests.allSatisfy { $0.headers["x-auth-token"] == nil && $0.headers["authorization"] == nil })
             for (path, reason) in [("/loop", "redirects more than 3 times"), ("/cut", "could not be"), ("/none", "answered 404")] {
                 let (status, task) = try await run(cloud, server.url + path)
@@ -77,7 +77,7 @@ enum DownloadSample {
     func s13AddressesOfOwnNetworks(_ uri: String) async throws {
         let download = PublicDownload(PublicDownload.Rules(), ambient: Ambient())
         let refusal = await #expect(throws: DownloadRefusal.self) { try await download.download(uri, bytesMax: 1000) { _ in } }
-        // Refused by the rule, and not because nothing answers there.
+        // Refused by the rule, and not because nothing answers at the address.
         #expect(refusal?.reason.contains("not public") == true, "\(refusal?.reason ?? "")")
     }
 
@@ -112,14 +112,14 @@ enum DownloadSample {
             canary.stop()
             server.stop()
         }
-        // The canary's port is allowed, and of its addresses only the one of the first server.
+        // The canary's port is allowed, but only the address of the first server.
         let limits = DownloadSample.limits(server.url, canary.url)
         let resolve: PublicDownload.Resolve = { _ in [IPAddress("127.0.0.2")].compactMap { $0 } }
         try await ImageFixture.with(limits: limits, resolve: resolve) { (cloud: ImageFixture) async throws -> Void in
             for (index, (target, rule)) in targets.enumerated() {
                 let (status, task) = try await run(cloud, "\(server.url)/\(index)")
                 #expect(status == "queued" && task["status"] == "failure", "\(target)")
-                // The rule is what refuses it, and not that nothing answers there.
+                // Refused by the rule, and not because nothing answers at the address.
                 #expect(task["message"]?.stringValue?.contains(rule) == true, "\(target): \(task)")
             }
             #expect(canary.requests.isEmpty)
@@ -138,7 +138,7 @@ enum DownloadSample {
                 return names.count { $0 == host }
             }
             return switch host {
-            // The second answer would lead elsewhere.
+            // The second answer would be another address.
             case "rebind.example": [IPAddress(count == 1 ? "127.0.0.1" : "127.0.0.9")].compactMap { $0 }
             case "mixed.example": [IPAddress("127.0.0.1"), IPAddress("10.0.0.1")].compactMap { $0 }
             case "inside.example": [IPAddress("10.0.0.1")].compactMap { $0 }
@@ -164,7 +164,7 @@ enum DownloadSample {
         for text in ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "172.32.0.1", "100.128.0.1"] {
             #expect(IPAddress(text).map(none.permits) == true, "\(text)")
         }
-        // The first and the last address of each network that is not public, or nearly so.
+        // The first and last addresses of reserved networks.
         for text in [
             "0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.127.255.255", "127.0.0.1", "127.255.255.255",
             "169.254.0.1", "169.254.169.254", "172.16.0.0", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.0.0",

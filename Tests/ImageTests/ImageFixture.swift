@@ -127,7 +127,7 @@ struct ImageFixture: Sendable {
         for _ in 0..<2000 {
             let open = try await database.read { try $0.query("SELECT count(*) AS n FROM workflows WHERE finished_at IS NULL")[0].int("n") }
             if open == 0 { return }
-            // It throws when its rounds are used up, which is not a failure here.
+            // It throws after its maximum number of rounds, which is not a failure here.
             try? await engine.drain(roundsMax: 4)
         }
         throw ResourceError.internalError("workflows do not come to an end")
@@ -151,7 +151,7 @@ struct ImageFixture: Sendable {
     var stored: [String] { stored(in: files.directory).filter { $0 != "stores" && $0 != "cache" } }
     var cachePath: String { files.directory + "/cache" }
 
-    /// The files of a further store.
+    /// The files of an additional store.
     func stored(in store: String) -> [String] {
         let path = store.hasPrefix("/") ? store : "\(files.directory)/stores/\(store)"
         return ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted()

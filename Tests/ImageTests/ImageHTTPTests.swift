@@ -71,7 +71,7 @@ import WebAPI
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await server.run() }
                 group.addTask { try await body(cloud, port) }
-                // The body ends first; the server stops when it is told to.
+                // The body ends first; the server stops on request.
                 try await group.next()
                 group.cancelAll()
                 do { try await group.waitForAll() } catch is CancellationError {}

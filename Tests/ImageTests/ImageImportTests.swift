@@ -12,7 +12,7 @@ import Testing
 import WebAPI
 import Workflow
 
-/// Staging, importing, and what is left of it.
+/// Staging, importing, and leftovers.
 @Suite struct ImageImportTests {
     private static let path = "/v2/images"
 
@@ -130,7 +130,7 @@ import Workflow
                 #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes == bytes)
                 #expect(try await cloud.call("GET", "/v2/images/\(id)")["size"]?.intValue == bytes.count)
             }
-            // The container format says that the data is to stay compressed.
+            // The container format means that the data stays compressed.
             let id = try await cloud.create(["disk_format": "raw", "container_format": "compressed"])
             let packed = GzipSample.stored([1, 2, 3])
             _ = try await cloud.stage(id, packed)

@@ -58,7 +58,7 @@ import WebAPI
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["member"])
             #expect(findings == [])
             #expect(sweep.undeclaredAnswers(ImageListTests.withoutSchema) == [])
-            // Nine of images, their members, tasks and stores, ten of metadata definitions.
+            // Nine lists of images, their members, tasks and stores, ten of metadata definitions.
             #expect(compared == 19)
             #expect(try await sweep.comparisonsWithoutIndex(cloud.database).findings == [])
         }

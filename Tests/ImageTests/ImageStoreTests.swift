@@ -11,7 +11,7 @@ import Testing
 import WebAPI
 import Workflow
 
-/// Several stores: where the data goes, copies, and what is left.
+/// Several stores: uploads, copies and leftovers.
 @Suite struct ImageStoreTests {
     private static let bytes = Array(repeating: UInt8(5), count: 1_500_000)
     private static let names = ["archive", "fast"]
@@ -168,7 +168,7 @@ import Workflow
             #expect(try await ImageStoreTests.shown(cloud, id) == "file,fast,archive")
             #expect(try await ImageStoreTests.importing(cloud, id, "copy-image", ["all_stores": true]).status == 202)
             #expect(try await ImageStoreTests.used(cloud) == 6)
-            // The others have the data when one has lost it.
+            // The other stores provide the data if one has lost it.
             let file = try #require(cloud.stored.first)
             try FileManager.default.removeItem(atPath: cloud.files.path(file))
             #expect(try await cloud.call("GET", "/v2/images/\(id)/file").bytes == ImageStoreTests.bytes)

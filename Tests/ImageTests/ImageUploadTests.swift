@@ -56,7 +56,7 @@ import WebAPI
         }
     }
 
-    /// An import by URL refuses these addresses before anything is fetched; nothing else takes one.
+    /// An import by URL refuses these addresses before it fetches anything. No other request takes a URL.
     @Test("S13: no request makes the cloud fetch a URL of its own networks") func s13NothingIsFetched() async throws {
         let canary = try StubServer { _ in .bytes(200, Array("fetched".utf8)) }
         try await ImageFixture.with { cloud in

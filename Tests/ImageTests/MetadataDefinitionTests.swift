@@ -42,7 +42,7 @@ import WebAPI
             #expect(shown["properties"]?["z"] == ["type": "integer", "title": "Z", "minimum": 1])
             #expect(shown["objects"]?.arrayValue?.first?["self"] == "/v2/metadefs/namespaces/A::B/objects/o")
             #expect(shown["resource_type_associations"]?.arrayValue?.map { $0["name"] } == ["OS::Nova::Flavor", "Own::Type"])
-            // The names of properties as they are set on a flavor.
+            // The names of properties for a flavor.
             let prefixed = try await cloud.call("GET", "\(MetadataDefinitionTests.path)/A::B?resource_type=OS::Nova::Flavor")
             #expect(Set(prefixed["properties"]?.objectValue?.names ?? []) == ["hw:z", "hw:b"])
             #expect(prefixed["objects"]?.arrayValue?.first?["required"] == ["hw:a"])
@@ -52,7 +52,7 @@ import WebAPI
             for wrong in ["z?resource_type=OS::Nova::Flavor", "hw:z?resource_type=OS::Glance::Image", "hw:z"] {
                 #expect(try await cloud.call("GET", "\(MetadataDefinitionTests.path)/A::B/properties/\(wrong)").status == 404, "\(wrong)")
             }
-            // New types of resources are known from now on.
+            // New resource types are known from now on.
             let types = try await cloud.call("GET", "/v2/metadefs/resource_types")["resource_types"]?.arrayValue ?? []
             #expect(types.contains { $0["name"] == "Own::Type" } && types.contains { $0["name"] == "OS::Glance::Image" })
             #expect(try await create(cloud, "A::B").status == 409)
@@ -96,7 +96,7 @@ import WebAPI
                 #expect(try await cloud.call("GET", "\(MetadataDefinitionTests.path)/Own\(part)", token: "other").status == 404, "\(part)")
                 #expect(try await cloud.call("GET", "\(MetadataDefinitionTests.path)/Own\(part)", token: "reader").status == 200, "\(part)")
             }
-            // Who sees a namespace is told that the action is not allowed; others learn nothing.
+            // Callers that can see the namespace get 403; for others it does not exist.
             #expect(try await cloud.call("DELETE", "\(MetadataDefinitionTests.path)/Own", token: "member").status == 403)
             #expect(try await cloud.call("DELETE", "\(MetadataDefinitionTests.path)/Public", token: "other").status == 403)
             #expect(try await cloud.call("DELETE", "\(MetadataDefinitionTests.path)/Own", token: "other").status == 404)
@@ -126,7 +126,7 @@ import WebAPI
                 #expect(answer.status == 403, "\(part) \(answer.json)")
             }
             let changed = try await cloud.call("PUT", one, token: "admin", json: ["namespace": "M", "protected": false])
-            // What a replacement lacks gets its default.
+            // Attributes missing in a replacement get their default.
             #expect(changed.status == 200 && changed["visibility"] == "private" && changed["display_name"] == nil)
             #expect(try await cloud.call("GET", one, token: "admin").status == 404)
             for part in [
@@ -249,7 +249,7 @@ import WebAPI
             let shown = try await cloud.call("GET", "\(MetadataDefinitionTests.path)/OS::Compute::LibvirtImage")
             #expect(shown["properties"]?["hw_firmware_type"]?["enum"] == ["bios", "uefi"] && shown["owner"] == nil, "\(shown.json)")
             #expect(shown["protected"] == true && shown["visibility"] == "public")
-            // An earlier release's definition is replaced, one that the operator changed or deleted stays as it is.
+            // An earlier release's definition is replaced, one that the operator changed or deleted is not.
             try await cloud.database.write { try $0.execute("UPDATE metadef_loads SET digest = 'old'") }
             let one = "\(MetadataDefinitionTests.path)/OS::OperatingSystem"
             let body: JSONValue = ["namespace": "OS::OperatingSystem", "visibility": "public", "description": "Ours"]

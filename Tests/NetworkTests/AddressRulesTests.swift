@@ -36,13 +36,12 @@ import Testing
         #expect(try isRefused("127.0.0.0/8", as: .destination))
         #expect(try !isRefused("0.0.0.0/0", as: .destination))
         #expect(try !isRefused("::/0", as: .destination))
-        // None is handed out.
+        // Guests get no name server.
         #expect(try !isRefused("0.0.0.0", as: .nameServer))
         #expect(try !isRefused("fe80::1", as: .nexthop))
     }
 
-    /// What is refused as an address is refused as any network in which it lies, for subnets; and a network that lies in a
-    /// refused one is refused too, for the other uses.
+    /// For subnets, a network that contains a refused address is refused. For other uses, a network inside a refused network is refused.
     @Test(arguments: 0..<50) func refusalsAgreeBetweenSizes(seed: Int) throws {
         let random = SeededRandom(seed: UInt64(seed))
         for _ in 0..<200 {

@@ -91,7 +91,7 @@ import Testing
             #expect(try await put(subnet, ["gateway_ip": nil]) == [server])
             #expect(try await put(subnet, ["gateway_ip": "10.0.0.1"]) == [server])
             #expect(try await put(subnet, ["enable_dhcp": false]).contains(server))
-            // Nothing that guests see there has changed, or not in a subnet of theirs.
+            // Nothing that the guests see has changed, or only in another subnet.
             #expect(try await put(subnet, ["name": "other", "dns_nameservers": ["192.0.2.53"], "enable_dhcp": false]) == [])
             #expect(try await put(elsewhere, ["dns_nameservers": ["192.0.2.53"]]) == [])
         }

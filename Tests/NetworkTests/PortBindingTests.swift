@@ -57,7 +57,7 @@ import Testing
             #expect(try await cloud.call("DELETE", "\(path)/h1", as: "admin").status == 204)
             #expect(try await cloud.call("DELETE", "\(path)/h1", as: "admin").status == 404)
             #expect(try await states() == ["h2 ACTIVE"])
-            // A port that leaves its server in the middle of a move.
+            // A port that is detached from its server during a move.
             #expect(try await cloud.call("POST", path, as: "admin", ["binding": ["host": "h3"]]).status == 201)
             let left = try await cloud.call("PUT", "/ports/\(port.id)", as: "admin", ["port": ["binding:host_id": ""]])
             #expect(left.status == 200, "\(left.json)")
@@ -72,7 +72,7 @@ import Testing
             let path = "/ports/\(port.id)/bindings"
             #expect(try await cloud.call("GET", path).status == 403)
             #expect(try await cloud.call("POST", path, ["binding": ["host": "h2"]]).status == 403)
-            // A port that no host has is bound by binding:host_id.
+            // An unbound port can only be bound with binding:host_id.
             #expect(try await cloud.call("POST", path, as: "admin", ["binding": ["host": "h2"]]).status == 409)
         }
     }

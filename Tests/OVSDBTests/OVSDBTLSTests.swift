@@ -9,7 +9,7 @@ import Testing
 
 /// A database that listens with TLS, and the clients that it accepts.
 @Suite struct OVSDBTLSTests {
-    /// Authorities `ca` and `strangers`, and certificates signed by them.
+    /// The authorities `ca` and `strangers`, and certificates signed by them.
     private static func makeKeys(in directory: String) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         func openssl(_ words: String) throws {

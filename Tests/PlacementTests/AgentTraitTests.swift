@@ -5,7 +5,7 @@ import PlacementService
 import TestKit
 import Testing
 
-/// Traits that agents announce beside the standard ones.
+/// Custom traits that agents report.
 @Suite struct AgentTraitTests {
     @Test func agentsTakeTheirOwnTraitsBackAndOperatorsKeepTheirs() async throws {
         try await PlacementBench.with { bench in

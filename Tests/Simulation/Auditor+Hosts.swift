@@ -75,7 +75,7 @@ extension Auditor {
         }
         for server in servers where server.state != "error" {
             let domain = server.host.flatMap { world.hosts[$0]?.domains[server.id] }
-            // A server that is on no host is as it is wanted if it is to be absent from all hosts.
+            // A server that must be absent is in its desired state if no host has it.
             if domain?.power ?? (server.power == "absent" ? "absent" : nil) != server.power {
                 world.violation("I12: server \(server.id) is \(domain?.power ?? "nowhere"), desired \(server.power), \(server.state)")
             }
@@ -105,7 +105,7 @@ extension Auditor {
         }
     }
 
-    /// Nothing is left of resources that tenants deleted.
+    /// Deleted resources of tenants have left nothing behind.
     func checkEmpty() throws {
         violate(
             "leak",

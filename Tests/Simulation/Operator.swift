@@ -1,13 +1,13 @@
 import JSON
 import Kernel
 
-/// An operator. Its hosts lose their power: their servers start elsewhere, and the host returns later. Or it moves running servers.
+/// An operator who handles hosts that lose power (their servers start elsewhere, and the host returns later) and moves running servers.
 final class Operator: @unchecked Sendable {
     private let world: World
     private let history: History
     private let client: Tenant
 
-    /// - Parameter number: of the client, so that no two have the same idempotency keys.
+    /// - Parameter number: the client's number, so that no two clients use the same idempotency keys.
     init(_ world: World, _ history: History, number: Int) {
         self.world = world
         self.history = history
@@ -22,7 +22,7 @@ final class Operator: @unchecked Sendable {
         }
     }
 
-    /// Moves servers that run to other hosts, for maintenance.
+    /// Moves running servers to other hosts, for maintenance.
     func move(times: Int) async throws {
         for _ in 0..<times {
             try await world.executor.sleep(world.between(.seconds(1), .seconds(12)))

@@ -17,7 +17,7 @@ struct SimulatedImages: ImageSource, ImageTarget, ImageClient, VolumeImages {
 
     private var world: World { process.world }
 
-    /// A request that takes effect or not, whatever its answer is.
+    /// A request that may or may not take effect, regardless of its answer.
     private func effect(_ what: String, _ body: () throws -> Void) async throws {
         try await process.reach(what)
         if world.happens(world.faults.storageTrouble, "image trouble") {
@@ -110,7 +110,7 @@ struct SimulatedImages: ImageSource, ImageTarget, ImageClient, VolumeImages {
         }
     }
 
-    // No story uses Compute's old form of images.
+    // The simulated clients do not use Compute's image proxy.
     func image(_ id: String, as subject: ActingSubject) async throws -> JSONObject { throw SimulatedImages.unused }
     func images(_ query: [(String, String)], as subject: ActingSubject) async throws -> ImagePage { throw SimulatedImages.unused }
     func changeImage(_ id: String, _ patch: [JSONValue], as subject: ActingSubject) async throws { throw SimulatedImages.unused }

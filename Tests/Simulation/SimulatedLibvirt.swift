@@ -183,7 +183,7 @@ struct SimulatedLibvirt: HypervisorDriver {
 
     func movableXML(_ uuid: String) async throws -> String { try await xml(uuid, inactive: false) }
 
-    /// The two libvirt daemons do it among themselves, whatever becomes of the agent.
+    /// The transfer runs between the two libvirt daemons, even if the agent dies.
     func move(_ uuid: String, _ order: DomainMove) async throws {
         try await process.reach("move")
         let target = world.hosts.values.first { order.uri == "qemu+tls://\($0.name)/system" }

@@ -16,11 +16,11 @@ final class SimulatedMachine: @unchecked Sendable {
         var hasManagedSave = false
         /// Number of starts.
         var boots = 0
-        /// Which guest's memory it is: a guest that moves takes it along.
+        /// Identifies the guest's memory, which moves with the guest.
         var memory = 0
-        /// Its way to another machine.
+        /// The guest's move to another machine.
         var move: SimulatedMove?
-        /// The copy of its disks under way, or one whose end was not asked for yet.
+        /// The backup of its disks that is in progress, or whose end has not been queried yet.
         var backup: Backup?
 
         struct Backup {
@@ -39,7 +39,7 @@ final class SimulatedMachine: @unchecked Sendable {
 
         /// Whether it waits for the memory of a guest of another machine.
         var isIncoming = false
-        /// Whether libvirt has stopped it for the last phase of its way to another machine.
+        /// Whether libvirt has paused it for the last phase of a move.
         var isLeaving = false
 
         func summary(_ uuid: String) -> DomainSummary {
@@ -60,7 +60,7 @@ final class SimulatedMachine: @unchecked Sendable {
     /// Devices on the integration bridge.
     private(set) var bridge: [String: SwitchPort] = [:]
     private var busyUntil: [String: UInt64] = [:]
-    /// Without power nothing runs, and nothing can be sent to the machine.
+    /// Without power nothing runs and the machine receives nothing.
     private(set) var isOff = false
     private var listeners: [Int: AsyncStream<LibvirtEvent>.Continuation] = [:]
     private var listenerNumbers = 0
@@ -70,7 +70,7 @@ final class SimulatedMachine: @unchecked Sendable {
         self.world = world
     }
 
-    /// The directory of the agent's files. Absolute, because agents tell it each other; the same in every run.
+    /// The directory of the agent's files. Absolute, because agents report it to each other; the same in every run.
     var directory: String { "/proc/self/cwd/" + name }
 
     /// The agent's records of servers.
@@ -130,14 +130,14 @@ final class SimulatedMachine: @unchecked Sendable {
         move?.fail(LibvirtError.invalidState(call: "move"))
     }
 
-    /// Replaces a domain as libvirt itself does it.
+    /// Replaces a domain, as libvirt itself does.
     func replace(_ uuid: String, _ domain: Domain?) {
         if let domain { check(uuid, domain) }
         domains[uuid] = domain
         tell(uuid)
     }
 
-    /// The machine loses its power. What is on its disks remains.
+    /// The machine loses power. Its disks keep their content.
     func powerOff() {
         isOff = true
         for uuid in domains.keys.sorted() {
@@ -168,7 +168,7 @@ final class SimulatedMachine: @unchecked Sendable {
     private func check(_ uuid: String, _ domain: Domain) {
         let volumes = domain.definition.volumes.union(domain.live?.volumes ?? [])
         for other in world.hosts.values {
-            // A guest that moves is stopped on one of the two.
+            // A moving guest is stopped on one of the two machines.
             if other !== self, domain.state == .running, other.domains[uuid]?.state == .running {
                 world.violation("I7: server \(uuid) runs on \(other.name) and on \(name)")
             }
@@ -246,6 +246,6 @@ struct SimulatedDevices {
 
 /// The ports that are plugged on each host, as OVN would report them.
 final class SimulatedNetwork: @unchecked Sendable {
-    /// A port of a guest that moves is plugged in on two hosts.
+    /// A port of a moving guest is plugged in on two hosts.
     var bound: [String: Set<String>] = [:]
 }

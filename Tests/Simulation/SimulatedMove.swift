@@ -2,7 +2,7 @@ import ComputeAgentService
 import Kernel
 import Libvirt
 
-/// A guest's way from one machine to another, as two libvirt daemons go it.
+/// A guest's move from one machine to another, as two libvirt daemons carry it out.
 final class SimulatedMove: @unchecked Sendable {
     private let uuid: String
     private unowned let source: SimulatedMachine
@@ -28,7 +28,7 @@ final class SimulatedMove: @unchecked Sendable {
     }
 
     /// - Parameters:
-    ///   - devices: the guest's on the target.
+    ///   - devices: the guest's devices on the target.
     ///   - ended: called once.
     /// - Throws: `LibvirtError` if it cannot begin.
     static func begin(
@@ -38,7 +38,7 @@ final class SimulatedMove: @unchecked Sendable {
         guard let domain = source.domains[uuid] else { throw LibvirtError.noDomain(uuid, call: "move") }
         guard domain.live != nil, domain.move == nil, target.domains[uuid] == nil else { throw LibvirtError.invalidState(call: "move") }
         guard !target.refused.contains(uuid) else { throw LibvirtError.badDefinition("the other host refuses it", call: "move") }
-        // The tap is the agent's, and must be there before the guest.
+        // The agent must have created the tap before the guest arrives.
         guard devices.taps.allSatisfy({ target.links[$0] != nil }) else { throw LibvirtError.badDefinition("no tap", call: "move") }
         let duration = world.between(.milliseconds(200), .seconds(20))
         let move = SimulatedMove(uuid, source, target, world, takes: duration, ended)
@@ -58,10 +58,10 @@ final class SimulatedMove: @unchecked Sendable {
         return state
     }
 
-    /// The guest stays, unless it has left already.
+    /// Cancels the move; the guest stays, unless it has already left.
     func abort() { fail(LibvirtError.invalidState(call: "move was aborted")) }
 
-    /// The guest stays where it is, or has ended there.
+    /// Ends the move; the guest is on the source or was stopped there.
     func fail(_ error: any Error) {
         guard let ended else { return }
         self.ended = nil
@@ -95,7 +95,7 @@ final class SimulatedMove: @unchecked Sendable {
         (arrived.boots, arrived.memory) = (domain.boots, domain.memory)
         target.replace(uuid, arrived)
         world.count("moved")
-        // libvirt keeps a guest stopped if it does not hear whether it runs on the target.
+        // libvirt keeps a guest stopped if it does not learn whether the guest runs on the target.
         guard !world.happens(world.faults.hostTrouble / 2, "move without an answer") else {
             return ended(.failure(LibvirtError.noConnection(call: "move")))
         }

@@ -9,13 +9,12 @@ import Kernel
 final class SimulatedStorage: @unchecked Sendable {
     struct Disk {
         var size: Int
-        /// Nil when it is complete.
+        /// Nil if it is complete.
         var readyAt: UInt64?
     }
 
     var disks: [String: Disk] = [:]
-    /// Where hosts put their copies of volumes in use.
-    /// Absolute, and the same in every process.
+    /// The directory of the hosts' copies of volumes in use. Absolute, and the same in every process.
     let directory = "/proc/self/cwd/volumes"
 
     init() { mkdir(directory, 0o700) }
@@ -90,7 +89,7 @@ struct SimulatedVolumeDriver: VolumeDriver {
 
     func delete(_ object: StoredObject) async throws {
         try await effect("delete \(object.id)") {
-            // A machine without power learns when it returns what it has to remove.
+            // A machine without power gets the order to remove servers when it returns.
             let users = world.hosts.values.filter { !$0.isOff }.flatMap { $0.domains.values }.filter {
                 $0.definition.volumes.contains(object.id) || $0.live?.volumes.contains(object.id) == true
             }

@@ -31,7 +31,7 @@ final class Workload: @unchecked Sendable {
         self.project = project
         self.number = number
         tenant = Tenant(world: world, token: project, number: number)
-        // Two projects have the same numbers, and the keys of one token are to differ.
+        // Two projects use the same numbers, but their keys must differ.
         operators = Tenant(world: world, token: "admin", number: 100 * ((Scene.projects.firstIndex(of: project) ?? 0) + 1) + number)
         network = scene.networks[project] ?? ""
         external = scene.external
@@ -174,7 +174,7 @@ final class Workload: @unchecked Sendable {
 
     private func act() async throws {
         guard let id = pick("server") else { return }
-        // Servers on volumes are not rebuilt.
+        // Servers that boot from volumes are not rebuilt.
         let seen = try await tenant.call("compute", "GET", "/v2.1/servers/\(id)")
         let isOnVolume = seen.json["server"]?["image"]?.objectValue == nil
         let choice = random.below(24)

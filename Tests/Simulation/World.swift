@@ -29,7 +29,7 @@ final class World: @unchecked Sendable {
     private(set) var processes: [String: SimulatedProcess] = [:]
     private var programs: [(name: String, start: (SimulatedProcess) throws -> Void)] = []
     private var isEnding = false
-    /// Programs of machines without power: they do not start again by themselves.
+    /// Programs of machines without power, which do not restart by themselves.
     private var held: Set<String> = []
     private var memories = 0
 
@@ -118,7 +118,7 @@ final class World: @unchecked Sendable {
         try program.start(process)
     }
 
-    /// Kills the process: nothing that it waits for arrives, and nothing that it does has an effect.
+    /// Kills the process: pending results never arrive, and its later actions have no effect.
     func kill(_ process: SimulatedProcess) {
         guard process.isAlive else { return }
         trace("kill \(process.name)")

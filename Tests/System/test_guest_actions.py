@@ -18,7 +18,7 @@ def test_a_crash_dump_reaches_the_kernel(tenant):
     server = tenant.create_server("dumped")
     wait("the guest is ready", lambda: "wolke-guest: ready" in tenant.api.compute.get_server_console_output(server)["output"])
     assert "NMI received" not in tenant.api.compute.get_server_console_output(server)["output"]
-    # The kernel reports what it does not know at this level; by default it does not print that on the console.
+    # The kernel logs an unknown NMI at this level, which it does not print on the console by default.
     address = tenant.floating_address(server)
     tenant.reachable(address)
     tenant.ssh(address, "echo 8 > /proc/sys/kernel/printk")

@@ -77,13 +77,13 @@ def test_a_guest_has_the_hardware_of_its_flavor_and_image(cloud, tenant, flavors
     assert inside("ls /sys/firmware/acpi/tables | grep -E '^(TPM2|HPET)$'") == "TPM2"
     assert inside("ls -d /sys/class/net/eth0/queues/rx-* | wc -l") == "2"
     assert inside("grep -c 16550 /proc/tty/driver/serial") == "2"
-    # 12 MB at 4 MiB/s take more than the burst of a second allows, whatever else the machine does.
+    # 12 MB at 4 MiB/s take longer than the burst of a second, regardless of the machine's load.
     seconds = float(inside(
         "s=$(cut -d' ' -f1 /proc/uptime); dd if=/dev/zero of=/dev/sda bs=1M seek=900 count=12 oflag=direct conv=notrunc 2>/dev/null;"
         " e=$(cut -d' ' -f1 /proc/uptime); awk \"BEGIN {print $e - $s}\""))
     assert seconds > 1.5, seconds
 
-    # Volumes come on the same bus while the guest runs.
+    # Volumes are attached on the same bus while the guest runs.
     storage = tenant.api.block_storage
     volume = storage.create_volume(size=1, name="data")
     wait("the volume is available", lambda: storage.get_volume(volume.id).status == "available", 60)
@@ -96,7 +96,7 @@ def test_a_guest_has_the_hardware_of_its_flavor_and_image(cloud, tenant, flavors
     nodes = cloud.admin.compute.get(f"/servers/{server.id}/topology", microversion="2.78").json()["nodes"]
     assert [(node["vcpu_set"], node["memory_mb"]) for node in nodes] == [([0], 128), ([1], 128)]
 
-    # A rebuild takes the properties of the new image, and the flavor's stay.
+    # A rebuild applies the properties of the new image; the flavor's settings stay.
     plain = tenant.api.image.find_image("guest", ignore_missing=False)
     compute.rebuild_server(server.id, plain.id)
     settled(tenant, server, "ACTIVE")
@@ -110,10 +110,10 @@ def test_secure_boot_refuses_a_system_without_a_signature(tenant, flavors, image
     compute = tenant.api.compute
     image = images("secure", {"hw_firmware_type": "uefi", "hw_disk_bus": "sata", "os_secure_boot": "required"})
     server = tenant.active(start(tenant, "secure", image, flavors("secure", {}, vcpus=1, ram=128)))
-    # The small guest has no loader for this firmware, which says so.
+    # The small guest has no boot loader for this firmware, which prints a message about it.
     wait("the firmware writes to the console",
          lambda: "BdsDxe" in compute.get_server_console_output(server.id)["output"], 240)
-    # Disks on SATA come and go only while the server is off.
+    # Disks on SATA can only be attached and detached while the server is off.
     storage = tenant.api.block_storage
     volume = storage.create_volume(size=1, name="data")
     wait("the volume is available", lambda: storage.get_volume(volume.id).status == "available", 60)

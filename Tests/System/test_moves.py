@@ -191,7 +191,7 @@ def test_local_disks_move_while_the_server_is_off(cloud, tenant):
             assert files(cloud, first, server), "the first host keeps its disks"
 
         move()
-        # What is written there is lost with the revert, and nothing else.
+        # Only data that was written there is lost with the revert.
         write(tenant, address, "lost")
         compute.revert_server_resize(server.id)
         settled(tenant, server, "ACTIVE")
@@ -203,7 +203,7 @@ def test_local_disks_move_while_the_server_is_off(cloud, tenant):
         compute.confirm_server_resize(server.id)
         settled(tenant, server, "ACTIVE")
         wait("the first host has nothing left", lambda: not files(cloud, first, server), 60)
-        # The disk that is a copy moves on while the guest runs, and is complete after a new start.
+        # A full-copy disk moves to the next host while the guest runs, and is complete after a restart.
         compute.live_migrate_server(server.id, host=None, block_migration="auto")
         moved(cloud, server, first)
         compute.reboot_server(server.id, "HARD")
@@ -228,7 +228,7 @@ def test_a_resize_grows_the_disk_on_another_host(cloud, tenant, flavor):  # noqa
     write(tenant, address, "kept")
     first = host(cloud, server)
     service = next(s for s in compute.services() if s.host == first and s.binary == "nova-compute")
-    # So the scheduler has no room there for the new flavor.
+    # Leaves the scheduler no capacity there for the new flavor.
     compute.disable_service(service, first, "nova-compute")
     try:
         tenant.api.compute.resize_server(server.id, flavor.id)

@@ -57,7 +57,7 @@ def test_a_server_boots_from_an_image_of_another(cloud, tenant):
     tenant.reachable(other)
     assert tenant.ssh(other, "hostname").strip() == "second"
     assert read(tenant, other) == "kept"
-    # Of a server that is off, too; and one that boots from an image of a server can be the source of the next.
+    # A server that is off can be imaged too, and a server that boots from an image of a server can be imaged again.
     write(tenant, other, "changed")
     compute.stop_server(second.id)
     settled(tenant, second, "SHUTOFF")
@@ -94,7 +94,7 @@ def test_a_server_on_volumes_is_copied_while_it_runs(tenant):
     mapping = json.loads(image.properties["block_device_mapping"])
     assert [entry["boot_index"] for entry in mapping] == [0, None] and mapping[1]["tag"] == "data"
     assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
-    # What is written now is not in the snapshots.
+    # Data written from now on is not in the snapshots.
     write(tenant, address, "later")
     second = tenant.create_server("from-image", image=False, image_id=made)
     other = tenant.floating_address(second)
@@ -102,12 +102,12 @@ def test_a_server_on_volumes_is_copied_while_it_runs(tenant):
     assert read(tenant, other) == "kept"
     assert tenant.ssh(other, "head -c 6 /dev/vdb") == "second"
     assert read(tenant, address) == "later"
-    # A snapshot of a volume in use, asked of Block Storage.
+    # A snapshot of a volume in use, requested from Block Storage.
     volume = next(item for item in storage.volumes() if any(a["server_id"] == second.id and a["device"] == "/dev/vdb"
                                                             for a in item.attachments))
     snapshot = storage.create_snapshot(volume_id=volume.id, name="in-use", is_forced=True)
     wait("the snapshot is available", lambda: storage.get_snapshot(snapshot.id).status == "available", 120)
-    # The content of a volume that a server boots from is exchanged; the guest starts from the image.
+    # The content of the boot volume is replaced; the guest starts from the image.
     act(tenant, second, {"rebuild": {"imageRef": source}}, "2.93")
     settled(tenant, second, "ACTIVE")
     tenant.reachable(other)
@@ -154,7 +154,7 @@ def test_a_shelved_server_comes_back_with_its_disk(cloud, tenant):
     assert tenant.fixed_address(server) == fixed
     assert read(tenant, address) == "asleep"
     wait("the image is deleted", lambda: not images(tenant), 30)
-    # Nothing of the image is needed: a restart finds the disk as it is.
+    # The image is not needed any more: a restart uses the existing disk.
     compute.reboot_server(server.id, "HARD")
     settled(tenant, server, "ACTIVE")
     tenant.reachable(address)

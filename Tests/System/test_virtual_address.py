@@ -53,7 +53,7 @@ def test_a_shared_address_moves_between_guests_and_its_floating_ip_follows(cloud
         wait(f"guest {number} answers on {floating}", lambda: heard(floating) == f"guest {number}", 30)
         assert wait("the shared port is up", lambda: api.get_port(shared.id).status == "ACTIVE", 30)
 
-    # Nobody may use it any more: the port is an ordinary one again.
+    # No pair names the address any more: the port is an ordinary one again.
     for guest in guests:
         api.update_port(guest.port, allowed_address_pairs=[])
     wait("nobody answers", lambda: heard(floating, 1) is None, 30)

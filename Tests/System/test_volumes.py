@@ -88,7 +88,7 @@ def test_two_servers_share_a_volume(tenant, shared_type):
         command = f"dd if=/dev/{disk} bs=4096 skip=7 count=1 iflag=direct 2>/dev/null | head -c 8 | tr -d '\\000'"
         return tenant.ssh(address, command).strip()
 
-    # Neither guest's cache is asked, so each sees at once what the other has written.
+    # Both guests bypass their caches, so each sees the other's writes at once.
     for writer, reader, word in (("writer", "other", "hello"), ("other", "writer", "answer")):
         write(writer, word)
         assert read(reader) == word

@@ -1,16 +1,16 @@
 import Foundation
 import Testing
 
-/// Audit records hold what was written. The body of a request says only what was asked for: it has ignored members, other spellings of
-/// a value, and lacks defaults.
+/// Audit records contain the written values. The body of a request is not enough: it may contain ignored members and other spellings of a
+/// value, and it lacks defaults.
 @Suite struct AuditContentTests {
     private static let fromBody = Pattern(#"\blet (\w+) = [^\n]*\bcontext\.body\b(?:\[[^\]]*\])?(?:\?\.objectValue)?(?: \?\? \[:\])?$"#)
 
-    /// The lines that record a member of the body, or the whole.
+    /// The lines that record a member of the body, or the whole body.
     static func findings(_ source: TidyTests.Source) -> [String] {
         var bodies: Set<String> = []
         return source.lines.enumerated().compactMap { number, line in
-            // A new function has its own names.
+            // Names are local to a function.
             if line.hasPrefix("    private func ") || line.hasPrefix("    func ") { bodies = [] }
             let text = IndexedText(line)
             for match in fromBody.matches(text) { bodies.insert(text.part(match[2], match[3])) }

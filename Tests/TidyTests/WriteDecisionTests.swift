@@ -39,7 +39,7 @@ import Testing
         #expect(excepted == Set(WriteDecisionTests.exceptions.keys), "exceptions that are none any more")
     }
 
-    /// Functions of stores that handlers call and that write without a decision in their hands, with the reason.
+    /// Functions of stores that handlers call and that write without taking a decision, with the reason.
     private static let unprotected = [
         "SecurityGroupStore.swift defaultGroup": "the first use of a project's groups creates it, also a list",
         "ImageStore.swift abandonUpload": "a request that failed takes back its own upload, by an id that only it has",
@@ -47,7 +47,7 @@ import Testing
         "UserStore.swift replacePassword": "needs no token; the old password is what allows it",
     ]
 
-    /// So that a caller cannot be added that has decided about something else, or about nothing.
+    /// Ensures that a new caller cannot pass a decision about something else, or none.
     @Test("S10: what handlers call to write takes the decision itself")
     func s10StoresTakeTheDecision() {
         var findings: [String] = []
@@ -246,7 +246,7 @@ private struct CallGraph {
                 }
             }
         }
-        // Code that names a property with closures of its file may run them.
+        // Code that names a property may run the property's closures.
         for property in functions where property.parameters == nil && !property.isHandler && !property.events.isEmpty {
             let name = Pattern("(?<!\\w)\(property.name)(?!\\w)")
             for function in functions where function !== property && function.path == property.path {

@@ -42,7 +42,7 @@ class Upgraded(Cloud):
 
     def __init__(self, state, port_offset, previous):
         super().__init__(state, port_offset)
-        self.previous = Path(previous).resolve()  # As the command lines of its processes have it.
+        self.previous = Path(previous).resolve()  # The path, as it appears in the command lines of its processes.
         self.supervisor = self.previous
 
     def osctl(self, *arguments, check=True, limit=300):

@@ -212,7 +212,7 @@ private final class Kept: Sendable {
 
     /// Connections to the port that the process has accepted: those in the kernel's queue have no inode yet.
     private static func accepted(_ port: Int) throws -> Int {
-        // Its size is unknown before it was read to the end.
+        // The size is only known after reading the whole file.
         let bytes = try FileHandle(forReadingFrom: URL(fileURLWithPath: "/proc/net/tcp")).readToEnd() ?? Data()
         let table = String(decoding: bytes, as: UTF8.self)
         let number = String(port, radix: 16, uppercase: true)

@@ -86,7 +86,7 @@ private struct Notes: Sendable {
         }
     }
 
-    /// A route that waits for work, whose end each request sees differently.
+    /// A route that waits for work, with a different result for each request.
     private static func waiting(_ database: Database) -> Route {
         let waiting = Mutex(0)
         return Route(.post, "/waiting", action: "notes:wait", rule: "@") { context in
@@ -98,7 +98,7 @@ private struct Notes: Sendable {
                         count += 1
                         return count
                     }
-                    // Until the other request with the same key waits too.
+                    // Waits until the other request with the same key waits too.
                     while waiting.withLock({ $0 < 2 }) { await Task.yield() }
                     return .json(200, ["seen": JSONValue(number)])
                 })
@@ -392,13 +392,13 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
         }
     }
 
-    /// Whichever of the routes of a path is declared first.
+    /// The order in which the routes of a path are declared does not matter.
     @Test("S6: of actions that share a path, a service calls only those that services need") func s6ActionsOfOnePath() async throws {
         try await Notes.with { api, _ in
             let accepted = ActingSubject.accepted(project: "p1", user: "u1").headers
             let user = ActingSubject(project: "p1", user: "u1", grounds: .user).headers
             let (stamp, burn): (JSONValue, JSONValue) = (["stamp": ["force": true]], ["burn": ["force": true]])
-            // The action that is done decides, whatever else the body names and before its content is looked at.
+            // The selected action decides, regardless of other members of the body and before its content is checked.
             let both: JSONValue = ["stamp": ["force": true], "burn": ["force": true]]
             var cases: [(body: JSONValue?, token: String, headers: [(String, String)], status: Int)] = [
                 (stamp, "service", [], 403), (burn, "member", [], 200), (stamp, "", accepted, 401),

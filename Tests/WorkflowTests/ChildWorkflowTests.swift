@@ -11,9 +11,9 @@ import Testing
     private struct Parts: Codable, Sendable {
         /// Subjects of the children.
         var subjects: [String]
-        /// Those that fail.
+        /// Subjects of children that fail.
         var failing: [String] = []
-        /// Those that wait until they are cancelled.
+        /// Subjects of children that wait until they are cancelled.
         var endless: [String] = []
         var total: Int?
     }
@@ -28,7 +28,7 @@ import Testing
         let bench: Bench
         let wait: ChildrenWait
 
-        /// Its effect is a row of the inbox under its subject.
+        /// The child's effect is a row of the inbox under its subject.
         var child: Workflow<Part> {
             Workflow(
                 service: "test", kind: "part",

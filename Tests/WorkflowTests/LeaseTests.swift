@@ -71,7 +71,7 @@ import Testing
             #expect(after.state == "ready" && after.step == "renamed")
             #expect(after.error == "this release cannot carry it on: changed has no step renamed")
             #expect(bench.trace.all.count == traced, "nothing was run and nothing undone")
-            // Its deadline passes in the meantime; the release that knows it still continues it.
+            // Its deadline passes in the meantime; the release that knows it continues it nevertheless.
             bench.time.advance(by: .seconds(3600))
             try await once(bench, bench.workflow("changed", [bench.step("one"), bench.step("two")]))
             #expect(try await row(bench).state == "ready")
@@ -181,7 +181,7 @@ import Testing
             while !entered.isSet { await Task.yield() }
             run.cancel()
             while !cancelled.isSet { await Task.yield() }
-            // The session that listens looks twice a second whether it is to end.
+            // The listening session checks twice a second whether it must end.
             let end = bench.ambient.deadline(in: .milliseconds(1200))
             while bench.ambient.time.monotonicNanoseconds() < end {
                 #expect(try await engine.store.orphans().isEmpty)
@@ -193,7 +193,7 @@ import Testing
         }
     }
 
-    /// A clock that moves only when the test says so; `sleep` waits for that.
+    /// A clock that only the test advances; `sleep` waits for that.
     private final class SteppedTime: TimeSource {
         private let microseconds = Mutex<Int64>(1_790_000_000_000_000)
         func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }
@@ -209,7 +209,7 @@ import Testing
         }
     }
 
-    /// A workflow with one step that runs until it is cancelled or let go, an engine that runs it, and another one.
+    /// A workflow with one step that runs until it is cancelled or released, an engine that runs it, and another engine.
     private func withLongStep(
         deadline: Duration = .seconds(7200), interruptedBy: Set<String> = [],
         _ body: (_ bench: Bench, _ time: SteppedTime, _ engine: WorkflowEngine, _ other: WorkflowEngine, _ letGo: Flag) async throws -> Void
@@ -311,7 +311,7 @@ import Testing
         }
     }
 
-    /// A process that has lost its session is asked twice before its lease is taken, and a live one's never is.
+    /// The lease of a process without a session is taken only after two checks; the lease of a live process is never taken.
     @Test func onlyALeaseWhoseHolderStaysAwayIsFreed() async throws {
         try await with { bench in
             let workflow = bench.workflow("left", [bench.step("one")])
@@ -321,7 +321,7 @@ import Testing
             let leased = try #require(try await store.lease(limit: 1).first)
             let orphans = try await store.orphans()
             #expect(orphans == [OrphanedLease(id: leased.id.text, epoch: leased.epoch)])
-            // It was renewed under another lease meanwhile: the earlier look does not count.
+            // It was leased again in the meantime, so the earlier check does not count.
             #expect(try await store.release([OrphanedLease(id: leased.id.text, epoch: leased.epoch - 1)]) == 0)
             let notifications = bench.database.notifications(.wake, advisoryLock: 77)
             var iterator = notifications.makeAsyncIterator()
@@ -335,7 +335,7 @@ import Testing
         }
     }
 
-    /// When the session with the lock breaks, the steps end before somebody else takes them.
+    /// When the session with the lock breaks, the steps end before another process takes their leases.
     @Test func aLostSessionEndsTheSteps() async throws {
         try await TestDatabase.with { test in
             let bench = Bench(database: test.database, time: ManualTime(), ambient: Ambient())

@@ -18,7 +18,7 @@ import Testing
         func count(_ entry: String) -> Int { all.filter { $0 == entry }.count }
     }
 
-    /// What the tests' steps record.
+    /// The effects that the tests' steps record.
     struct Notes: Codable, Sendable {
         var number: Int?
         var written: String?
@@ -161,7 +161,7 @@ import Testing
         }
     }
 
-    /// What `skip` reached is not begun anew with each lease.
+    /// A step that was reached by `skip` does not restart with each lease.
     @Test func aWaitAfterASkippedStepEndsAtItsDeadline() async throws {
         try await with { bench in
             let definition = bench.workflow(

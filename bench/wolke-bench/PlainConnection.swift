@@ -10,7 +10,7 @@ final class PlainConnection {
     }
 
     private let descriptor: Int32
-    /// What has arrived; kept between answers, because growing it anew costs more than reading.
+    /// The received bytes. The buffer is kept between answers, because growing a new one costs more than reading.
     private var bytes = [UInt8](repeating: 0, count: 1 << 20)
     private static let timeoutSeconds = 120
 

@@ -157,7 +157,7 @@ struct CloudCommand: AsyncParsableCommand {
                 guestImage: guestImage, ambient: ambient)
             try SupervisorRecord.write(layout)
             try CloudFiles(layout: layout, secrets: cloud.secrets).write()
-            // The parts inherit it; only the state directory is theirs.
+            // The parts inherit the working directory, so it must be the state directory.
             guard chdir(layout.state) == 0 else { throw Machine.failure("enter", layout.state) }
             try await Session(cloud: cloud, inherited: adopt ? RecordedPart.inherited(layout) : [:]).run()
             unlink(layout.supervisorRecord)

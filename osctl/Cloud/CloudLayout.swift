@@ -8,7 +8,7 @@ struct CloudLayout: Sendable, Hashable {
     let portOffset: Int
     /// Hypervisor hosts: the machine itself and simulated ones.
     var hostCount = 1
-    /// Decided at each start; until then the type that works everywhere.
+    /// Decided at each start; until then, the type that works everywhere.
     var datapath = Datapath.userspace
 
     /// Longest state path, because paths of sockets below it must fit into the 107 bytes of a Unix socket's address.
@@ -84,9 +84,9 @@ struct CloudLayout: Sendable, Hashable {
 
     // MARK: Connections
 
-    /// As the owner of the cloud's database, who has no other rights.
+    /// The connection as the owner of the cloud's database, who has no other rights.
     var databaseURL: String { databaseURL(user: "wolke", database: "wolke") + " passfile=\(databasePasswords)" }
-    /// As PostgreSQL's superuser, which only the server's user and root may do.
+    /// The connection as PostgreSQL's superuser, which is only possible for the server's user and root.
     func superuserURL(database: String) -> String { databaseURL(user: "postgres", database: database) }
 
     private func databaseURL(user: String, database: String) -> String {

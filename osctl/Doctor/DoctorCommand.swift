@@ -100,7 +100,7 @@ struct DoctorCommand: AsyncParsableCommand {
             }
             group.addTask {
                 try await ambient.time.sleep(for: .seconds(20))
-                // A service that was just renewing its session has missed the request.
+                // A service that was reconnecting to the database has missed the request.
                 for _ in 0..<2 {
                     try await database.write { try $0.notify(.periodicTasks, question) }
                     try await ambient.time.sleep(for: .seconds(20))
@@ -129,7 +129,7 @@ struct DoctorCommand: AsyncParsableCommand {
         }
     }
 
-    /// The findings that are still there a while later.
+    /// The findings that are still present a while later.
     private func lasting(_ database: Database, _ ambient: Ambient) async throws -> [Finding] {
         let first = try await look(database)
         guard !first.isEmpty else { return [] }

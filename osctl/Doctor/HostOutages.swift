@@ -4,8 +4,8 @@ import Kernel
 
 /// The hypervisor hosts' reports about their switches.
 enum HostOutages {
-    /// Describes how often each host's ovs-vswitchd was down while its agent ran, since the host's boot; hosts without an outage
-    /// are left out.
+    /// Describes how often each host's ovs-vswitchd was down while its agent ran, since the host's boot; hosts without an outage are
+    /// omitted.
     static func words(_ connection: Connection) throws -> [String] {
         let rows = try connection.query(
             """

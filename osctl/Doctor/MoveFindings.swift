@@ -13,13 +13,13 @@ enum MoveFindings {
     struct Host {
         let name: String
         let capabilities: HostCapabilities
-        /// Hosts whose guests have a processor in common with those of this one (`cpu_model: baseline` of an aggregate).
+        /// Hosts that share an aggregate with `cpu_model: baseline` with this one, so that their guests have the same processor features.
         var alike: Set<String> = []
     }
 
     /// The current violations.
     static func look(_ connection: Connection, _ ambient: Ambient = Ambient()) throws -> [Finding] {
-        // Mixed releases are I16's.
+        // Mixed releases are reported by I16.
         let rows = try connection.query(
             """
             SELECT h.host, h.capabilities,
@@ -36,7 +36,7 @@ enum MoveFindings {
             })
     }
 
-    /// - Parameter hosts: those that are in service. A host alone is no finding.
+    /// - Parameter hosts: the hosts in service. A single host is not a finding.
     static func findings(_ hosts: [Host]) -> [Finding] {
         hosts.compactMap { host in
             let others = hosts.filter { $0.name != host.name }

@@ -53,7 +53,7 @@ class Screen:
 
     def learn(self):
         """Has the guest print every character and keeps their shapes."""
-        # A cell apart, without a cursor, from the second line on: whatever the shell prints comes later.
+        # One cell apart, without a cursor, and from the second line on, so that output of the shell comes later.
         text = " ".join(CHARACTERS)
         lines = [text[start : start + self.columns] for start in range(0, len(text), self.columns)]
         written = "\033[2J\033[?25l\033[1;1H" + "".join(f"\033[{number + 2};1H{line}" for number, line in enumerate(lines))

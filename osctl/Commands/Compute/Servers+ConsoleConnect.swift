@@ -139,7 +139,7 @@ private struct SerialConsole: Sendable {
         }
     }
 
-    /// What is typed. Its thread blocks in `read` and ends with the process.
+    /// The typed characters. The reading thread blocks in `read` and ends with the process.
     private static func standardInput() -> AsyncStream<[UInt8]> {
         AsyncStream { continuation in
             let thread = Thread {

@@ -51,7 +51,7 @@ extension Servers {
 
     /// Requests the image and prints it; with `--wait`, when it has its data.
     ///
-    /// - Throws: `CommandFailure` if the image could not be made.
+    /// - Throws: `CommandFailure` if the image could not be created.
     private static func makeImage(
         _ action: String, of server: String, name: String?, _ members: JSONObject, _ waiting: WaitOptions, _ output: OutputOptions,
         _ api: CloudAPI
@@ -64,7 +64,7 @@ extension Servers {
         if waiting.wait, let rule = kind.progress {
             _ = try await Waiter(api, limit: waiting.timeout).reach(["ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"], kind, id: id, rule: rule)
         }
-        // A backup of which none is kept is not mentioned.
+        // With a rotation of 0 there is no image to show.
         guard let image = answer["image_id"]?.stringValue else { return }
         do {
             print(try output.object(try await api.get(Images.kind, id: image), fields: Images.kind.fields), terminator: "")

@@ -43,7 +43,7 @@ extension Servers {
                 OutputColumn("Progress", "progress"),
             ]
 
-            /// Compute shows the bytes of a live migration only while it runs, and one by one.
+            /// Compute shows the progress in bytes only while a live migration runs, and only for single migrations.
             private static func withProgress(_ record: JSONValue, _ api: CloudAPI) async throws -> JSONValue {
                 guard record["status"] == "running", record["migration_type"] == "live-migration", var row = record.objectValue,
                     let id = record["instance_uuid"]?.stringValue, let number = record["id"]?.intValue
@@ -53,7 +53,7 @@ extension Servers {
                     let live = try await api.client.get(.compute, path, microversion: Servers.microversion)["migration"]
                     row["progress"] = JSONValue(MoveProgress(live).percent.map { "\($0) %" })
                 } catch let error as ResourceError where error.code == .notFound {
-                    // It has ended meanwhile.
+                    // It has ended in the meantime.
                 }
                 return .object(row)
             }
@@ -61,17 +61,17 @@ extension Servers {
     }
 }
 
-/// What of a guest has been sent to its other host.
+/// The progress of a guest's transfer to another host.
 struct MoveProgress {
     /// Bytes.
     let total: Int
     let remaining: Int
 
     var sent: Int { total - remaining }
-    /// Nil before anything is known.
+    /// Nil until the amount is known.
     var percent: Int? { total > 0 ? sent * 100 / total : nil }
 
-    /// - Parameter migration: a live migration under way, as Compute shows it.
+    /// - Parameter migration: a live migration in progress, as Compute shows it.
     init(_ migration: JSONValue?) {
         func sum(_ what: String) -> Int {
             (migration?["memory_\(what)_bytes"]?.intValue ?? 0) + (migration?["disk_\(what)_bytes"]?.intValue ?? 0)

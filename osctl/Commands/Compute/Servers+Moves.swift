@@ -52,7 +52,7 @@ extension Servers {
             print("Server \(Servers.kind.title(server)) is \(server[rule.field]?.stringValue ?? "").")
         }
 
-        /// Ends the migration under way, one way or the other.
+        /// Forces the live migration in progress to complete, or aborts it.
         private func change(_ id: String, _ api: CloudAPI) async throws {
             guard let number = try await LiveMove(api, limit: 0).current(id)?["id"]?.intValue else {
                 throw CommandFailure("No live migration of the server \(id) is under way.", hint: "See: osctl server events \(id)")
@@ -92,13 +92,13 @@ private struct LiveMove {
         self.limit = limit
     }
 
-    /// The migration under way; nil if there is none.
+    /// The migration in progress; nil if there is none.
     func current(_ id: String) async throws -> JSONValue? {
         try await api.client.get(.compute, "/servers/\(id)/migrations", microversion: Servers.microversion)["migrations"]?
             .arrayValue?.last
     }
 
-    /// - Throws: `CommandFailure` if the server does not move, or it takes too long.
+    /// - Throws: `CommandFailure` if the server does not move, or if the move takes too long.
     func follow(_ id: String) async throws {
         let time = api.client.ambient.time
         let begun = time.monotonicNanoseconds()
@@ -131,7 +131,7 @@ private struct LiveMove {
         print("Server \(title) is \(server["status"]?.stringValue ?? "") on \(record?["dest_compute"]?.stringValue ?? "another host").")
     }
 
-    /// A bar with the part that has been sent, and how long the rest takes at this rate.
+    /// A progress bar, and the remaining time at the current rate.
     static func words(_ migration: JSONValue?, seconds: Double) -> String {
         guard let migration else { return "migrating" }
         let progress = MoveProgress(migration)

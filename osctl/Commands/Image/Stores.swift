@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// The places where images are kept.
+/// The stores of images.
 enum ImageStoreNoun: Noun {
     static let kind = Kind(
         command: ["image", "store"], noun: "image store", service: .image, path: "/info/stores", member: nil, collection: "stores",
@@ -70,7 +70,7 @@ extension Images {
         let before = try await tasks(of: id, api)
         _ = try await api.client.request(service: .image, method: .post, path: kind.path(id: id) + "/import", body: .object(body))
         guard let task = try await tasks(of: id, api).first(where: { !before.contains($0) }) else {
-            // A copy to stores that have the data.
+            // All requested stores already have the data.
             print("There is nothing to do for \(image).")
             return
         }
