@@ -21,7 +21,7 @@ package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, C
         package mutating func appendLiteral(_ literal: String) { text += literal }
 
         package mutating func appendInterpolation(_ segment: some CustomStringConvertible) {
-            text += URLText.encode(segment.description)
+            text += PercentEncoding.encode(segment.description)
         }
 
         /// Another path, inserted unchanged.
@@ -42,43 +42,14 @@ package struct RESTPath: Sendable, Hashable, ExpressibleByStringInterpolation, C
 
 /// URL functions.
 enum URLText {
-    /// Percent-encodes all characters but unreserved ones (RFC 3986 §2.3).
-    static func encode(_ text: String) -> String {
-        var result = ""
-        result.reserveCapacity(text.utf8.count)
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
-                UInt8(ascii: "~"):
-                result.unicodeScalars.append(Unicode.Scalar(byte))
-            default:
-                result += "%" + Hexadecimal.encode([byte]).uppercased()
-            }
-        }
-        return result
-    }
-
     /// Decodes percent escapes and `+`; nil for a malformed escape or invalid UTF-8.
-    static func decode(_ text: some StringProtocol) -> String? {
-        var bytes: [UInt8] = []
-        var iterator = text.utf8.makeIterator()
-        while let byte = iterator.next() {
-            if byte == UInt8(ascii: "%") {
-                guard let high = iterator.next().flatMap(Hexadecimal.value(of:)),
-                    let low = iterator.next().flatMap(Hexadecimal.value(of:))
-                else { return nil }
-                bytes.append(high << 4 | low)
-            } else {
-                bytes.append(byte == UInt8(ascii: "+") ? UInt8(ascii: " ") : byte)
-            }
-        }
-        return String(validating: bytes, as: UTF8.self)
+    private static func decode(_ text: some StringProtocol) -> String? {
+        PercentEncoding.decode(text, plusIsSpace: true).flatMap { String(validating: $0, as: UTF8.self) }
     }
 
     static func query(_ items: [(String, String)]) -> String {
         guard !items.isEmpty else { return "" }
-        return "?" + items.map { encode($0.0) + "=" + encode($0.1) }.joined(separator: "&")
+        return "?" + items.map { PercentEncoding.encode($0.0) + "=" + PercentEncoding.encode($0.1) }.joined(separator: "&")
     }
 
     /// The decoded query of a link.

@@ -65,17 +65,8 @@ package struct BrokerAddress: Sendable, Hashable {
     }
 
     private static func decode(_ text: Substring) throws -> String {
-        var bytes: [UInt8] = []
-        var source = Array(text.utf8)[...]
-        while let byte = source.popFirst() {
-            guard byte == UInt8(ascii: "%") else {
-                bytes.append(byte)
-                continue
-            }
-            guard source.count >= 2, let decoded = Hexadecimal.decode(String(decoding: source.prefix(2), as: UTF8.self))
-            else { throw ResourceError.badRequest("broker address: \"%\" is not followed by two hexadecimal digits") }
-            bytes += decoded
-            source = source.dropFirst(2)
+        guard let bytes = PercentEncoding.decode(text, plusIsSpace: false) else {
+            throw ResourceError.badRequest("broker address: \"%\" is not followed by two hexadecimal digits")
         }
         return String(decoding: bytes, as: UTF8.self)
     }

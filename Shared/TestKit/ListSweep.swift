@@ -46,7 +46,7 @@ package struct ListSweep: Sendable {
             var found: [String] = []
             var marker: String?
             while true {
-                let position = marker.map { "&marker=" + Query.encode($0) } ?? ""
+                let position = marker.map { "&marker=" + PercentEncoding.encode($0) } ?? ""
                 let page = try await ids("\(target)\(separator)limit=\(size)\(position)", collection, key)
                 pages += 1
                 #expect(page.count <= size, "\(target) with limit \(size)")

@@ -161,7 +161,7 @@ package struct RouteSweep: Sendable {
             hasParameters = true
             let name = String(segment.dropFirst().dropLast())
             let value = parameters["\(route.path) \(name)"] ?? parameters[name] ?? SystemRandom().uuid().description
-            path += "/" + Query.encode(value)
+            path += "/" + PercentEncoding.encode(value)
         }
         var fields = Headers(headers)
         if let token { fields["x-auth-token"] = token }

@@ -54,7 +54,9 @@ package struct Query: Sendable {
     var ignoredPaging: String? { reader.isSet ? nil : items.first { Query.paging.contains($0.name) }?.name }
 
     /// The complete query as in a URL; for links to the answer itself.
-    package var encoded: String { items.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&") }
+    package var encoded: String {
+        items.map { "\(PercentEncoding.encode($0.name))=\(PercentEncoding.encode($0.value))" }.joined(separator: "&")
+    }
 
     /// Names in `?fields=a,b&fields=c`; nil if all fields are requested.
     package var fields: Set<String>? {
@@ -79,39 +81,17 @@ package struct Query: Sendable {
 
     package func values(_ name: String) -> [String] { items.filter { $0.name == name }.map(\.value) }
 
-    /// Percent and plus decoding of a query component.
+    /// A decoded part of a request target.
+    ///
+    /// - Throws: 400 for a malformed percent escape, invalid UTF-8 and the character NUL.
     static func decode(_ text: some StringProtocol, plusIsSpace: Bool = true) throws -> String {
-        var bytes: [UInt8] = []
-        var iterator = text.utf8.makeIterator()
-        while let byte = iterator.next() {
-            if byte == UInt8(ascii: "%") {
-                guard let high = iterator.next().flatMap(Hexadecimal.value(of:)),
-                    let low = iterator.next().flatMap(Hexadecimal.value(of:))
-                else { throw ResourceError.badRequest("The request target has a malformed percent escape.") }
-                bytes.append(high << 4 | low)
-            } else {
-                bytes.append(byte == UInt8(ascii: "+") && plusIsSpace ? UInt8(ascii: " ") : byte)
-            }
+        guard let bytes = PercentEncoding.decode(text, plusIsSpace: plusIsSpace) else {
+            throw ResourceError.badRequest("The request target has a malformed percent escape.")
         }
         guard let decoded = String(validating: bytes, as: UTF8.self), !decoded.utf8.contains(0) else {
             throw ResourceError.badRequest("The request target is not valid UTF-8.")
         }
         return decoded
-    }
-
-    /// Percent-encodes everything but unreserved characters (RFC 3986).
-    package static func encode(_ text: String) -> String {
-        var result = ""
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
-                UInt8(ascii: "~"):
-                result.unicodeScalars.append(Unicode.Scalar(byte))
-            default: result += "%" + Hexadecimal.encode([byte]).uppercased()
-            }
-        }
-        return result
     }
 }
 

@@ -141,7 +141,7 @@ import Workflow
     func s18EvilPatternsAreRefused() async throws {
         try await TestCloud.with { cloud in
             _ = try await Self.servers(cloud, 1)
-            let evil = Query.encode(#"^(.+)(.+)(.+)\1\2\3$"#)
+            let evil = PercentEncoding.encode(#"^(.+)(.+)(.+)\1\2\3$"#)
             for name in ["name", "ip", "ip6", "hostname", "description"] {
                 let answer = try await cloud.call("GET", "/v2.1/servers?\(name)=\(evil)", as: "admin", version: "2.60")
                 #expect(answer.status == 400, "\(name)")

@@ -23,6 +23,20 @@ import Testing
     }
 }
 
+@Suite struct PercentEncodingTests {
+    @Test(arguments: [("a-Z.0_~", "a-Z.0_~"), ("a b/ü", "a%20b%2F%C3%BC"), ("100%+", "100%25%2B"), ("", "")])
+    func roundTrip(text: String, encoded: String) {
+        #expect(PercentEncoding.encode(text) == encoded)
+        for plusIsSpace in [false, true] { #expect(PercentEncoding.decode(encoded, plusIsSpace: plusIsSpace) == Array(text.utf8)) }
+    }
+
+    @Test func plusIsASpaceInQueriesOnly() {
+        #expect(PercentEncoding.decode("a+b", plusIsSpace: true) == Array("a b".utf8))
+        #expect(PercentEncoding.decode("a+b", plusIsSpace: false) == Array("a+b".utf8))
+        for malformed in ["%", "%4", "%zz", "a%2"] { #expect(PercentEncoding.decode(malformed, plusIsSpace: false) == nil) }
+    }
+}
+
 @Suite struct TimeTests {
     @Test(arguments: [
         ("2026-01-31T12:34:56Z", "2026-01-31T12:34:56Z"),

@@ -197,7 +197,7 @@ extension RequestContext {
         var items = query.items.filter { item in !others.contains { $0.name == item.name } }
         if let marker { items.append((name: "marker", value: marker)) }
         for case (let name, let value?) in replaced { items.append((name: name, value: value)) }
-        let text = items.map { "\(Query.encode($0.name))=\(Query.encode($0.value))" }.joined(separator: "&")
+        let text = items.map { "\(PercentEncoding.encode($0.name))=\(PercentEncoding.encode($0.value))" }.joined(separator: "&")
         return path + (text.isEmpty ? "" : "?" + text)
     }
 }

@@ -130,7 +130,7 @@ private struct LinkTarget {
         }
     }
 
-    func href(_ id: String) -> String { before + (escapesID ? Query.encode(id) : id) + after }
+    func href(_ id: String) -> String { before + (escapesID ? PercentEncoding.encode(id) : id) + after }
 
     static func write(_ targets: [LinkTarget], _ id: String, into writer: inout JSONWriter) {
         writer.array { list in

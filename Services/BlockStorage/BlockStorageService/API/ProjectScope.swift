@@ -43,7 +43,7 @@ extension RequestContext {
     /// The project in links: that of the path, or the caller's.
     var urlProject: String {
         let inPath = parameter("project_id")
-        if !inPath.isEmpty { return Query.encode(inPath) }
+        if !inPath.isEmpty { return PercentEncoding.encode(inPath) }
         do { return try caller.projectID ?? "" } catch { return "" }
     }
 

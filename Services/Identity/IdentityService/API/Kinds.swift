@@ -119,7 +119,7 @@ extension Identity {
                 Field("access_rules", .json),
                 Field("system", .json, "NULL::json"),
             ]), texts: ["name"]
-    ) { "/v3/users/\(Query.encode($0.parameter("user_id")))/application_credentials" }
+    ) { "/v3/users/\(PercentEncoding.encode($0.parameter("user_id")))/application_credentials" }
 
     /// For the answer to the create request, the only one with the secret.
     static let newCredentials = credentials.adding([Field("secret", .text, "NULL")])
@@ -130,7 +130,7 @@ extension Identity {
             "access_rules t",
             fields: [Field("id"), Field("service", sortable: true), Field("path", sortable: true), Field("method", sortable: true)]),
         texts: ["service", "path", "method"]
-    ) { "/v3/users/\(Query.encode($0.parameter("user_id")))/access_rules" }
+    ) { "/v3/users/\(PercentEncoding.encode($0.parameter("user_id")))/access_rules" }
 }
 
 extension ResourceKind {

@@ -112,7 +112,7 @@ extension ImageHandlers {
             try MetadataStore.addAll(connection, .properties, properties, to: decision, id: id, now: now)
             var response = try ResourceKind.metadataNamespaceDetails.one(
                 connection, context, where: "t.id = \(id)", id: new.name, status: 201)
-            response.headers["location"] = "\(context.publicURL)\(ImageHandlers.namespacesPath)/\(Query.encode(new.name))"
+            response.headers["location"] = "\(context.publicURL)\(ImageHandlers.namespacesPath)/\(PercentEncoding.encode(new.name))"
             return Change(answer: response, "metadef_namespace", new.name)
         }
     }
