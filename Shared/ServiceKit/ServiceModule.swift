@@ -29,7 +29,8 @@ package struct ServiceSurroundings: Sendable {
 
     package init(
         database: Database, ambient: Ambient, log: Logger, metrics: Metrics, bus: any MessageBus, authenticator: any Authenticating,
-        publicURL: String, identityURL: String? = nil, policyOverrides: [String: String] = [:], machine: String = SignOfLife.machineName()
+        publicURL: String, identityURL: String? = nil, policyOverrides: [String: String] = [:],
+        machine: String = ProcessHeartbeat.machineName()
     ) {
         self.database = database
         self.ambient = ambient

@@ -179,7 +179,8 @@ package struct ServiceProcess: Sendable {
     ) async throws {
         let database = database
         let replica = Replicas.Replica(
-            id: ambient.newUUID(), service: name, host: SignOfLife.machineName(), process: Int(ProcessInfo.processInfo.processIdentifier))
+            id: ambient.newUUID(), service: name, host: ProcessHeartbeat.machineName(),
+            process: Int(ProcessInfo.processInfo.processIdentifier))
         try await Replicas.join(database, replica, ambient)
         let readiness = Readiness(time: ambient.time) {
             _ = try await database.read { try $0.query("SELECT 1 AS one")[0].int("one") }

@@ -178,7 +178,7 @@ package struct API: Sendable {
                 stream: request.body, version: version, ambient: ambient, log: log, verifiedCaller: caller, policy: policy,
                 decision: decision, bodyDigest: document == nil ? "" : received.bytes.map(RequestContext.digest) ?? "")
             let response = try await handle(context)
-            guard route.action == nil || decision.isMade else {
+            guard route.action == nil || decision.wasMade else {
                 throw ResourceError.internalError("\(route.method.rawValue) \(route.path) answered without a policy decision")
             }
             return response

@@ -67,15 +67,17 @@ package struct Change: Sendable {
 package struct RequestContext: Sendable {
     /// Records the handler's policy decisions.
     final class Decision: Sendable {
-        private let made = Atomic<Bool>(false)
+        private let hasDecided = Atomic<Bool>(false)
         private let granted = Mutex<[Grant]>([])
-        var isMade: Bool { made.load(ordering: .relaxed) }
+        /// Whether the handler has made at least one decision.
+        var wasMade: Bool { hasDecided.load(ordering: .relaxed) }
         /// The actions that the caller was allowed, without duplicates.
         var grants: [Grant] { granted.withLock { $0 } }
 
         func allows(_ action: String) -> Bool { granted.withLock { $0.contains { $0.action == action } } }
 
-        func make() { made.store(true, ordering: .relaxed) }
+        /// Records that the handler has made a decision, whatever the result.
+        func recordDecision() { hasDecided.store(true, ordering: .relaxed) }
 
         func add(_ grant: Grant) {
             granted.withLock { if !$0.contains(grant) { $0.append(grant) } }
@@ -163,7 +165,7 @@ package struct RequestContext: Sendable {
     package func authorize<Value>(
         _ value: Value, target: PolicyTarget, action: String? = nil
     ) throws -> Authorized<Value> {
-        decision.make()
+        decision.recordDecision()
         let action = action ?? route.action ?? ""
         let authorized = try policy.authorize(action, caller, value, target: target)
         decision.add(Grant(action: action, target: target))
@@ -187,7 +189,7 @@ package struct RequestContext: Sendable {
     package func authorizeVisible<Value>(
         _ value: Value, target: PolicyTarget, visibleBy readAction: String, notFound: @autoclosure () -> ResourceError
     ) throws -> Authorized<Value> {
-        decision.make()
+        decision.recordDecision()
         guard policy.allows(readAction, try caller, target) else { throw notFound() }
         return try authorize(value, target: target)
     }
@@ -276,7 +278,7 @@ package struct RequestContext: Sendable {
         let caller = try caller
         let own = route.action.map { [Grant(action: $0, target: .project(caller.projectID))] } ?? []
         for grant in kept.grants ?? own { _ = try policy.authorize(grant.action, caller, (), target: grant.target) }
-        decision.make()
+        decision.recordDecision()
         return kept.response
     }
 

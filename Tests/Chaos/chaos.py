@@ -1,6 +1,6 @@
 """make chaos: kills processes of a real cloud at random while tenants use it; afterwards everything must be in order.
 
-Each worker owns one server at a time and takes it through its life. Every POST carries an Idempotency-Key and is
+Each worker owns one server at a time and takes it through its lifecycle. Every POST carries an Idempotency-Key and is
 repeated with it until there is an answer, as a careful client does: what was answered with 2xx must then come true.
 """
 

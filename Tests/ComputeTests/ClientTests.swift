@@ -131,9 +131,9 @@ import Workflow
         try await TestCloud.with { cloud in
             let log = Telemetry.logger(service: "test", level: "critical")
             for (kind, host) in [("nova-scheduler", "c-1"), ("nova-conductor", "c-1"), ("nova-conductor", "c-2")] {
-                let life = SignOfLife(kind, host: host, database: cloud.database, ambient: cloud.compute.ambient, log: log)
-                try await life.give()
-                try await life.give()
+                let heartbeat = ProcessHeartbeat(kind, host: host, database: cloud.database, ambient: cloud.compute.ambient, log: log)
+                try await heartbeat.record()
+                try await heartbeat.record()
             }
             _ = try await cloud.database.write { connection in
                 try connection.execute("UPDATE plane_services SET last_seen_at = last_seen_at - interval '61 seconds' WHERE host = 'c-2'")

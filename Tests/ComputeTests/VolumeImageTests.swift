@@ -23,7 +23,7 @@ import Workflow
         ],
     ]
 
-    private struct Made {
+    private struct StoredImage {
         let status: String
         let size: Int?
         let properties: JSONObject
@@ -32,10 +32,10 @@ import Workflow
         }
     }
 
-    private func images(_ cloud: TestCloud) async throws -> [Made] {
+    private func images(_ cloud: TestCloud) async throws -> [StoredImage] {
         try await cloud.database.read { connection in
             try connection.query("SELECT status, size, properties FROM images WHERE properties ? 'bdm_v2' ORDER BY created_at, id").map {
-                Made(status: try $0.string("status"), size: try $0.optionalInt("size"), properties: try $0.object("properties"))
+                StoredImage(status: try $0.string("status"), size: try $0.optionalInt("size"), properties: try $0.object("properties"))
             }
         }
     }
@@ -78,8 +78,8 @@ import Workflow
             #expect(image.status == "active" && image.size == 0)
             #expect(image.properties["root_device_name"] == "/dev/vda" && image.properties["bdm_v2"] == "True")
             #expect(image.properties["a"] == "b" && image.properties["instance_uuid"] == .string(id))
-            let made = try await snapshots(cloud)
-            #expect(made.map(\.status) == ["available", "available"])
+            let snapshots = try await snapshots(cloud)
+            #expect(snapshots.map(\.status) == ["available", "available"])
             let mapping = try image.mapping
             #expect(mapping.map { $0["boot_index"] } == [0, .null])
             #expect(mapping.map { $0["volume_size"] } == [1, 3])
@@ -87,7 +87,7 @@ import Workflow
             #expect(mapping.map { $0["delete_on_termination"] } == [true, false])
             for (entry, volume) in zip(mapping, [Fixtures.volume, data]) {
                 #expect(entry["source_type"] == "snapshot" && entry["destination_type"] == "volume")
-                #expect(made.contains { JSONValue.string($0.id) == entry["snapshot_id"] && $0.volume == volume })
+                #expect(snapshots.contains { JSONValue.string($0.id) == entry["snapshot_id"] && $0.volume == volume })
             }
             // One job copied both volumes at the same point in time, to files next to the volumes.
             let jobs = Set(
@@ -208,10 +208,10 @@ import Workflow
                     try await VolumeCopyTask(cloud.compute).runOnce()
                 }
                 try await engine.drain()
-                let made = try await snapshots(cloud).map(\.status)
+                let snapshots = try await snapshots(cloud).map(\.status)
                 if kind == "server.volume_image" {
                     #expect(try await images(cloud).map(\.status) == (variant.succeeds ? ["active"] : []), name)
-                    #expect(made == (variant.succeeds ? ["available"] : []), name)
+                    #expect(snapshots == (variant.succeeds ? ["available"] : []), name)
                 } else if kind == "server.rebuild_volume" {
                     // The host's report that the guest runs again ends the rebuild.
                     let isRebuilt =
@@ -219,7 +219,7 @@ import Workflow
                     #expect(try await cloud.server(id)["status"] == (isRebuilt ? "ACTIVE" : "ERROR"), name)
                 } else {
                     let isReported = variant.succeeds || variant.name == "finish fails after its effects"
-                    #expect(made == (isReported ? ["available"] : ["error"]), name)
+                    #expect(snapshots == (isReported ? ["available"] : ["error"]), name)
                 }
                 #expect(try await jobs(cloud) == 0, name)
                 #expect(try await cloud.server(id)["OS-EXT-STS:task_state"] == .null, name)

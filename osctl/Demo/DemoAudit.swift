@@ -29,12 +29,12 @@ struct DemoAudit: Sendable {
         return used
     }
 
-    func leftovers(of made: [DemoStory.Made], usageBefore: [String: Int]) async throws -> Findings {
+    func leftovers(of created: [DemoStory.CreatedResource], usageBefore: [String: Int]) async throws -> Findings {
         var findings = Findings()
-        try await api(made, &findings)
-        try await libvirt(made, &findings)
-        try await northbound(made, &findings)
-        try await placement(made, &findings)
+        try await api(created, &findings)
+        try await libvirt(created, &findings)
+        try await northbound(created, &findings)
+        try await placement(created, &findings)
         let after = try await usage()
         let changed = after.filter { usageBefore[$0.key] != $0.value && !DemoAudit.isDefaultGroup($0.key, usageBefore) }
         if changed.isEmpty {
@@ -51,40 +51,40 @@ struct DemoAudit: Sendable {
         name.hasPrefix("security_group") && before["security_group"] == 0
     }
 
-    private func api(_ made: [DemoStory.Made], _ findings: inout Findings) async throws {
+    private func api(_ created: [DemoStory.CreatedResource], _ findings: inout Findings) async throws {
         var left: [String] = []
-        for thing in made {
+        for resource in created {
             do {
-                _ = try await tenant.get(thing.service, thing.path)
-                left.append("\(thing.kind) \(thing.id)")
+                _ = try await tenant.get(resource.service, resource.path)
+                left.append("\(resource.kind) \(resource.id)")
             } catch let error as ResourceError where error.code == .notFound {
                 continue
             }
         }
-        if left.isEmpty { findings.clean.append("APIs: none of the \(made.count) resources is left") }
+        if left.isEmpty { findings.clean.append("APIs: none of the \(created.count) resources is left") }
         findings.found += left.map { "still in the API: \($0)" }
     }
 
-    private func libvirt(_ made: [DemoStory.Made], _ findings: inout Findings) async throws {
+    private func libvirt(_ created: [DemoStory.CreatedResource], _ findings: inout Findings) async throws {
         var left: [String] = []
         for host in layout.hosts {
             let domains = try await Tool.require(["virsh", "-c", host.libvirtURI, "list", "--all", "--uuid"])
-            left += made.filter { domains.contains($0.id) }.map(\.id)
+            left += created.filter { domains.contains($0.id) }.map(\.id)
         }
         if left.isEmpty { findings.clean.append("libvirt: no domain of it is left") }
         findings.found += left.map { "still a domain in libvirt: \($0)" }
     }
 
-    private func northbound(_ made: [DemoStory.Made], _ findings: inout Findings) async throws {
+    private func northbound(_ created: [DemoStory.CreatedResource], _ findings: inout Findings) async throws {
         let rows = try await Tool.require(["ovsdb-client", "dump", "unix:\(layout.northboundSocket)", "OVN_Northbound"])
         // Names of port groups cannot contain dashes.
-        let left = made.filter { rows.contains($0.id) || rows.contains($0.id.replacing("-", with: "_")) }
+        let left = created.filter { rows.contains($0.id) || rows.contains($0.id.replacing("-", with: "_")) }
         if left.isEmpty { findings.clean.append("OVN: no row of the northbound database refers to its resources") }
         findings.found += left.map { "still in OVN's northbound database: \($0.kind) \($0.id)" }
     }
 
-    private func placement(_ made: [DemoStory.Made], _ findings: inout Findings) async throws {
-        for server in made where server.kind == "server" {
+    private func placement(_ created: [DemoStory.CreatedResource], _ findings: inout Findings) async throws {
+        for server in created where server.kind == "server" {
             let answer = try await `operator`.get(.placement, "/allocations/\(server.id)")
             if answer["allocations"]?.objectValue?.isEmpty ?? true {
                 findings.clean.append("placement: no allocation is left")

@@ -36,7 +36,7 @@ struct DemoCommand: AsyncParsableCommand {
         }
         try await story.undo()
         narrator.chapter("What is left")
-        let left = try await audit.leftovers(of: story.made, usageBefore: before)
+        let left = try await audit.leftovers(of: story.created, usageBefore: before)
         for line in left.clean { narrator.tell(line) }
         for line in left.found { narrator.failed(line) }
         guard failure == nil, left.found.isEmpty else {

@@ -6,7 +6,7 @@ import ServiceCatalog
 
 /// The steps of the example tenant; records what it created and deletes it.
 final class DemoStory {
-    struct Made: Sendable {
+    struct CreatedResource: Sendable {
         let kind: String
         let id: String
         let service: CloudService
@@ -18,7 +18,7 @@ final class DemoStory {
     private let narrator: Narrator
     /// The path of the private key during the demo.
     private let directory: String
-    private(set) var made: [Made] = []
+    private(set) var created: [CreatedResource] = []
     private var routerInterfaces: [(router: String, subnet: String)] = []
 
     private static let name = "demo"
@@ -59,7 +59,7 @@ final class DemoStory {
         guard let text = Machine.readText(path + ".pub") else { throw Machine.failure("read", path + ".pub") }
         let body: JSONValue = ["keypair": ["name": .string(unique("key")), "public_key": .string(text.filter { $0 != "\n" })]]
         let name = try await client.post(.compute, "/os-keypairs", body)["keypair"]?["name"]?.stringValue ?? ""
-        made.append(Made(kind: "key pair", id: name, service: .compute, path: "/os-keypairs/\(name)"))
+        created.append(CreatedResource(kind: "key pair", id: name, service: .compute, path: "/os-keypairs/\(name)"))
         narrator.tell("key pair \(name); its private half is in \(path)")
         return path
     }
@@ -126,7 +126,7 @@ final class DemoStory {
             [
                 "server": [
                     "name": .string(unique("server")), "imageRef": .string(image), "flavorRef": .string(flavor),
-                    "key_name": .string(made.first { $0.kind == "key pair" }?.id ?? ""), "networks": [["uuid": .string(network)]],
+                    "key_name": .string(created.first { $0.kind == "key pair" }?.id ?? ""), "networks": [["uuid": .string(network)]],
                     "security_groups": [["name": groups["security_group"]?["name"] ?? "default"]],
                 ]
             ], member: "server")
@@ -199,22 +199,22 @@ final class DemoStory {
         guard let id = (member.flatMap { answer[$0] } ?? answer)["id"]?.stringValue else {
             throw CloudError("the answer to the request for a \(kind) has no id")
         }
-        made.append(Made(kind: kind, id: id, service: service, path: path + "/\(id)"))
+        created.append(CreatedResource(kind: kind, id: id, service: service, path: path + "/\(id)"))
         return id
     }
 
     /// Deletes everything in reverse order.
     func undo() async throws {
-        guard !made.isEmpty else { return }
+        guard !created.isEmpty else { return }
         narrator.chapter("Away with all of it")
-        for thing in made.reversed() {
+        for resource in created.reversed() {
             do {
-                if thing.kind == "router" { try await detach(thing.id) }
-                try await client.delete(thing.service, thing.path, missingIsFine: true)
-                if thing.kind == "server" { try await waitUntilGone(thing) }
-                narrator.tell("deleted: \(thing.kind) \(thing.id)")
+                if resource.kind == "router" { try await detach(resource.id) }
+                try await client.delete(resource.service, resource.path, missingIsFine: true)
+                if resource.kind == "server" { try await waitUntilGone(resource) }
+                narrator.tell("deleted: \(resource.kind) \(resource.id)")
             } catch {
-                narrator.failed("\(thing.kind) \(thing.id) cannot be deleted: \(DemoCommand.words(error))")
+                narrator.failed("\(resource.kind) \(resource.id) cannot be deleted: \(DemoCommand.words(error))")
             }
         }
         for name in ["id_ed25519", "id_ed25519.pub"] { unlink("\(directory)/\(name)") }
@@ -227,10 +227,10 @@ final class DemoStory {
         }
     }
 
-    private func waitUntilGone(_ thing: Made) async throws {
+    private func waitUntilGone(_ resource: CreatedResource) async throws {
         try await narrator.wait("the server's end", .seconds(60)) { () -> Void? in
             do {
-                _ = try await self.client.get(thing.service, thing.path)
+                _ = try await self.client.get(resource.service, resource.path)
                 return nil
             } catch let error as ResourceError where error.code == .notFound {
                 return ()

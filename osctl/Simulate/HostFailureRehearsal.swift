@@ -43,7 +43,7 @@ struct HostFailureRehearsal: Sendable {
         let inService = try await HostFailurePlan.ask(client, host).hostsInService
         try Machine.write(mark, "")
         defer { unlink(mark) }
-        tell(narrator, "\(host) is silent: no sign of life, its servers are without power")
+        tell(narrator, "\(host) has failed: it sends no heartbeats, and its servers are off")
         try await wait("the plane's notice of the failure", narrator) {
             try Machine.write(mark, "")
             return try await state() == "down"

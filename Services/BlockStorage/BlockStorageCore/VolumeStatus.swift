@@ -1,6 +1,6 @@
 import Kernel
 
-/// Where a volume is in its life.
+/// The status of a volume.
 package enum VolumeStatus: String, Sendable, CaseIterable {
     case creating, downloading, available, reserved, attaching
     case inUse = "in-use"
@@ -54,7 +54,7 @@ package enum VolumeStatus: String, Sendable, CaseIterable {
     ]
 }
 
-/// Where a snapshot is in its life.
+/// The status of a snapshot.
 package enum SnapshotStatus: String, Sendable, CaseIterable {
     case creating, available, deleting, error
     case errorDeleting = "error_deleting"
@@ -71,7 +71,7 @@ package enum SnapshotStatus: String, Sendable, CaseIterable {
     }
 }
 
-/// Where an attachment is in its life.
+/// The status of an attachment.
 package enum AttachmentStatus: String, Sendable, CaseIterable {
     /// The volume is reserved for a server; there is no connection yet.
     case reserved

@@ -17,7 +17,7 @@ package enum ComputeModule {
         let tasks = ComputePeriodicTasks(compute)
         let copies = VolumeCopyTask(compute)
         // This process reports a conductor, because its workflows do the work of Nova's.
-        let life = SignOfLife(
+        let heartbeat = ProcessHeartbeat(
             "nova-conductor", host: surroundings.machine, database: database, ambient: ambient, log: surroundings.log)
         let interfaces = InterfaceWorkflows(compute)
         let volumes = VolumeAttachmentWorkflows(compute)
@@ -40,7 +40,7 @@ package enum ComputeModule {
             loops: [
                 .init("relay") { try await relay.run() }, .init("periodic tasks") { try await tasks.run() },
                 .init("copies of volumes") { try await copies.run() },
-                .init("sign of life") { try await life.run() },
+                .init("heartbeat") { try await heartbeat.run() },
             ],
             inspections: ComputeInspections.all, quota: compute.quota)
     }

@@ -17,7 +17,7 @@ package enum PlacementModule {
     ) throws -> ServiceModule {
         let (bus, log) = (surroundings.bus, surroundings.log)
         let (database, ambient) = (surroundings.database, surroundings.ambient)
-        let life = SignOfLife("nova-scheduler", host: surroundings.machine, database: database, ambient: ambient, log: log)
+        let heartbeat = ProcessHeartbeat("nova-scheduler", host: surroundings.machine, database: database, ambient: ambient, log: log)
         let tasks = PeriodicTask("placement", every: Placement.periodicTaskInterval, database: database, ambient: ambient, log: log) {
             try await placement.runPeriodicTasks(log)
             return true
@@ -47,7 +47,7 @@ package enum PlacementModule {
                     }
                 },
                 .init("periodic tasks") { try await tasks.run() },
-                .init("sign of life") { try await life.run() },
+                .init("heartbeat") { try await heartbeat.run() },
             ],
             inspections: PlacementInspections.all,
             ready: {

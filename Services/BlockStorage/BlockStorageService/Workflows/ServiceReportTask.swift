@@ -26,7 +26,7 @@ package struct ServiceReportTask: Sendable {
 
     package init(
         database: Database, driver: any VolumeDriver, settings: BlockStorageSettings, ambient: Ambient, log: Logger,
-        machine: String = SignOfLife.machineName(), sandbox: SandboxWatch? = nil
+        machine: String = ProcessHeartbeat.machineName(), sandbox: SandboxWatch? = nil
     ) {
         self.sandbox = sandbox
         self.machine = machine

@@ -5,8 +5,8 @@ package import Kernel
 package import Logging
 import Settings
 
-/// Records heartbeats of a control plane process in `plane_services`, for `os-services` of Compute.
-package struct SignOfLife: Sendable {
+/// Records heartbeats of a control plane process in `plane_services`, for Compute's `os-services`.
+package struct ProcessHeartbeat: Sendable {
     /// Much shorter than the time after which Compute considers a service down.
     private static let interval: Duration = .seconds(10)
 
@@ -20,7 +20,7 @@ package struct SignOfLife: Sendable {
     ///   - kind: the name under which Nova clients know such a process: `nova-scheduler`, `nova-conductor`.
     ///   - host: the machine's name. Processes of one kind on one machine are shown as one service.
     package init(
-        _ kind: String, host: String = SignOfLife.machineName(), database: Database, ambient: Ambient, log: Logger
+        _ kind: String, host: String = ProcessHeartbeat.machineName(), database: Database, ambient: Ambient, log: Logger
     ) {
         self.kind = kind
         self.host = host
@@ -32,14 +32,14 @@ package struct SignOfLife: Sendable {
     /// Records heartbeats until the task is cancelled.
     package func run() async throws {
         try await PeriodicTask.repeating(
-            every: SignOfLife.interval, ambient, log, failure: "the heartbeat of \(kind) could not be written"
+            every: ProcessHeartbeat.interval, ambient, log, failure: "the heartbeat of \(kind) could not be written"
         ) {
-            try await give()
+            try await record()
         }
     }
 
     /// Records one heartbeat with the database's clock.
-    package func give() async throws {
+    package func record() async throws {
         let (kind, host, id, now) = (kind, host, ambient.newUUID(), ambient.databaseNow)
         _ = try await database.write { connection in
             // The update is tried first, because an INSERT takes a sequence number even if the row exists.
