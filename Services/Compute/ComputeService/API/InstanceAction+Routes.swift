@@ -90,10 +90,9 @@ struct InstanceActionRoutes: Sendable {
         let seesEvents = context.version(atLeast: 2, 51) || context.allows("os_compute_api:os-instance-actions:events")
         let seesDetails = context.allows("os_compute_api:os-instance-actions:events:details")
         return try await compute.database.read { connection in
-            let condition: SQL = "t.server_id = \(id) AND t.request_id = \(request)"
             let table = ResourceKind.instanceActions.table
             let fields = table.visible(context)
-            let rows = try table.query(connection, fields, where: condition, suffix: "ORDER BY t.id LIMIT 1")
+            let rows = try ServerActions.first(connection, table, fields, server: id, requestID: request)
             guard !rows.isEmpty else {
                 throw ResourceError.notFound("Action for request_id \(request.prefix(64)) on instance \(id) not found")
             }

@@ -96,6 +96,12 @@ enum ServerActions {
         let hostID: String?
     }
 
+    /// The first action of a request on a server, with the columns of `fields`; no row if there is none.
+    static func first(_ connection: Connection, _ table: Table, _ fields: [Field], server: String, requestID: String) throws -> Rows {
+        try table.query(
+            connection, fields, where: "t.server_id = \(server) AND t.request_id = \(requestID)", suffix: "ORDER BY t.id LIMIT 1")
+    }
+
     /// The events of a request, in order.
     static func events(_ connection: Connection, server: String, requestID: String) throws -> [Event] {
         try connection.query(

@@ -33,7 +33,7 @@ extension NetworkAPI {
                 ) { context in
                     try context.authorize(target: .none)
                     let id = try context.uuidParameter("id", of: "Network")
-                    let found = try await availability("id = \(id)")
+                    let found = try await availability(NetworkUsageQuery(ids: [id]))
                     guard let one = found.first else { throw ResourceKind.networks.notFound(id) }
                     return .json(200, ["network_ip_availability": one])
                 },
@@ -45,34 +45,32 @@ extension NetworkAPI {
         let request = try context.listRequest(
             filters: ["network_id", "network_name", "tenant_id", "project_id", "ip_version"], ignoring: ["page_reverse"],
             strict: true)
-        var conditions: [SQL] = ["TRUE"]
+        var query = NetworkUsageQuery()
         var version: Int?
         for filter in request.filters {
             switch filter.name {
-            case "network_id": conditions.append(Field.Filter.uuid("id", filter.value))
-            case "network_name": conditions.append("name = \(filter.value)")
+            case "network_id": query.ids.append(filter.value)
+            case "network_name": query.names.append(filter.value)
             case "ip_version": version = Int(filter.value) ?? 0
-            default: conditions.append("project_id = \(filter.value)")
+            default: query.projects.append(filter.value)
             }
         }
-        let limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
+        query.limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
         if let key = request.sort.first(where: { !["id", "network_id"].contains($0.name) }) {
             throw ListRequest.unknownSortKey(key.name, ["id", "network_id"])
         }
-        let isDescending = request.sort.first?.descending ?? false != (try context.isPageReversed())
+        query.isDescending = request.sort.first?.descending ?? false != (try context.isPageReversed())
         if let marker = request.marker {
             guard let id = UUID128(marker) else { throw ResourceError.badRequest("marker [\(marker.prefix(64))] not found") }
-            conditions.append(isDescending ? "id < \(id)" : "id > \(id)")
+            query.marker = id
         }
-        var all = try await availability(
-            SQL.joined(conditions, separator: " AND ") + " ORDER BY id \(raw: isDescending ? "DESC" : "ASC") LIMIT \(limit)",
-            version: version)
+        var all = try await availability(query, version: version)
         if try context.isPageReversed() { all.reverse() }
         return .json(200, ["network_ip_availabilities": .array(all)])
     }
 
-    private func availability(_ condition: SQL, version: Int? = nil) async throws -> [JSONValue] {
-        try await database.snapshot { try networkUsage($0, where: condition) }.map { network in
+    private func availability(_ query: NetworkUsageQuery, version: Int? = nil) async throws -> [JSONValue] {
+        try await database.snapshot { try networkUsage($0, query) }.map { network in
             let own = network.subnets.filter { version == nil || $0.subnet.cidr.version.rawValue == version }
             func size(_ subnet: Subnet) -> Int {
                 Int(exactly: AddressPlanner.size(subnet.allocationPools)) ?? Int.max

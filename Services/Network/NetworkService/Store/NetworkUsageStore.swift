@@ -1,6 +1,7 @@
 import Database
 import Kernel
 import NetworkCore
+import WebAPI
 
 /// A network with the used addresses of its subnets.
 struct NetworkUsage: Sendable {
@@ -11,10 +12,32 @@ struct NetworkUsage: Sendable {
     let subnets: [(subnet: Subnet, name: String, used: Int)]
 }
 
+/// A page of networks by their ids. A network must match all values of each filter.
+struct NetworkUsageQuery: Sendable {
+    var ids: [String] = []
+    var names: [String] = []
+    var projects: [String] = []
+    /// The last network of the previous page.
+    var marker: UUID128?
+    var isDescending = false
+    var limit = 1
+
+    fileprivate var condition: SQL {
+        var conditions = ids.map { Field.Filter.uuid("id", $0) }
+        conditions += names.map { "name = \($0)" as SQL }
+        conditions += projects.map { "project_id = \($0)" as SQL }
+        if let marker { conditions.append(isDescending ? "id < \(marker)" : "id > \(marker)") }
+        return conditions.isEmpty ? "TRUE" : SQL.joined(conditions, separator: " AND ")
+    }
+}
+
 extension NetworkAPI {
-    /// - Parameter condition: on rows of `networks`; ORDER BY and LIMIT may follow.
-    func networkUsage(_ connection: Connection, where condition: SQL) throws -> [NetworkUsage] {
-        let networks = try connection.query("SELECT id, name, project_id FROM networks WHERE \(condition)")
+    func networkUsage(_ connection: Connection, _ query: NetworkUsageQuery) throws -> [NetworkUsage] {
+        let networks = try connection.query(
+            """
+            SELECT id, name, project_id FROM networks WHERE \(query.condition)
+            ORDER BY id \(raw: query.isDescending ? "DESC" : "ASC") LIMIT \(query.limit)
+            """)
         let ids = try networks.map { try $0.uuid("id") }
         let rows = try connection.query(
             """
