@@ -200,21 +200,26 @@ package struct ImageWorkflows: Sendable {
     }
 
     private func fetch(_ image: Image, _ uri: String, _ frame: Frame) async throws -> Frame.Content {
-        let intake = try await intake(image, frame)
-        let progress = ProgressRecord(interval: ImageWorkflows.progressInterval, ambient: ambient)
-        do {
-            let bytesMax = try await bytesMax(image).bytes
-            _ = try await download.download(uri, bytesMax: bytesMax) { piece in
-                try await intake.append(piece)
-                if let count = progress.due(adding: piece.readableBytes) { try await record(count, image.id.text, try taskID(frame.task)) }
-            }
-            let content = try await intake.finish(expected: nil)
-            intake.file.release()
-            return Frame.Content(frame.file, content)
-        } catch {
-            intake.file.release()
-            throw error
+        let bytesMax = try await bytesMax(image).bytes
+        return try await receive(image, frame) { append in
+            _ = try await download.download(uri, bytesMax: bytesMax) { try await append($0) }
         }
+    }
+
+    /// Receives the data of the frame, and records the progress.
+    ///
+    /// - Parameter body: passes all pieces to its argument.
+    private func receive(
+        _ image: Image, _ frame: Frame, _ body: (_ append: @escaping @Sendable (ByteBuffer) async throws -> Void) async throws -> Void
+    ) async throws -> Frame.Content {
+        let intake = try await intake(image, frame)
+        defer { intake.file.release() }
+        let progress = ProgressRecord(interval: ImageWorkflows.progressInterval, ambient: ambient)
+        try await body { piece in
+            try await intake.append(piece)
+            if let count = progress.due(adding: piece.readableBytes) { try await record(count, image.id.text, try taskID(frame.task)) }
+        }
+        return Frame.Content(frame.file, try await intake.finish(expected: nil))
     }
 
     /// - Throws: `StepFailure` if the image was deleted, so that nobody waits for the rest.
@@ -245,23 +250,13 @@ package struct ImageWorkflows: Sendable {
             return Frame.Content(
                 file: staging.id, size: size, virtualSize: virtualSize, checksum: checksum, hashValue: hash)
         }
-        let intake = try await intake(image, frame)
-        let progress = ProgressRecord(interval: ImageWorkflows.progressInterval, ambient: ambient)
-        do {
+        return try await receive(image, frame) { append in
             var offset = 0
             while offset < size {
                 let (start, count) = (offset, min(FileStore.chunkBytes, size - offset))
-                let piece = try await files.threads.run { try stored.read(start, count) }
-                try await intake.append(piece)
-                if let done = progress.due(adding: count) { try await record(done, image.id.text, try taskID(frame.task)) }
+                try await append(try await files.threads.run { try stored.read(start, count) })
                 offset += count
             }
-            let content = try await intake.finish(expected: nil)
-            intake.file.release()
-            return Frame.Content(frame.file, content)
-        } catch {
-            intake.file.release()
-            throw error
         }
     }
 }
