@@ -87,6 +87,16 @@ struct MoveSteps: Sendable {
 
     // MARK: the other host
 
+    /// A step that connects the server to the target; undoing it connects the server to the source again.
+    func connecting<Frame: MoveFrame>() -> Workflow<Frame>.Step {
+        .init(
+            "connect", deadline: .seconds(300),
+            run: { context, frame in
+                try await connect(context.subjectID, to: try frame.target.recorded("target"))
+                return .next
+            }, undo: { context, frame in try await connect(context.subjectID, to: frame.source) })
+    }
+
     /// Binds the server's ports and connects its volumes to a host.
     func connect(_ id: String, to host: String) async throws {
         try await steps.bindPorts(id, to: host)

@@ -48,12 +48,7 @@ struct ServerEvacuation: Sendable {
         var steps: [Workflow<Frame>.Step] = [
             moves.hold(for: \.migration),
             moves.schedule { try await schedule(&$0, &$1) },
-            .init(
-                "connect", deadline: .seconds(300),
-                run: { context, frame in
-                    try await moves.connect(context.subjectID, to: try frame.target.recorded("target"))
-                    return .next
-                }, undo: { context, frame in try await moves.connect(context.subjectID, to: frame.source) }),
+            moves.connecting(),
             .init("exchange", deadline: .seconds(60), run: { try exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }),
             .init("await", deadline: ServerResize.hostDeadline) { context, _ in
                 try await moves.awaitHost(context.subjectID, "The host could not start the server")

@@ -74,12 +74,7 @@ struct ServerMigration: Sendable {
                     "copy", deadline: .seconds(60), run: { disks.order(&$0, $1.disks, host: $1.source) },
                     undo: { try await disks.endJobs($1.disks, server: $0.subjectID) }),
                 .init("copied", deadline: DiskCopySteps.deadline) { try await disks.awaitUploads($0, $1.disks) },
-                .init(
-                    "connect", deadline: .seconds(300),
-                    run: { context, frame in
-                        try await moves.connect(context.subjectID, to: try frame.target.recorded("target"))
-                        return .next
-                    }, undo: { context, frame in try await moves.connect(context.subjectID, to: frame.source) }),
+                moves.connecting(),
                 .init(
                     "exchange", deadline: .seconds(60), run: { try await exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }
                 ),
