@@ -33,8 +33,6 @@ from wolkecloud import BUILD, Cloud, Tenant, wait  # noqa: E402
 SERVICES = {name: service["port"] for name, service in servicelist.services().items()}
 SECOND = 100  # added to the ports of the replicas beside the first ones
 OPERATOR = 10_000
-CHECKS = {"identity": "/v3", "placement": "/", "image": "/v2/images?limit=1", "network": "/v2.0/networks?limit=1",
-          "block-storage": "/v3/{project}/volumes?limit=1", "compute": "/v2.1/servers?limit=1"}
 
 
 class Upgraded(Cloud):
@@ -179,14 +177,27 @@ class Uploads(threading.Thread):
             self.problems.append(f"image {image} cannot be deleted: {answer.status_code} {answer.text[:200]}")
 
 
+def probed(document, version, project, answers):
+    """The path of a service that probes request: the first collection of its OpenAPI document in which tenants can create and that answers
+    the tenant; the version's document where there is none."""
+    for template, operations in document["paths"].items():
+        path = re.sub(r"\{\w*project\w*\}", project, template)
+        if "{" not in path and {"get", "post"} <= operations.keys() and answers(path):
+            return path
+    return version or "/"
+
+
 class Probe(threading.Thread):
     """Sends twenty requests a second to one service, to any replica; records the longest time without a response."""
 
     def __init__(self, fleet, tenant, service, end):
         super().__init__(name=f"probe-{service}", daemon=True)
         self.fleet, self.service, self.end = fleet, service, end
-        self.path = CHECKS[service].format(project=tenant.project.id)
         self.token = tenant.api.auth_token
+        operators = f"http://127.0.0.1:{SERVICES[service] + fleet.cloud.port_offset + OPERATOR}"
+        self.path = probed(
+            requests.get(f"{operators}/openapi.json", timeout=20).json(), servicelist.prefix(service), tenant.project.id,
+            lambda path: requests.get(fleet.base(service) + path, headers={"X-Auth-Token": self.token}, timeout=20).status_code == 200)
         self.answers = self.broken = 0
         self.longest = self.slowest = 0.0
         self.failures = []
