@@ -59,19 +59,51 @@ import Testing
     @Test func servicesNameOnlyTheirOwnTablesAndWhatOthersPublish() throws {
         let relations = try PublishedViewsTests.relations()
         #expect(relations.count > 80 && relations["ports"] == .some("Network") && relations["token_state"] == .some("Identity"))
+        let published = PublishedViewsTests.published()
         var findings: [String] = []
         for source in TidyTests.sources where source.path.hasPrefix("Services/") || source.path.hasPrefix("Shared/") {
             guard !PublishedViewsTests.isExempt(source.path) else { continue }
-            let service = PublishedViewsTests.service(source.path)
-            for (number, line) in source.lines.enumerated() where !line.trimmingCharacters(in: .whitespaces).hasPrefix("//") {
-                for match in line.matches(of: /(?:\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+|,\s+(?=\w+\s+[a-z]\b))(\w+)/) {
-                    guard let owner = relations[String(match.1)] else { continue }
-                    let mayName = owner.map { $0 == service } ?? (service == nil || PublishedViewsTests.common.contains(String(match.1)))
-                    if !mayName { findings.append("\(source.path):\(number + 1) \(match.1), which is \(owner ?? "the foundation")'s") }
-                }
-            }
+            findings += PublishedViewsTests.findings(source, relations, published)
         }
         #expect(findings.isEmpty, "name what the owner publishes (docs/published-views.md): \(findings)")
+    }
+
+    /// The names of published views and functions.
+    private static func published() -> Set<String> {
+        Set(
+            migrations.flatMap { migration in
+                migration.lines.joined(separator: "\n").matches(of: /CREATE (?:OR REPLACE )?(?:VIEW|FUNCTION) (published_\w+)/)
+                    .map { String($0.1) }
+            })
+    }
+
+    /// Relations of other services, and functions that do not exist, in the statements of a source.
+    private static func findings(_ source: TidyTests.Source, _ relations: [String: String?], _ published: Set<String>) -> [String] {
+        let service = PublishedViewsTests.service(source.path)
+        return source.lines.enumerated().flatMap { number, line -> [String] in
+            guard !line.trimmingCharacters(in: .whitespaces).hasPrefix("//") else { return [] }
+            let tables = line.matches(of: /(?:\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+|,\s+(?=\w+\s+[a-z]\b))(\w+)/).map { String($0.1) }
+            let functions = line.matches(of: /\b([a-z]+_\w+)\(/).map { String($0.1) }
+            return Set(tables + functions).sorted().compactMap { name in
+                if name.hasPrefix("published_"), functions.contains(name), !published.contains(name) {
+                    return "\(source.path):\(number + 1) \(name), which no migration creates"
+                }
+                guard let owner = relations[name] else { return nil }
+                let mayName = owner.map { $0 == service } ?? (service == nil || PublishedViewsTests.common.contains(name))
+                return mayName ? nil : "\(source.path):\(number + 1) \(name), which is \(owner ?? "the foundation")'s"
+            }
+        }
+    }
+
+    @Test(arguments: [
+        ("SELECT id FROM ports p", true), ("SELECT id FROM published_ports p", false),
+        ("SELECT resolve_token($1)", true), ("SELECT id FROM servers WHERE token_state(user_id) = 'valid'", true),
+        ("AND published_network_usable(n.project_id, n.shared, $1)", false), ("AND published_network_usabel(n.project_id)", true),
+    ])
+    func theRuleSeesTablesAndCalls(line: String, isFound: Bool) throws {
+        let source = TidyTests.Source(path: "Services/Compute/ComputeService/Store/Things.swift", lines: [line])
+        let findings = try PublishedViewsTests.findings(source, PublishedViewsTests.relations(), PublishedViewsTests.published())
+        #expect(findings.isEmpty == !isFound, "\(findings)")
     }
 
     /// Every view has a description for operators and readers, and a line in the documentation.
