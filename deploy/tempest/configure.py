@@ -48,7 +48,7 @@ token, headers = call("POST", f"{identity}/auth/tokens", {"auth": {
 tokens = {"X-Auth-Token": headers["X-Subject-Token"]}
 urls = {service["type"]: next(e["url"] for e in service["endpoints"] if e["interface"] == "public")
         for service in token["token"]["catalog"]}
-# By the OpenStack project of the settings.
+# By the OpenStack project to which the settings belong.
 services = {service["project"]: service for service in json.loads(subprocess.run(
     [osctl, "cloud", "services", "-o", "json", "--state", state], check=True, capture_output=True, text=True).stdout)["services"]}
 base = {project: urls[service["catalog"][0]["type"]].rstrip("/") for project, service in services.items()}
@@ -65,7 +65,7 @@ def versions(url):
     return document["min_version"], document.get("version") or document.get("max_version")
 
 
-# Servers move where there is a second host.
+# Servers can only move if there is a second host.
 host_count = sum(
     service["binary"] == "nova-compute" and service["state"] == "up" for service in get(base["nova"] + "/os-services")["services"])
 
