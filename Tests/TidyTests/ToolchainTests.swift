@@ -123,6 +123,50 @@ import Testing
         }
     }
 
+    /// The check of the history: from a commit on, and not where the history does not have that commit.
+    @Test func subjectsOfTheHistoryAreShort() throws {
+        func run(_ program: String, _ arguments: [String], in place: String) throws -> (status: Int32, output: String) {
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: program)
+            process.arguments = arguments
+            process.currentDirectoryURL = URL(fileURLWithPath: place)
+            process.environment = [
+                "PATH": "/usr/bin:/bin", "HOME": place, "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b",
+                "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
+            ]
+            let pipe = Pipe()
+            process.standardOutput = pipe
+            process.standardError = pipe
+            try process.run()
+            let data = pipe.fileHandleForReading.readDataToEndOfFile()
+            process.waitUntilExit()
+            return (process.terminationStatus, String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines))
+        }
+        try ToolchainTests.withPlace { place in
+            for script in ["deploy/commit-subjects", "deploy/hooks/commit-msg"] {
+                let copy = "\(place)/\(script)"
+                try ToolchainTests.files.createDirectory(
+                    atPath: (copy as NSString).deletingLastPathComponent, withIntermediateDirectories: true)
+                try ToolchainTests.files.copyItem(atPath: "\(TidyTests.root)/\(script)", toPath: copy)
+            }
+            func check(_ commit: String) throws -> (status: Int32, output: String) {
+                try run("/bin/bash", ["deploy/commit-subjects", commit], in: place)
+            }
+            #expect(try check("0123456789").status == 0, "there is no history")
+            #expect(try run("/usr/bin/git", ["init", "-q"], in: place).status == 0)
+            var commits: [String] = []
+            for subject in [ToolchainTests.long, "Add a thing", ToolchainTests.long, "Remove a thing"] {
+                #expect(try run("/usr/bin/git", ["commit", "-q", "--allow-empty", "-m", subject], in: place).status == 0)
+                commits.append(try run("/usr/bin/git", ["rev-parse", "HEAD"], in: place).output)
+            }
+            let found = try check(commits[0])
+            #expect(found.status == 1 && found.output.contains(commits[2]) && !found.output.contains(commits[0]), "\(found.output)")
+            #expect(try check(commits[2]).status == 0)
+            let unknown = try check(String(repeating: "0", count: 40))
+            #expect(unknown.status == 0 && unknown.output.contains("not checked"), "\(unknown.output)")
+        }
+    }
+
     /// No script runs `swift` by its bare name.
     @Test func scriptsUseTheFinder() throws {
         var findings: [String] = []
