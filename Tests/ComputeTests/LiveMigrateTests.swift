@@ -118,7 +118,7 @@ import Workflow
             try await cloud.database.write {
                 try $0.execute("UPDATE hypervisors SET capabilities = capabilities - 'release' WHERE host = 'host-2'")
             }
-            #expect(try await refusal("host-2").message.contains("takes no running guests"))
+            #expect(try await refusal("host-2").message.contains("without live migration"))
             try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
             #expect(try await refusal("nowhere").message.contains("could not be found"))
             #expect(try await refusal(nil, blocks: false).message.contains("not on shared storage"))

@@ -9,13 +9,13 @@ package enum MoveObstacles {
     package static func list(from source: HostCapabilities, to target: HostCapabilities, sharesProcessors: Bool) -> [String] {
         var found: [String] = []
         // Agents of release 0.1.0 cannot expect a server.
-        if target.release == nil { found.append("The agent there is of a release that takes no running guests.") }
+        if target.release == nil { found.append("Its agent is of a release without live migration.") }
         if source.virtType != target.virtType {
             found.append("Guests are virtualised by \(target.virtType), but here by \(source.virtType).")
         }
         // A running guest keeps its list of permitted host processors.
         if (source.dedicatedCPUs ?? 0) > 0 || (target.dedicatedCPUs ?? 0) > 0 {
-            found.append("One of the hosts has processors set apart (agent.dedicated_cpus), which running guests would not respect.")
+            found.append("One of the hosts has dedicated processors (agent.dedicated_cpus), which a moved guest would not respect.")
         }
         if source.processor.arch != target.processor.arch {
             found.append("The architecture is \(target.processor.arch), but here it is \(source.processor.arch).")

@@ -101,13 +101,13 @@ package struct AgentSettings: Sendable {
             "migration_address", default: nil,
             "Name or address of this host to which other hosts send the memory of guests; by default libvirt's choice."),
         .integer("migration_connections", default: 1, in: 1...16, "Number of connections that carry the memory of one guest."),
-        .boolean("migration_tls", default: false, "Whether the memory of guests is encrypted on its way to another host."),
+        .boolean("migration_tls", default: false, "Whether the memory of guests is encrypted during a live migration."),
         .boolean(
             "migration_auto_converge", default: true,
-            "Whether a guest that changes its memory faster than it can be sent is slowed down."),
+            "Whether to slow down a guest that changes its memory faster than it can be sent."),
         .boolean(
             "migration_post_copy", default: false,
-            "Whether a live migration that is forced to complete goes on as post-copy; otherwise the guest is paused for the rest."),
+            "Whether forcing a live migration to complete switches it to post-copy; otherwise the guest is paused."),
         .integer("parallel_migrations", default: 1, in: 1...16, "Number of guests that leave this host at the same time."),
         .integer("reserved_vcpus", default: 0, "Number of processors reserved for the host."),
         .string(

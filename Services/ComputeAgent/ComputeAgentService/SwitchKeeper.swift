@@ -100,7 +100,7 @@ package actor SwitchKeeper {
         log.warning(
             outages.isAway ? "ovs-vswitchd is away" : "ovs-vswitchd was away and is back",
             metadata: ["outages": "\(document)"])
-        metrics.set("wolke_agent_switch_outages", Double(outages.count), help: "Times that ovs-vswitchd was away since the host's boot.")
+        metrics.set("wolke_agent_switch_outages", Double(outages.count), help: "Outages of ovs-vswitchd since the host's boot.")
         let file = file
         do { try await threads.run { try Files.replace(file, with: document.encoded) } } catch {
             log.warning("the outage counts could not be saved", metadata: ["error": "\(error)"])

@@ -53,7 +53,7 @@ extension Servers {
 
     struct ShowPassword: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "show", abstract: "Show the password that a server left, encrypted with the public key of its keypair.")
+            commandName: "show", abstract: "Show the password that a server posted, encrypted with the public key of its keypair.")
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -65,7 +65,7 @@ extension Servers {
 
     struct ClearPassword: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "clear", abstract: "Forget the password that a server left, so that it can leave another one.")
+            commandName: "clear", abstract: "Delete the password that a server posted, so that it can post another one.")
         @Argument(help: "The server.") var server: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 

@@ -17,7 +17,7 @@ extension Servers {
 
     struct CreateImage: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "create", abstract: "Make an image of a server's disk as it is now; the server runs on.")
+            commandName: "create", abstract: "Create an image of a server's disk as it is now; the server keeps running.")
         @Argument(help: "The server.") var server: String
         @Option(help: "The image's name; the server's by default.") var name: String?
         @Option(help: ArgumentHelp("A property of the image (repeatable).", valueName: "key=value")) var property: [Assignment] = []
@@ -34,7 +34,7 @@ extension Servers {
 
     struct CreateBackup: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "create", abstract: "Make an image of a server's disk, and delete the oldest ones of its type.")
+            commandName: "create", abstract: "Create an image of a server's disk, and delete the oldest ones of its type.")
         @Argument(help: "The server.") var server: String
         @Option(help: "The image's name; the server's by default.") var name: String?
         @Option(help: ArgumentHelp("daily, weekly or any other name.", valueName: "type")) var type = "daily"

@@ -12,7 +12,7 @@ extension Servers {
 
         struct List: APICommand {
             static let configuration = CommandConfiguration(
-                commandName: "list", abstract: "List moves and resizes, the newest first; live migrations under way with their progress.")
+                commandName: "list", abstract: "List moves and resizes, the newest first; live migrations with their progress.")
 
             @Argument(help: ArgumentHelp("Name or id; all servers if not given.", valueName: "server")) var server: String?
             @Option(help: ArgumentHelp("running, finished, completed, error, …", valueName: "status")) var status: String?

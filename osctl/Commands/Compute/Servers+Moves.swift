@@ -14,8 +14,8 @@ extension Servers {
 
         @Argument(help: ArgumentHelp("Names or ids.", valueName: "server")) var servers: [String]
         @Flag(help: "Move the servers while they run.") var live = false
-        @Flag(help: "Let live migrations under way complete, even if the guest has to be paused for it.") var complete = false
-        @Flag(help: "Abort live migrations under way.") var abort = false
+        @Flag(help: "Force live migrations in progress to complete, even if the guest has to be paused.") var complete = false
+        @Flag(help: "Abort live migrations in progress.") var abort = false
         @Option(help: ArgumentHelp("The host to move to; the scheduler's choice if not given.", valueName: "host")) var host: String?
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -55,7 +55,7 @@ extension Servers {
         /// Forces the live migration in progress to complete, or aborts it.
         private func change(_ id: String, _ api: CloudAPI) async throws {
             guard let number = try await LiveMove(api, limit: 0).current(id)?["id"]?.intValue else {
-                throw CommandFailure("No live migration of the server \(id) is under way.", hint: "See: osctl server events \(id)")
+                throw CommandFailure("Server \(id) has no live migration in progress.", hint: "See: osctl server events \(id)")
             }
             let path: RESTPath = "/servers/\(id)/migrations/\(number)"
             if abort {
@@ -71,7 +71,7 @@ extension Servers {
             @Option(help: ArgumentHelp("The host to start on; the scheduler's choice if not given.", valueName: "host")) var host: String?
         }
         static let verb = "evacuate"
-        static let abstract = "Start servers of a host that is down on another one; local disks are made anew."
+        static let abstract = "Start servers of a host that is down on another one; local disks are recreated."
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
         static func body(_ options: Options, _ api: CloudAPI) -> JSONValue {
             ["evacuate": .object(JSONObject(options.host.map { [("host", .string($0))] } ?? []))]

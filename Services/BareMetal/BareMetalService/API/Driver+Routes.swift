@@ -33,7 +33,7 @@ struct DriverRoutes: Sendable {
                 },
                 Route(
                     .get, one + "/properties", action: "baremetal:driver:get_properties", rule: NodePolicy.admin,
-                    answer: .form(.textMap), "Show what a driver needs to know of a node"
+                    answer: .form(.textMap), "Show the settings that a driver needs for a node"
                 ) { context in
                     try context.authorize(target: .none)
                     let type = try DriverRoutes.type(context)

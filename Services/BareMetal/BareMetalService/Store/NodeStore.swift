@@ -166,7 +166,7 @@ enum NodeStore {
     ) throws {
         let node = try node.value(for: "baremetal:node:set_provision_state")
         guard try move(connection, node.id.description, event, target: target, at: now) else {
-            throw ResourceError.conflict("Node \(node.id) has changed its state meanwhile.")
+            throw ResourceError.conflict("Node \(node.id) has changed its state in the meantime.")
         }
     }
 

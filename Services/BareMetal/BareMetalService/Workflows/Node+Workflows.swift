@@ -273,7 +273,7 @@ struct NodeWorkflows: Sendable {
                 },
             ],
             failed: { context, _, failure in
-                try await fail("The node could not be given back", keepsOutOfService: true)(context, failure)
+                try await fail("The node could not be undeployed", keepsOutOfService: true)(context, failure)
             })
     }
 

@@ -32,7 +32,7 @@ extension BlockStorageHandlers {
                     action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Make larger", extend),
                     action(
                         "os-set_bootable", "volume_extension:volume_actions:set_bootable",
-                        object([.init("bootable", .boolean, required: true)]), status: 200, "Say whether it can be booted from", setBootable
+                        object([.init("bootable", .boolean, required: true)]), status: 200, "Set whether it is bootable", setBootable
                     ),
                     action(
                         "os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]),

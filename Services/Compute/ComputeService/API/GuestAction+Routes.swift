@@ -33,7 +33,7 @@ struct GuestActionRoutes: Sendable {
                 ) { try await changePassword($0) },
                 Route(
                     .get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader,
-                    answer: .form(.wrapped("password", .anyText)), "Show the password that the guest left"
+                    answer: .form(.wrapped("password", .anyText)), "Show the password that the guest posted"
                 ) { context in
                     let id = try await compute.authorizedServer(context).value.id
                     let password = try await compute.database.read { try GuestStore.password($0, of: id) }
@@ -41,7 +41,7 @@ struct GuestActionRoutes: Sendable {
                 },
                 Route(
                     .delete, one + "/os-server-password", action: "os_compute_api:os-server-password:clear", rule: Rule.member, status: 204,
-                    "Forget the password that the guest left"
+                    "Delete the password that the guest posted"
                 ) { try await clearPassword($0) },
             ])
     }

@@ -112,10 +112,10 @@ struct HypervisorRoutes: Sendable {
             throw ResourceError.notFound("Hypervisor with ID '\(id.prefix(64))' could not be found.")
         }
         guard host.isUp else {
-            throw ResourceError.badRequest("The host \(host.name) is down: it cannot say how long it has been running.")
+            throw ResourceError.badRequest("The host \(host.name) is down: it cannot report its uptime.")
         }
         guard let text = try await uptimeText(of: host.name) else {
-            throw ResourceError.unavailable("The host \(host.name) does not say how long it has been running.")
+            throw ResourceError.unavailable("The host \(host.name) does not report its uptime.")
         }
         return .json(
             200,

@@ -50,7 +50,7 @@ struct MigrationRoutes: Sendable {
                 Route(
                     .get, MigrationRoutes.ofServer, action: "os_compute_api:servers:migrations:index", rule: Rule.admin,
                     versions: .from(23), answer: .form(.wrapped("migrations", .many(.object([], additional: .allowed)))),
-                    "List a server's live migrations under way"
+                    "List a server's live migrations in progress"
                 ) { context in
                     let server = try await compute.authorizedServer(context).value
                     _ = try context.listRequest(filters: []).page(of: [])
@@ -63,7 +63,7 @@ struct MigrationRoutes: Sendable {
                 },
                 Route(
                     .get, MigrationRoutes.ofServer + "/{migration_id}", action: "os_compute_api:servers:migrations:show", rule: Rule.admin,
-                    versions: .from(23), answer: .form(.object([], additional: .allowed)), "Show a live migration under way"
+                    versions: .from(23), answer: .form(.object([], additional: .allowed)), "Show a live migration in progress"
                 ) { context in
                     let server = try await compute.authorizedServer(context).value
                     let id = context.parameter("migration_id")

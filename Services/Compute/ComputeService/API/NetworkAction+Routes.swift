@@ -19,7 +19,7 @@ struct NetworkActionRoutes: Sendable {
                 Route(
                     .post, path, key: "addFixedIp", action: "os_compute_api:os-multinic:add", rule: Rule.member, versions: .through(43),
                     body: .json(.wrapped("addFixedIp", .object([.init("networkId", .uuid, required: true)]))), status: 202,
-                    "Give a server a further address in a network"
+                    "Add an address in a network to a server"
                 ) { try await addAddress($0) },
                 Route(
                     .post, path, key: "removeFixedIp", action: "os_compute_api:os-multinic:remove", rule: Rule.member,

@@ -156,7 +156,7 @@ private struct ImageRequest: Sendable {
         var metadata = body["metadata"]?.objectValue ?? [:]
         if let wrong = metadata.names.first(where: { ServerImages.attributes.contains($0) }) {
             throw ResourceError.badRequest(
-                "Invalid input for field/attribute metadata: '\(wrong)' is an attribute of every image and no property.")
+                "Invalid input for field/attribute metadata: '\(wrong)' is an attribute of images, not a property.")
         }
         backup = body["backup_type"]?.stringValue.map { type in
             ServerSnapshot.Copy.Backup(type: type, rotation: body["rotation"]?.intValue ?? 0)

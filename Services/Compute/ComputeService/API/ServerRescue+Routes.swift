@@ -23,7 +23,7 @@ struct ServerRescueRoutes: Sendable {
                     .post, ServerActionRoutes.path, key: "rescue", action: ServerRescueRoutes.rescue, rule: Rule.member,
                     body: .json(
                         .wrapped("rescue", .nullable(.object([.init("adminPass", .text), .init("rescue_image_ref", .identifier)])))),
-                    answer: .form(.object([.required("adminPass", .anyText)])), "Boot a server into another system", handler: rescue),
+                    answer: .form(.object([.required("adminPass", .anyText)])), "Boot a server from a rescue image", handler: rescue),
                 Route(
                     .post, ServerActionRoutes.path, key: "unrescue", action: ServerRescueRoutes.unrescue, rule: Rule.member,
                     body: .json(.wrapped("unrescue", .noMembers)), status: 202, "Boot a rescued server into its own system again",

@@ -34,8 +34,7 @@ struct ServerResizeRoutes: Sendable {
                     body: .json(.wrapped("confirmResize", .noMembers)), status: 204, "Keep a server's new flavor", handler: confirm),
                 Route(
                     .post, ServerActionRoutes.path, key: "revertResize", action: ServerResizeRoutes.revert, rule: Rule.member,
-                    body: .json(.wrapped("revertResize", .noMembers)), status: 202, "Give a server its earlier flavor back", handler: revert
-                ),
+                    body: .json(.wrapped("revertResize", .noMembers)), status: 202, "Revert the resize of a server", handler: revert),
             ])
     }
 

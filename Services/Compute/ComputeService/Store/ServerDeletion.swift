@@ -93,7 +93,7 @@ struct ServerDeletion: Sendable {
         let ambient = compute.ambient
         if let action = current.taskState.flatMap(TaskState.init(rawValue:))?.actionName {
             try ServerActions.finish(
-                connection, server: current.id, action: action, error: "The server was deleted meanwhile.", now: ambient.now)
+                connection, server: current.id, action: action, error: "The server was deleted in the meantime.", now: ambient.now)
         }
         try connection.execute(
             "UPDATE servers SET task_state = 'deleting', updated_at = \(ambient.now) WHERE id = \(current.id)")

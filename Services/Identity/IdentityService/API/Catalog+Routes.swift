@@ -52,7 +52,7 @@ extension Identity {
                     Route(
                         .put, "/v3/regions/{id}", action: "identity:create_region", rule: "rule:admin_required",
                         body: Bodies.entity("region", Identity.regionMembers(required: true)), status: 201, answer: .one(Identity.regions),
-                        "Create a region with an id of one's own"
+                        "Create a region with a given id"
                     ) { try await create($0, .regions, id: $0.parameter("id")) }
                 ]),
             Resource("service", routes: routes(.services, Identity.serviceMembers)),

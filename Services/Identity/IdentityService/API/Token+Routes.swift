@@ -31,13 +31,13 @@ extension Identity {
                     answer: .form(Forms.list("catalog", Forms.catalogService)), "The catalog for this token", handler: catalog),
                 Route(
                     .get, "/v3/auth/projects", action: "identity:get_auth_projects", rule: "@",
-                    answer: .list(Identity.projects), "Projects that a token can be had for", handler: ownProjects),
+                    answer: .list(Identity.projects), "Projects that a token can be scoped to", handler: ownProjects),
                 Route(
                     .get, "/v3/auth/domains", action: "identity:get_auth_domains", rule: "@",
-                    answer: .list(Identity.domains), "Domains that a token can be had for", handler: ownDomains),
+                    answer: .list(Identity.domains), "Domains that a token can be scoped to", handler: ownDomains),
                 Route(
                     .get, "/v3/auth/system", action: "identity:get_auth_system", rule: "@",
-                    answer: .form(Forms.list("system", .wrapped("all", .strictBoolean))), "Whether a token for the system can be had",
+                    answer: .form(Forms.list("system", .wrapped("all", .strictBoolean))), "Whether a token can be scoped to the system",
                     handler: ownSystem),
             ])
     }

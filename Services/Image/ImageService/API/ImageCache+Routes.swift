@@ -27,7 +27,7 @@ extension ImageHandlers {
                     "Take an image out of the cache", handler: uncacheImage),
                 Route(
                     .post, "/v2/cache/clean", action: "cache_clean", rule: ImageRules.rule("cache_clean"),
-                    "Remove what does not belong into the cache"
+                    "Remove data that does not belong in the cache"
                 ) { context in
                     try await tidyCache(context, for: "cache_clean") { cache in
                         try await cache.clean()

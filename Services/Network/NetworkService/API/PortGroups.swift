@@ -22,7 +22,7 @@ extension NetworkAPI {
                 Route(
                     .put, "/v2.0/wolke/port-security-groups", action: "update_port_security_groups",
                     rule: "(role:service and role:member) or rule:admin_required", body: .json(NetworkAPI.portGroupsSchema),
-                    "Add a security group to ports or take it from them, all or none; for services", handler: changePortGroups)
+                    "Add a security group to ports or remove it from them, all or none; for services", handler: changePortGroups)
             ])
     }
 
