@@ -5,7 +5,7 @@
 /// leftovers. Compute stores jobs in `server_jobs`.
 package struct ServerJob: Codable, Sendable, Hashable {
     package var id: String
-    /// `upload-disk`, `copy-volumes` or `migrate`. A host reports a kind that it does not know as failed.
+    /// `upload-disk`, `copy-volumes`, `swap-volume` or `migrate`. A host reports a kind that it does not know as failed.
     package var kind: String
     /// For `upload-disk`.
     package var upload: DiskUpload?
@@ -13,6 +13,8 @@ package struct ServerJob: Codable, Sendable, Hashable {
     package var copies: VolumeCopies?
     /// For `migrate`.
     package var migration: Migration?
+    /// Of `swap-volume`.
+    package var swap: VolumeSwap?
 
     package init(id: String, upload: DiskUpload) {
         self.id = id
@@ -32,6 +34,13 @@ package struct ServerJob: Codable, Sendable, Hashable {
         self.migration = migration
     }
 
+    package init(id: String, swap: VolumeSwap) {
+        self.id = id
+        kind = ServerJob.swapVolume
+        self.swap = swap
+    }
+
+    package static let swapVolume = "swap-volume"
     package static let uploadDisk = "upload-disk"
     package static let copyVolumes = "copy-volumes"
     package static let migrate = "migrate"
@@ -104,15 +113,41 @@ extension ServerJob {
     }
 }
 
+extension ServerJob {
+    /// Another volume in the place of one that the running guest has, with its content.
+    package struct VolumeSwap: Codable, Sendable, Hashable {
+        /// The volume that the guest has.
+        package var volumeID: String
+        /// The volume that takes its place. Its device is the same.
+        package var replacement: ServerSpec.Volume
+        /// The size of the new volume.
+        package var sizeGiB: Int
+        /// Whether the guest shall go on with the new volume. Until then its writes go to both.
+        package var completes: Bool?
+
+        private enum CodingKeys: String, CodingKey {
+            case replacement, completes
+            case volumeID = "volume_id"
+            case sizeGiB = "size_gb"
+        }
+
+        package init(volumeID: String, replacement: ServerSpec.Volume, sizeGiB: Int) {
+            self.volumeID = volumeID
+            self.replacement = replacement
+            self.sizeGiB = sizeGiB
+        }
+    }
+}
+
 /// A host's report about a job.
 package struct ServerJobReport: Codable, Sendable, Hashable {
     package enum State: String, Codable, Sendable { case running, done, failed }
 
     package var id: String
     package var state: State
-    /// For `copy-volumes`: `copying`. For `upload-disk`: `copying`, then `uploading`. For `migrate`: `queued` at first and while it
-    /// waits for other guests that leave the host, then `moving`; after a failure `stayed` if the guest certainly runs here. Nil
-    /// before the first phase.
+    /// For `copy-volumes`: `copying`. For `upload-disk`: `copying`, then `uploading`. For `swap-volume`: `copying`, then `synchronized`.
+    /// For `migrate`: `queued` at first and while it waits for other guests that leave the host, then `moving`; after a failure `stayed`
+    /// if the guest certainly runs here. Nil before the first phase.
     package var phase: String?
     /// Percent of the phase.
     package var progress: Int
@@ -126,6 +161,8 @@ package struct ServerJobReport: Codable, Sendable, Hashable {
     package static let queued = "queued"
     package static let moving = "moving"
     package static let stayed = "stayed"
+    /// Every write of the guest goes to both volumes.
+    package static let synchronized = "synchronized"
 
     package init(
         id: String, state: State, phase: String? = nil, progress: Int = 0, error: String? = nil, reason: String? = nil

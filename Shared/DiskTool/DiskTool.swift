@@ -141,10 +141,14 @@ package final class DiskTool: Sendable {
             limits: Sandbox.Limits(fileSize: DiskTool.fileSizeMax(format, size: size)))
     }
 
-    /// Enlarges one of our own disks.
-    package func resize(_ disk: DiskSource, to size: Int) throws {
+    /// Changes the size of one of our own disks.
+    ///
+    /// - Parameter shrinks: whether a smaller size is allowed, with which the rest of the content is lost.
+    package func resize(_ disk: DiskSource, to size: Int, shrinks: Bool = false) throws {
         try run(
-            ["resize", "-q", DiskNode(driver: disk.driver, path: Sandbox.name(0)).filename, String(size)],
+            ["resize", "-q"] + (shrinks ? ["--shrink"] : []) + [
+                DiskNode(driver: disk.driver, path: Sandbox.name(0)).filename, String(size),
+            ],
             files: [.writing(disk.path)],
             limits: Sandbox.Limits(fileSize: DiskTool.fileSizeMax(disk.driver, size: size)))
     }

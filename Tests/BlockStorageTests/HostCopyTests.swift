@@ -1,7 +1,9 @@
 import BlockStorageCore
 import BlockStorageService
+import Commands
 import Contracts
 import Database
+import DiskTool
 import Foundation
 import JSON
 import Kernel
@@ -69,6 +71,38 @@ import Workflow
             #expect(String(decoding: data, as: UTF8.self) == "as it was")
             // From 3.66 on `force` is not needed.
             #expect(try await ask(cloud, volume, version: "3.66", force: nil).status == 202)
+        }
+    }
+
+    /// A host makes the disk of a larger volume smaller while it exchanges a guest's volume for it, and may be lost meanwhile.
+    @Test(arguments: [VolumeFormat.raw, .qcow2]) func aDiskLeftTooSmallIsEnlargedWhenItIsAttached(format: VolumeFormat) async throws {
+        var settings = BlockStorageSettings()
+        settings.format = format
+        try await VolumeFixture.with(settings: settings) { cloud in
+            let tool = DiskTool(Sandbox())
+            for connects in [true, false] {
+                let id = try await cloud.create(["size": 2])
+                let path = "\(cloud.directory)/volume-\(id)"
+                let disk = DiskSource(path: path, driver: format == .raw ? .raw : .qcow2)
+                try tool.resize(disk, to: 1 << 30, shrinks: true)
+                func size() throws -> Int { try tool.measure(ForeignDisk(path: path, declared: format.rawValue), largest: 2 << 30) }
+                #expect(try size() == 1 << 30)
+                var body: JSONObject = ["volume_uuid": .string(id), "instance_uuid": .string(SystemRandom().uuid().description)]
+                let connector: JSONValue = ["host": "h1"]
+                if connects { body["connector"] = connector }
+                let made = try await cloud.call(
+                    "POST", "/v3/p1/attachments", token: "service", version: "latest", ["attachment": .object(body)])
+                #expect(made.status == 200, "\(made.json)")
+                if !connects {
+                    #expect(try size() == 1 << 30)
+                    let attachment = made["attachment"]?["id"]?.stringValue ?? ""
+                    let updated = try await cloud.call(
+                        "PUT", "/v3/p1/attachments/\(attachment)", token: "service", version: "latest",
+                        ["attachment": ["connector": connector]])
+                    #expect(updated.status == 200, "\(updated.json)")
+                }
+                #expect(try size() == 2 << 30)
+            }
         }
     }
 

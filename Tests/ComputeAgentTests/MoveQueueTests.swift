@@ -142,24 +142,8 @@ private final class Phases: Sendable {
     @Sendable func add(_ phase: String) async { phases.withLock { $0.append(phase) } }
 }
 
-private struct NoImages: ImageSource {
-    func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
-        async throws
-    {
-        throw ResourceError.unavailable("there are no images")
-    }
-}
-
-private struct NoDisks: DiskMaker {
-    func create(_ path: String, size: Int, backing: DiskSource?) throws {}
-    func grow(_ path: String, to size: Int) throws {}
-    func copy(_ layers: [DiskSource], to path: String, _ format: DiskDriver, size: Int, _ cancellation: CopyCancellation) throws {}
-    func makeISO(of tree: String, into file: String, sizes: [Int]) throws {}
-    func hasVolume(_ path: String) -> Bool { true }
-}
-
 /// Guests whose moves take until the test ends or aborts them.
-private final class MovingHypervisor: HypervisorDriver, Sendable {
+private final class MovingHypervisor: QuietHypervisor, Sendable {
     private struct State {
         var moved: [String] = []
         var aborted: [String] = []
@@ -230,29 +214,4 @@ private final class MovingHypervisor: HypervisorDriver, Sendable {
             return state.moves.removeValue(forKey: uuid)
         }?.resume(throwing: LibvirtError.invalidState(call: "aborted"))
     }
-
-    func baselineProcessor(emulator: String, machine: String, type: String, definitions: [String]) async throws -> String { "" }
-    func domains() async throws -> [DomainSummary] { [] }
-    func xml(_ uuid: String, inactive: Bool) async throws -> String { try await movableXML(uuid) }
-    func define(xml: String) async throws {}
-    func start(_ uuid: String, paused: Bool) async throws {}
-    func destroy(_ uuid: String) async throws {}
-    func shutdown(_ uuid: String, by method: ShutdownMethod) async throws {}
-    func suspend(_ uuid: String) async throws {}
-    func resume(_ uuid: String) async throws {}
-    func managedSave(_ uuid: String) async throws {}
-    func discardManagedSave(_ uuid: String) async throws {}
-    func undefine(_ uuid: String) async throws {}
-    func attach(_ uuid: String, device xml: String, to scope: DeviceScope) async throws {}
-    func detach(_ uuid: String, device xml: String, from scope: DeviceScope) async throws {}
-    func openDisplay(_ uuid: String) async throws -> Int32 { throw LibvirtError.invalidState(call: "display") }
-    func beginBackup(_ uuid: String, xml: String) async throws {}
-    func backupState(_ uuid: String) async throws -> DomainBackupState { .none }
-    func abortBackup(_ uuid: String) async throws {}
-    func freeze(_ uuid: String, seconds: Int) async throws {}
-    func thaw(_ uuid: String, seconds: Int) async throws {}
-    func beginPostCopy(_ uuid: String) async throws {}
-    func statistics(_ uuid: String) async throws -> [String: DomainStatistic] { [:] }
-    func injectNMI(_ uuid: String) async throws {}
-    func setPassword(_ uuid: String, user: String, password: String) async throws {}
 }

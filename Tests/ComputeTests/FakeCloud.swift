@@ -369,33 +369,6 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         }
     }
 
-    /// Simulates a host's work on a job: the image gets its data.
-    private func jobReports(_ server: JSONValue) async throws -> JSONValue {
-        let (failure, isHeld) = state.withLock { ($0.jobFailure, $0.holdsJobs) }
-        var reports: [JSONValue] = []
-        for job in server["jobs"]?.arrayValue ?? [] {
-            let id = job["id"] ?? .null
-            if let order = job["migration"] {
-                reports.append(await moveReport(server["id"]?.stringValue ?? "", id, order, failure: failure, isHeld: isHeld))
-            } else if let failure {
-                reports.append(["id": id, "state": "failed", "progress": 0, "error": .string(failure), "reason": .string(failure)])
-            } else if isHeld {
-                reports.append(["id": id, "state": "running", "phase": "uploading", "progress": 40])
-            } else {
-                let image = job["upload"]?["image_id"]?.stringValue
-                _ = try await database.write {
-                    try $0.execute(
-                        """
-                        UPDATE images SET status = 'active', file_id = id, size = 10, virtual_size = 1073741824, checksum = 'c',
-                            os_hash_algo = 'sha512', os_hash_value = 'h' WHERE id = \(image)::uuid AND status = 'queued'
-                        """)
-                }
-                reports.append(["id": id, "state": "done", "phase": "uploading", "progress": 100])
-            }
-        }
-        return reports.isEmpty ? .null : .array(reports)
-    }
-
     // MARK: hosts
 
     /// The answer of the host's agent to a question.
@@ -413,11 +386,16 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
 
     /// One round of the hosts: heartbeats, and applying their orders.
     func work(_ consumer: AgentConsumer) async throws {
+        try await beat(consumer)
+        try await deliver(to: consumer)
+    }
+
+    /// The heartbeats of the hosts.
+    func beat(_ consumer: AgentConsumer) async throws {
         for host in ["host-1", "host-2"] where !state.withLock({ $0.silentHosts.contains(host) }) {
             try await send(["type": "heartbeat", "host": .string(host)], consumer)
         }
         try await consumer.writeBeats()
-        try await deliver(to: consumer)
     }
 
     /// Delivers the messages in the outbox to the hosts' agents, and their answers to the control plane.

@@ -135,6 +135,8 @@ struct TestCloud: Sendable {
                 defer { busy = true }
                 return busy
             }
+            // An engine that waits for the lease of a dead one waits longer than a host may be silent.
+            try await this.cloud.beat(this.consumer)
             if !isBusy {
                 try await this.engine(changed).drain()
                 busy.withLock { $0 = false }

@@ -159,6 +159,8 @@ enum Samples {
         (migration.completes, migration.isCancelled) = (true, false)
         job.copies = .init(volumes: [.init(id: other, path: "/volumes/snapshot-1.part", format: "raw", sizeGiB: 2)], quiesce: .required)
         job.migration = migration
+        job.swap = .init(volumeID: id, replacement: nbdVolume, sizeGiB: 3)
+        job.swap?.completes = true
         return job
     }()
 

@@ -162,6 +162,8 @@ struct SimulatedDiskMaker: DiskMaker {
         try create(path, size: size, backing: nil)
     }
 
+    func resize(_ disk: DiskSource, to size: Int, shrinks: Bool) throws {}
+
     func hasVolume(_ path: String) -> Bool {
         process.world.storage.disks["volume-" + (path.split(separator: "/").last ?? "")] != nil
     }

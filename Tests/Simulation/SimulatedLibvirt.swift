@@ -175,6 +175,13 @@ struct SimulatedLibvirt: HypervisorDriver {
         }
     }
 
+    // Nobody exchanges volumes in the simulation.
+    func beginBlockCopy(_ uuid: String, disk: String, xml: String) async throws { throw LibvirtError.invalidState(call: "block copy") }
+    func blockCopyState(_ uuid: String, disk: String) async throws -> DomainBlockCopyState? { nil }
+    func endBlockCopy(_ uuid: String, disk: String, pivots: Bool) async throws { throw LibvirtError.invalidState(call: "block copy") }
+    func diskSize(_ uuid: String, disk: String) async throws -> Int { throw LibvirtError.invalidState(call: "block info") }
+    func resizeDisk(_ uuid: String, disk: String, bytes: Int) async throws { throw LibvirtError.invalidState(call: "resize") }
+
     func freeze(_ uuid: String, seconds: Int) async throws { try await running(uuid, "freeze") { _ in } }
 
     func thaw(_ uuid: String, seconds: Int) async throws { try await running(uuid, "thaw") { _ in } }

@@ -87,6 +87,8 @@ struct SimulatedVolumeDriver: VolumeDriver {
         try await effect("extend \(object.id)") { storage.disks[Self.key(object)]?.size = size }
     }
 
+    func restoreSize(_ object: StoredObject) async throws {}
+
     func delete(_ object: StoredObject) async throws {
         try await effect("delete \(object.id)") {
             // A machine without power gets the order to remove servers when it returns.

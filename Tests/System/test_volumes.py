@@ -101,3 +101,50 @@ def test_two_servers_share_a_volume(tenant, shared_type):
     wait("the volume is free", lambda: status() == "available", 60)
     storage.delete_volume(volume.id)
     wait("the volume is gone", lambda: storage.find_volume(volume.id) is None, 60)
+
+
+def test_a_volume_is_exchanged_under_a_running_guest(cloud, tenant):
+    storage, compute = tenant.api.block_storage, tenant.api.compute
+    volumes = [storage.create_volume(size=size, name=f"v{size}") for size in (1, 2)]
+    status = lambda volume: storage.get_volume(volume.id).status  # noqa: E731
+    wait("the volumes are available", lambda: all(status(volume) == "available" for volume in volumes), 60)
+    old, new = volumes
+    server = tenant.create_server("exchanged")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    before = set(tenant.ssh(address, "ls /sys/block").split())
+    compute.create_volume_attachment(server.id, volume_id=old.id)
+    disk = wait("the guest sees the disk", lambda: set(tenant.ssh(address, "ls /sys/block").split()) - before, 60).pop()
+    wait("the volume is in use", lambda: status(old) == "in-use", 60)
+
+    def write(word, place):
+        tenant.ssh(address, f"echo {word} | dd of=/dev/{disk} bs=4096 seek={place} conv=sync oflag=direct 2>/dev/null")
+
+    def read(place, disk):
+        command = f"dd if=/dev/{disk} bs=4096 skip={place} count=1 iflag=direct 2>/dev/null | head -c 8 | tr -d '\\000'"
+        return tenant.ssh(address, command).strip()
+
+    write("pattern", 1000)
+    started = float(tenant.ssh(address, "cut -d' ' -f1 /proc/uptime"))
+    body = {"volumeAttachment": {"volumeId": new.id}}
+    path = f"/servers/{server.id}/os-volume_attachments/{old.id}"
+    assert tenant.api.compute.put(path, json=body).status_code == 403
+    answer = cloud.admin.compute.put(path, json=body)
+    assert answer.status_code == 202, answer.text
+    wait("the volumes are exchanged", lambda: (status(old), status(new)) == ("available", "in-use"), 120)
+    assert [item.volume_id for item in compute.volume_attachments(server)] == [new.id]
+    assert read(1000, disk) == "pattern"
+    assert tenant.ssh(address, f"cat /sys/block/{disk}/size").strip() == str(2 << 21)
+    assert float(tenant.ssh(address, "cut -d' ' -f1 /proc/uptime")) > started
+    # What is written now is in the new volume only.
+    write("after", 2000)
+    others = set(tenant.ssh(address, "ls /sys/block").split())
+    compute.create_volume_attachment(server.id, volume_id=old.id)
+    second = wait("the guest sees the old volume", lambda: set(tenant.ssh(address, "ls /sys/block").split()) - others, 60).pop()
+    assert read(1000, second) == "pattern" and read(2000, second) == ""
+    assert read(2000, disk) == "after"
+    # Each is detached from its own place.
+    compute.delete_volume_attachment(server.id, new.id)
+    wait("the new volume is free", lambda: status(new) == "available", 60)
+    left = set(tenant.ssh(address, "ls /sys/block").split())
+    assert second in left and disk not in left

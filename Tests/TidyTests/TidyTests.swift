@@ -230,8 +230,6 @@ import Testing
         let parts: Set<String> = [
             // Only without the operator's keys.
             "Services/Identity/IdentityService/API/Credential+Routes.swift",
-            // Changes the attachment, but cannot swap its volume.
-            "Services/Compute/ComputeService/API/VolumeAttachment+Routes.swift",
             // One path for all changes of a service.
             "Services/BlockStorage/BlockStorageService/API/Operator+Routes.swift",
         ]

@@ -120,7 +120,7 @@ settings = {
         "console_output": True, "config_drive": True, "interface_attach": True, "pause": True, "suspend": True,
         "resize": True, "rescue": True, "stable_rescue": True, "shelve": True, "snapshot": True,
         "live_migration": host_count > 1, "block_migration_for_live_migration": host_count > 1, "cold_migration": host_count > 1, "vnc_console": True, "serial_console": True,
-        "spice_console": False, "personality": True, "swap_volume": False, "change_password": False,
+        "spice_console": False, "personality": True, "swap_volume": True, "change_password": False,
         "attach_encrypted_volume": False, "volume_multiattach": True,
         "volume_backed_live_migration": host_count > 1, "unified_limits": False,
     },

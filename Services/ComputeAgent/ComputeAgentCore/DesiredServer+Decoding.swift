@@ -118,6 +118,12 @@ extension ServerJob {
             else { throw inner.wrong("endpoint", "must have a connection URI of libvirt's QEMU driver, an address and absolute paths") }
             _ = try inner.list("volumes", migration.volumes, DesiredVolume.init)
         }
+        if let swap {
+            let inner = form.inner("swap")
+            job.swap?.volumeID = try inner.uuid("volume_id", swap.volumeID)
+            _ = try DesiredVolume(swap.replacement, inner.inner("replacement"))
+            job.swap?.sizeGiB = try DesiredServer.disk(inner, "size_gb", swap.sizeGiB)
+        }
         if let copies {
             let inner = form.inner("copies")
             job.copies?.volumes = try inner.list("volumes", copies.volumes) { (volume, form) throws(FormError) in try volume.checked(form) }
@@ -152,7 +158,7 @@ extension DesiredImage {
 }
 
 extension DesiredVolume {
-    fileprivate init(_ volume: ServerSpec.Volume, _ form: FormRules) throws(FormError) {
+    init(_ volume: ServerSpec.Volume, _ form: FormRules) throws(FormError) {
         let name = volume.device.hasPrefix("/dev/") ? String(volume.device.dropFirst(5)) : volume.device
         guard name.hasPrefix("vd"), (3...4).contains(name.utf8.count), name.utf8.dropFirst(2).allSatisfy({ (97...122).contains($0) })
         else { throw form.wrong("device", "must be a virtio disk name such as vdb") }

@@ -77,6 +77,11 @@ package struct DesiredVolume: Sendable, Hashable {
     package let isShared: Bool
 }
 
+extension DesiredVolume {
+    /// The file of the volume.
+    package var path: String? { if case .file(let path, _, _) = connection { path } else { nil } }
+}
+
 /// An address of a port.
 package struct DesiredAddress: Sendable, Hashable {
     package let address: IPAddress
@@ -148,7 +153,7 @@ package struct DesiredServer: Sendable, Hashable {
     package let keepsDisks: Bool
     /// The images with the content of the server's disks on its previous host.
     package let diskSources: [ServerSpec.LocalDisk: DesiredImage]
-    package let volumes: [DesiredVolume]
+    package internal(set) var volumes: [DesiredVolume]
     package let ports: [DesiredPort]
     /// The complete `meta_data.json`.
     package let metadata: JSONObject
@@ -186,6 +191,42 @@ extension DesiredServer {
     /// The images that exist only to create this server's disks. The image of a shelved server is not one of them, because its owner can
     /// create other servers from it.
     package var ownImages: [DesiredImage] { power == .expected ? [] : Array(diskSources.values) }
+
+    /// The volume that an exchange puts in the place of another one.
+    ///
+    /// - Throws: `FormError` for a connection that cannot be read.
+    package func replacement(_ order: ServerJob.VolumeSwap) throws(FormError) -> (old: DesiredVolume, new: DesiredVolume)? {
+        guard let old = volumes.first(where: { $0.volumeID == order.volumeID }) else { return nil }
+        let new = try DesiredVolume(order.replacement, FormRules("replacement"))
+        return (
+            old,
+            DesiredVolume(
+                volumeID: new.volumeID, attachmentID: new.attachmentID, device: old.device, bootIndex: old.bootIndex,
+                connection: new.connection, isShared: new.isShared)
+        )
+    }
+
+    /// The file of the volume that an exchange puts in the place of another one; nil if the order cannot be carried out.
+    ///
+    /// - Throws: as `replacement`.
+    package func exchanged(_ order: ServerJob.VolumeSwap) throws(FormError) -> ExchangedVolume? {
+        guard let new = try replacement(order)?.new, case .file(let path, let format, false) = new.connection else { return nil }
+        return ExchangedVolume(path: path, format: format, bytes: order.sizeGiB << 30)
+    }
+
+    /// The server after the exchanges that are complete on its host. The control plane does not know of them yet.
+    ///
+    /// - Throws: as `replacement`.
+    package func exchanging(_ record: LocalServerRecord) throws(FormError) -> DesiredServer {
+        var server = self
+        for job in jobs {
+            guard let order = job.swap, record.jobs.contains(where: { $0.id == job.id && $0.state == .done }),
+                let (old, new) = try replacement(order), let index = server.volumes.firstIndex(of: old)
+            else { continue }
+            server.volumes[index] = new
+        }
+        return server
+    }
 
     /// The job that takes the guest to another host; nil if it stays.
     package var move: ServerJob? { jobs.first { $0.migration != nil && $0.kind == ServerJob.migrate } }

@@ -8,8 +8,11 @@ package enum DomainBackup {
         package let path: String
         /// `raw` or `qcow2`.
         package let format: String
+        /// The file that the guest has, which decides before the serial number.
+        package let source: String?
 
-        package init(serial: String, path: String, format: String) {
+        package init(serial: String, path: String, format: String, source: String? = nil) {
+            self.source = source
             self.serial = serial
             self.path = path
             self.format = format
@@ -28,7 +31,9 @@ package enum DomainBackup {
         let present = try XMLTree.parse(xml).child("devices")?.all("disk") ?? []
         var copies: [XMLTree] = []
         for disk in disks {
-            let found = present.first { $0.child("serial")?.text == disk.serial }
+            let found =
+                present.first { disk.source != nil && $0.child("source")?["file"] == disk.source }
+                ?? present.first { $0.child("serial")?.text == disk.serial }
             guard let name = found?.child("target")?["dev"] else { return nil }
             copies.append(
                 XMLTree(

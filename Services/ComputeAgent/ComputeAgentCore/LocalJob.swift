@@ -12,11 +12,14 @@ package struct LocalJob: Sendable, Hashable {
     package var phase: String?
     /// Files outside the server's directory that the job creates. After the job they belong to the control plane.
     package var files: [String]
+    /// The volume that an exchange puts in the place of another one.
+    package var exchange: ExchangedVolume?
 
     package init(
         id: String, state: ServerJobReport.State = .running, error: String? = nil, reason: String? = nil, phase: String? = nil,
-        files: [String] = []
+        files: [String] = [], exchange: ExchangedVolume? = nil
     ) {
+        self.exchange = exchange
         self.phase = phase
         self.files = files
         self.id = id
@@ -28,17 +31,43 @@ package struct LocalJob: Sendable, Hashable {
     var document: JSONValue {
         [
             "id": .string(id), "state": .string(state.rawValue), "error": JSONValue(error), "reason": JSONValue(reason),
-            "phase": JSONValue(phase), "files": JSONValue(files),
+            "phase": JSONValue(phase), "files": JSONValue(files), "exchange": exchange?.document ?? .null,
         ]
     }
 
     init(_ fields: FieldReader) throws(FormError) {
         let state = try fields.text("state")
         guard let known = ServerJobReport.State(rawValue: state) else { throw fields.wrong("state", "is \"\(state)\"") }
+        let exchange = fields.object["exchange"] ?? .null
         self.init(
             id: try fields.text("id"), state: known, error: try fields.optionalText("error"), reason: try fields.optionalText("reason"),
             phase: try fields.optionalText("phase"),
-            files: (fields.object["files"]?.arrayValue ?? []).compactMap(\.stringValue))
+            files: (fields.object["files"]?.arrayValue ?? []).compactMap(\.stringValue),
+            exchange: exchange.isNull ? nil : try ExchangedVolume(FieldReader(exchange, path: fields.path("exchange"))))
+    }
+
+    /// Whether its guest is left alone until the exchange has ended, because the control plane has been told that the new volume has
+    /// every write of the guest.
+    package var holdsGuest: Bool { exchange != nil && state == .running && phase == ServerJobReport.synchronized }
+}
+
+/// The file of a volume that takes the place of another one, and the size that the volume is to have in the end.
+package struct ExchangedVolume: Sendable, Hashable {
+    package let path: String
+    /// `raw` or `qcow2`.
+    package let format: String
+    package let bytes: Int
+
+    package init(path: String, format: String, bytes: Int) {
+        self.path = path
+        self.format = format
+        self.bytes = bytes
+    }
+
+    var document: JSONValue { ["path": .string(path), "format": .string(format), "bytes": JSONValue(bytes)] }
+
+    init(_ fields: FieldReader) throws(FormError) {
+        self.init(path: try fields.text("path"), format: try fields.text("format"), bytes: try fields.integer("bytes", in: 0...Int.max))
     }
 }
 

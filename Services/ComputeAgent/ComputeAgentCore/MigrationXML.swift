@@ -59,7 +59,7 @@ package struct MigrationXML: Sendable {
 
     private func disk(_ disk: XMLTree) throws -> XMLTree {
         let serial = disk.child("serial")?.text.lowercased()
-        guard let volume = order.volumes.first(where: { $0.id == serial }) else {
+        guard let volume = volume(serial, disk) else {
             var result = relocated(disk)
             guard let backing = order.endpoint.backing, serial == "root" else { return result }
             result.children = result.children.map { $0.name == "backingStore" ? below($0, backing) : $0 }
@@ -77,6 +77,16 @@ package struct MigrationXML: Sendable {
             }
         }
         return result
+    }
+
+    /// The volume of a disk. Where one took the place of another under the guest, the serial is that of the other.
+    private func volume(_ serial: String?, _ disk: XMLTree) -> ServerSpec.Volume? {
+        guard let serial, UUID128(serial) != nil, let target = disk.child("target")?["dev"] else { return nil }
+        let index = DiskPlace.index(ofDevice: target)
+        return order.volumes.first { volume in
+            let name = volume.device.hasPrefix("/dev/") ? String(volume.device.dropFirst(5)) : volume.device
+            return DiskPlace.index(ofDevice: name) == index
+        }
     }
 
     private func below(_ store: XMLTree, _ path: String) -> XMLTree {

@@ -23,8 +23,16 @@ package struct ObservedDomain: Sendable, Hashable {
     /// A disk of the running guest.
     package struct Disk: Sendable, Hashable {
         package let target: String
-        /// The volume's id for a volume.
+        /// The id of a volume. A volume that took the place of another one under the guest has the id of that one.
         package let serial: String?
+        /// The file.
+        package let source: String?
+
+        package init(target: String, serial: String?, source: String? = nil) {
+            self.target = target
+            self.serial = serial
+            self.source = source
+        }
     }
     /// A network interface of the running guest.
     package struct Interface: Sendable, Hashable {
@@ -62,7 +70,7 @@ package struct ObservedDomain: Sendable, Hashable {
         let devices = try XMLTree.parse(xml).child("devices")
         disks = (devices?.all("disk") ?? []).compactMap { disk in
             guard let target = disk.child("target")?["dev"] else { return nil }
-            return Disk(target: target, serial: disk.child("serial")?.text)
+            return Disk(target: target, serial: disk.child("serial")?.text, source: disk.child("source")?["file"])
         }
         interfaces = (devices?.all("interface") ?? []).compactMap { interface in
             guard let mac = interface.child("mac")?["address"].flatMap({ MACAddress($0) }) else { return nil }

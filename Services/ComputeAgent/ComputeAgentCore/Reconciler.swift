@@ -215,12 +215,17 @@ package enum Reconciler {
         return stale.isEmpty ? [] : [.unplug(stale)]
     }
 
-    /// What must be added to and taken from a running guest. Volumes are recognised by their serial, ports by their
-    /// hardware address.
+    /// What must be added to and taken from a running guest. Volumes are recognised by their file, or else by their serial; ports by
+    /// their hardware address.
     private static func deviceChanges(_ desired: DesiredServer, _ observed: ObservedDomain) -> [AgentAction] {
         var actions: [AgentAction] = []
-        let attached = observed.disks.compactMap { disk in
-            disk.serial.flatMap { UUID128($0) }.map { (id: $0.description, target: disk.target) }
+        let files = Dictionary(desired.volumes.compactMap { volume in volume.path.map { ($0, volume.volumeID) } }) { first, _ in first }
+        let known = Set(observed.disks.compactMap { $0.source.flatMap { files[$0] } })
+        let attached = observed.disks.compactMap { disk -> (id: String?, target: String)? in
+            guard let serial = disk.serial.flatMap({ UUID128($0)?.description }) else { return nil }
+            if let id = disk.source.flatMap({ files[$0] }) { return (id, disk.target) }
+            // The serial of a volume that another disk certainly has is left of one whose place another volume took.
+            return (known.contains(serial) ? nil : serial, disk.target)
         }
         for disk in attached where !desired.volumes.contains(where: { $0.volumeID == disk.id }) {
             actions.append(.detachVolume(target: disk.target))

@@ -1,5 +1,6 @@
 package import Commands
 package import DiskTool
+import Glibc
 import Kernel
 import Synchronization
 
@@ -14,6 +15,10 @@ package protocol DiskMaker: Sendable {
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
     func grow(_ path: String, to size: Int) throws
+    /// Gives a raw or qcow2 disk at least a size in bytes, or exactly this size if it `shrinks`; what is beyond it is then lost.
+    ///
+    /// - Throws: `SandboxError`, `CommandError`, `FileError`.
+    func resize(_ disk: DiskSource, to size: Int, shrinks: Bool) throws
     /// Writes the files below `tree`, of `sizes` bytes, as an ISO 9660 file system with the label of a config drive.
     ///
     /// - Throws: `SandboxError`, `CommandError`, `FileError`.
@@ -79,6 +84,15 @@ package struct SandboxedDiskMaker: DiskMaker {
 
     package func grow(_ path: String, to size: Int) throws {
         try DiskTool(sandbox).resize(DiskSource(path: path, driver: .qcow2), to: size)
+    }
+
+    package func resize(_ disk: DiskSource, to size: Int, shrinks: Bool) throws {
+        guard disk.driver == .raw else {
+            try DiskTool(sandbox).resize(disk, to: size, shrinks: shrinks)
+            return try ServerDisks.takeBack(disk.path)
+        }
+        if !shrinks, let present = Files.size(disk.path), present >= size { return }
+        guard truncate(disk.path, off_t(size)) == 0 else { throw FileError.last("change the size of", disk.path) }
     }
 
     /// Maximum overhead of an ISO 9660 file system in bytes: two directory trees, and padding.

@@ -38,6 +38,16 @@ package protocol HypervisorDriver: Sendable {
     func backupState(_ uuid: String) async throws -> DomainBackupState
     /// Cancels the copy; does not wait until it has ended. Succeeds if there is none.
     func abortBackup(_ uuid: String) async throws
+    /// Begins to copy a disk of the running domain to an existing one; does not wait.
+    func beginBlockCopy(_ uuid: String, disk: String, xml: String) async throws
+    /// How far the copy is; nil if there is none.
+    func blockCopyState(_ uuid: String, disk: String) async throws -> DomainBlockCopyState?
+    /// Ends the copy; the guest goes on with it if it `pivots`.
+    func endBlockCopy(_ uuid: String, disk: String, pivots: Bool) async throws
+    /// The size of a running guest's disk in bytes.
+    func diskSize(_ uuid: String, disk: String) async throws -> Int
+    /// Gives a disk of the running guest a size, and tells the guest.
+    func resizeDisk(_ uuid: String, disk: String, bytes: Int) async throws
     /// Makes the guest agent flush and freeze the guest's file systems; waits for at most `seconds`.
     func freeze(_ uuid: String, seconds: Int) async throws
     /// Lets a frozen guest write again.

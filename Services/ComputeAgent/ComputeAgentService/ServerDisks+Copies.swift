@@ -60,6 +60,13 @@ extension ServerDisks {
         try await self.copy([source], to: copy.path, copy.format == "raw" ? .raw : .qcow2, size: copy.sizeGiB << 30)
     }
 
+    /// Gives the file of a volume that no QEMU has open at least a size in bytes, or exactly this size if it `shrinks`.
+    func resize(_ volume: ExchangedVolume, to size: Int, shrinks: Bool) async throws {
+        try await sandboxed { [maker] in
+            try maker.resize(DiskSource(path: volume.path, driver: volume.format == "raw" ? .raw : .qcow2), to: size, shrinks: shrinks)
+        }
+    }
+
     private func copy(_ layers: [DiskSource], to target: String, _ format: DiskDriver = .qcow2, size: Int) async throws {
         let cancellation = CopyCancellation()
         try await withTaskCancellationHandler {

@@ -11,6 +11,8 @@ struct RunningJob: Sendable {
     var progress = 0
     /// For a guest that is being moved to another host.
     var move: (control: MoveControl, progress: MigrationProgress?)?
+    /// Of a volume that takes the place of another one.
+    var exchange: ExchangeControl?
 
     /// A guest waits for others until it is known to be on its way: the control plane does not count that time as the guest's.
     init(_ job: ServerJob, task: Task<Void, Never>) {
@@ -29,6 +31,7 @@ extension ServerWorker {
     /// Cancels the jobs that the desired state no longer has.
     func dropJobs(_ desired: DesiredServer) async throws {
         let wanted = desired.power == .absent ? [] : desired.jobs
+        for job in desired.jobs { if let order = job.swap { runningJobs[job.id]?.exchange?.update(order) } }
         for job in JobPlan(wanted: wanted, known: record.jobs, active: Set(runningJobs.keys)).dropped {
             if let running = runningJobs[job.id] {
                 // A move is aborted, not cancelled, and its end is awaited.
@@ -39,7 +42,9 @@ extension ServerWorker {
             if job.state == .running {
                 tools.log.info("a job is cancelled", metadata: ["server": "\(serverID)", "job": "\(job.id)"])
             }
-            if job.files.isEmpty {
+            if let volume = job.exchange {
+                if job.state != .done { try await tools.domains.endExchange(serverID, volume, wanted: desired) }
+            } else if job.files.isEmpty {
                 try await DiskUploader(tools: tools).clear(job.id, nil, serverID: serverID)
             } else if job.state != .done {
                 try await VolumeCopier(tools: tools).clear(job.files, serverID: serverID)
@@ -54,12 +59,20 @@ extension ServerWorker {
         guard desired.power != .absent, record.generation == desired.generation else { return }
         if let move = desired.move, let order = move.migration { runningJobs[move.id]?.move?.control.update(order) }
         for job in JobPlan(wanted: desired.jobs, known: record.jobs, active: Set(runningJobs.keys)).begun {
+            // While the host was away, the new volume may have been given to another server.
+            if job.swap != nil, !isConfirmed { continue }
             if !record.jobs.contains(where: { $0.id == job.id }) {
-                record.jobs.append(LocalJob(id: job.id, files: job.copies?.volumes.map(\.path) ?? []))
+                let exchange = try job.swap.flatMap { try desired.exchanged($0) }
+                record.jobs.append(LocalJob(id: job.id, files: job.copies?.volumes.map(\.path) ?? [], exchange: exchange))
                 try await save()
             }
             tools.log.info("a job begins", metadata: ["server": "\(serverID)", "job": "\(job.id)", "kind": "\(job.kind)"])
-            runningJobs[job.id] = RunningJob(job, task: Task { await self.work(on: job, of: desired) })
+            var running = RunningJob(job, task: Task { await self.work(on: job, of: desired) })
+            if let order = job.swap {
+                let isHeld = record.jobs.contains { $0.id == job.id && $0.holdsGuest }
+                running.exchange = ExchangeControl(order, isHeld: isHeld)
+            }
+            runningJobs[job.id] = running
         }
     }
 
@@ -80,16 +93,50 @@ extension ServerWorker {
                 try await VolumeCopier(tools: tools).run(copies, of: desired) { percent in
                     await self.advance(job.id, phase: DiskUploader.Phase.copying.rawValue, percent: percent)
                 }
+            case (ServerJob.swapVolume, _, _) where job.swap != nil: try await exchange(job, of: desired)
             default: throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
             }
             await end(job.id, .done)
+            // Until now the guest was held.
+            if job.swap != nil { kick() }
         } catch {
             // A cancelled job is ended by `dropJobs`, or by the next process.
             guard !Task.isCancelled else { return }
-            let reason = FailureWords.words(error, during: "copying its disk")
+            let reason = FailureWords.words(error, during: job.swap == nil ? "copying its disk" : "exchanging its volume")
             tools.log.warning("a job failed", metadata: ["server": "\(serverID)", "job": "\(job.id)", "error": "\(error)"])
             await end(job.id, .failed, error: "\(error)", reason: reason)
+            if job.swap != nil { kick() }
         }
+    }
+
+    private func exchange(_ job: ServerJob, of desired: DesiredServer) async throws {
+        guard let order = job.swap, let (old, _) = try desired.replacement(order) else {
+            throw PermanentFailure("the volume is not attached to the server")
+        }
+        guard let new = try desired.exchanged(order) else { throw PermanentFailure("its host cannot exchange such volumes") }
+        let control = runningJobs[job.id]?.exchange ?? ExchangeControl(order)
+        let reports = ExchangeReports(
+            copying: { await self.advance(job.id, phase: DiskUploader.Phase.copying.rawValue, percent: $0) },
+            hold: { try await self.hold(job.id, control, if: $0) })
+        if control.isHeld { await advance(job.id, phase: ServerJobReport.synchronized, percent: 100) }
+        try await VolumeExchanger(tools: tools).run(serverID, old, by: new, control, reports)
+    }
+
+    /// Leaves the guest as it is until an exchange has ended. This is recorded before the control plane hears that the new volume has
+    /// every write of the guest, so that no process of the agent makes that untrue.
+    private func hold(_ job: String, _ control: ExchangeControl, if isInSync: @escaping @Sendable () async throws -> Bool) async throws {
+        try await guestChanges.run {
+            guard try await isInSync() else { return }
+            try await self.recordHold(job)
+            control.hold()
+        }
+        if control.isHeld { await advance(job, phase: ServerJobReport.synchronized, percent: 100) }
+    }
+
+    private func recordHold(_ job: String) async throws {
+        guard let index = record.jobs.firstIndex(where: { $0.id == job }) else { throw CancellationError() }
+        record.jobs[index].phase = ServerJobReport.synchronized
+        try await save()
     }
 
     private func end(
@@ -97,7 +144,8 @@ extension ServerWorker {
     ) async {
         guard let index = record.jobs.firstIndex(where: { $0.id == id }) else { return }
         record.jobs[index] = LocalJob(
-            id: id, state: state, error: error, reason: reason, phase: phase, files: record.jobs[index].files)
+            id: id, state: state, error: error, reason: reason, phase: phase, files: record.jobs[index].files,
+            exchange: record.jobs[index].exchange)
         runningJobs[id] = nil
         do { try await save() } catch {
             // Report it nevertheless: in the worst case a restarted agent repeats the job.

@@ -54,6 +54,8 @@ package actor ServerWorker {
     let tools: ServerTools
     var record: LocalServerRecord
     private let saving = Gate(width: 1)
+    /// Held while the guest is changed, and by what relies on the guest to stay as it is.
+    let guestChanges = Gate(width: 1)
 
     private var loop: Task<Void, Never>?
     private var attempt: Task<Void, any Error>?
@@ -64,7 +66,7 @@ package actor ServerWorker {
     private var waitsForGuest = false
     /// Whether the control plane has confirmed, since this process started, that the server belongs here. While the host was down, its
     /// server may have been started on another host with the same volumes.
-    private var isConfirmed = false
+    private(set) var isConfirmed = false
     private var backoff = Backoff()
     private var restarts = RestartLimiter()
     /// The target generation of the current attempt.
@@ -206,10 +208,17 @@ package actor ServerWorker {
     }
 
     private func reconcile() async throws {
-        guard let desired = record.desired else { return }
-        attempted = desired.generation
+        guard let wanted = record.desired else { return }
+        attempted = wanted.generation
         activity = nil
-        try await dropJobs(desired)
+        try await dropJobs(wanted)
+        try await guestChanges.run { try await self.reconcile(wanted) }
+    }
+
+    private func reconcile(_ wanted: DesiredServer) async throws {
+        // The end of the job goes on with the rest.
+        if record.jobs.contains(where: \.holdsGuest) { return try await beginJobs(wanted) }
+        let desired = try wanted.exchanging(record)
         let observed = try await tools.domains.observe(serverID)
         try await tools.network.requireSwitch()
         if hopelessGeneration == desired.generation {

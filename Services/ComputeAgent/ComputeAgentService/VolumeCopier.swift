@@ -27,7 +27,10 @@ struct VolumeCopier: Sendable {
             await progress(0)
             try await tools.copies.run {
                 try await clear(paths, serverID: server.id, mayBeFrozen: copies.quiesce != .never)
-                let backups = disks.map { DomainBackup.Disk(serial: $0.volume.volumeID, path: $0.copy.path, format: $0.copy.format) }
+                let backups = disks.map {
+                    DomainBackup.Disk(
+                        serial: $0.volume.volumeID, path: $0.copy.path, format: $0.copy.format, source: $0.volume.path)
+                }
                 if try await !tools.domains.backUp(server.id, backups, quiesce: copies.quiesce, progress) {
                     for disk in disks { try await tools.disks.copy(disk.volume, to: disk.copy) }
                 }

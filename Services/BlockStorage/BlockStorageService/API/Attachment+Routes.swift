@@ -105,6 +105,7 @@ extension BlockStorageHandlers {
         let volumeID = body["volume_uuid"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
         let server = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
         let id: AttachmentID = context.ambient.newID()
+        if body["connector"]?.objectValue?.isEmpty == false { try await restoreSize(volumeID) }
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
             let decision = try context.authorize(
@@ -123,6 +124,14 @@ extension BlockStorageHandlers {
             try BlockStorageStore.settle(connection, decision, now: now)
             return try ResourceKind.attachments.changed(connection, context, id.text)
         }
+    }
+
+    /// Restores the size of a volume's disk before a host gets the volume (`VolumeDriver.restoreSize`).
+    private func restoreSize(_ id: String) async throws {
+        guard let volume = try await database.read({ try BlockStorageStore.volume($0, id) }),
+            [.available, .reserved].contains(volume.status)
+        else { return }
+        try await driver.restoreSize(volume.object)
     }
 
     /// Checks the policy for attaching a bootable volume that is in use to one more server.
@@ -151,6 +160,7 @@ extension BlockStorageHandlers {
     private func updateAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         let body = context.body["attachment"] ?? [:]
+        if let found = try await database.read({ try BlockStorageStore.attachment($0, id) }) { try await restoreSize(found.volumeID.text) }
         return try await context.write(database) { connection in
             let (decision, _, volume) = try attachment(connection, context, id, for: BlockStorageStore.updateAction)
             let now = context.ambient.now

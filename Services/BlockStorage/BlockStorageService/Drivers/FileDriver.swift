@@ -156,6 +156,20 @@ package final class FileDriver: VolumeDriver {
         }
     }
 
+    package func restoreSize(_ object: StoredObject) async throws {
+        let isSmaller = try await threads.run { [self] () -> Bool in
+            guard try exists(path(object)) else { return false }
+            switch object.format {
+            case .raw:
+                var status = stat()
+                guard lstat(path(object), &status) == 0 else { throw FileError.last("look at", path(object)) }
+                return Int(status.st_size) < object.bytes
+            case .qcow2: return try ForeignDisk(path: path(object), declared: "qcow2").header.virtualSize ?? 0 < object.bytes
+            }
+        }
+        if isSmaller { try await extend(object, to: object.size) }
+    }
+
     package func delete(_ object: StoredObject) async throws {
         let running = jobs.withLock { jobs -> Task<Void, Never>? in
             if case .running(let task, _) = jobs[object.name] { return task }

@@ -37,6 +37,10 @@ package protocol VolumeDriver: Sendable {
     /// Extends a disk; does nothing if it already has the size.
     func extend(_ object: StoredObject, to size: Int) async throws
 
+    /// Enlarges a disk that is smaller than `object` says. A host makes a volume's disk smaller while it copies the smaller volume of a
+    /// guest to it, and may be lost before it has enlarged the disk again.
+    func restoreSize(_ object: StoredObject) async throws
+
     /// Deletes a disk and its leftovers; succeeds if it does not exist.
     ///
     /// - Throws: 503 while it is still being written; call again.

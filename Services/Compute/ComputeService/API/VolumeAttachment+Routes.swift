@@ -146,19 +146,32 @@ struct VolumeAttachmentRoutes: Sendable {
         let server = try await compute.authorizedServer(context)
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let body = context.body["volumeAttachment"] ?? [:]
-        guard UUID128(body["volumeId"]?.stringValue ?? "")?.description == volume else {
-            throw ResourceError(.notImplemented, "Exchanging a volume under a running server is not available in this cloud.")
-        }
-        guard let ends = body["delete_on_termination"]?.boolValue else {
+        let wanted = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
+        let ends = body["delete_on_termination"]?.boolValue
+        let swaps =
+            wanted == volume ? nil : try context.authorize(server.value, target: server.value.target, action: VolumeSwapStore.action)
+        if swaps == nil, ends == nil {
             throw ResourceError.badRequest("There is nothing to change: only delete_on_termination can be.")
         }
+        let compute = compute
         return try await context.write(compute.database) { connection in
-            guard try VolumeAttachmentStore.setDeletesOnTermination(connection, ends, volume: volume, of: server) else {
-                throw VolumeAttachmentRoutes.missing(server.value.id, volume)
+            if let ends {
+                guard try VolumeAttachmentStore.setDeletesOnTermination(connection, ends, volume: volume, of: server) else {
+                    throw VolumeAttachmentRoutes.missing(server.value.id, volume)
+                }
+            }
+            if let swaps {
+                let frame = try VolumeSwapStore.begin(connection, context, swaps, old: volume, new: wanted, ambient: compute.ambient)
+                try ServerActions.begin(
+                    connection, context, of: swaps, for: VolumeSwapStore.action, action: "swap_volume", event: "compute_swap_volume",
+                    now: compute.ambient.now)
+                try Workflows.start(
+                    connection, VolumeSwap(compute).workflow, subject: server.value.id, frame: frame, requestID: context.requestID,
+                    ambient: compute.ambient)
             }
             return Change(
                 .empty(202), "server", server.value.id,
-                content: ["volumeId": .string(volume), "delete_on_termination": .bool(ends)])
+                content: ["volumeId": .string(swaps == nil ? volume : wanted), "delete_on_termination": ends.map { .bool($0) } ?? .null])
         }
     }
 
@@ -174,6 +187,9 @@ struct VolumeAttachmentRoutes: Sendable {
             try current.require(states: VolumeAttachmentRoutes.states(context), for: "detach_volume")
             guard let attachment = try VolumeAttachmentStore.lock(connection, volume: volume, of: server.id) else {
                 throw VolumeAttachmentRoutes.missing(server.id, volume)
+            }
+            guard !attachment.isSwapped else {
+                throw ResourceError.conflict("Volume \(volume) is being exchanged: it can be detached when that has ended.")
             }
             if attachment.isRoot { throw ResourceError.forbidden("Cannot detach a root device volume") }
             try VolumeAttachmentStore.requireHotplug(connection, current)

@@ -30,6 +30,8 @@ enum VolumeAttachmentStore {
         let isRoot: Bool
         /// `attaching`, `attached` or `detaching`.
         let state: String
+        /// Whether another volume is about to take its place.
+        let isSwapped: Bool
     }
 
     /// Disks on IDE and SATA cannot be plugged or unplugged while the guest runs.
@@ -112,9 +114,14 @@ enum VolumeAttachmentStore {
     /// Locks the row of an attachment; nil if the server does not have the volume.
     static func lock(_ connection: Connection, volume: String, of server: String) throws -> Attachment? {
         try connection.query(
-            "SELECT id, boot_index, state FROM server_volumes WHERE server_id = \(server) AND volume_id = \(volume) FOR UPDATE"
+            """
+            SELECT id, boot_index, state, swap_volume_id FROM server_volumes
+            WHERE server_id = \(server) AND volume_id = \(volume) FOR UPDATE
+            """
         ).first.map {
-            Attachment(id: try $0.string("id"), isRoot: try $0.optionalInt("boot_index") == 0, state: try $0.string("state"))
+            Attachment(
+                id: try $0.string("id"), isRoot: try $0.optionalInt("boot_index") == 0, state: try $0.string("state"),
+                isSwapped: try $0.optionalString("swap_volume_id") != nil)
         }
     }
 

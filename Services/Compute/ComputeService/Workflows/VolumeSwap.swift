@@ -1,0 +1,236 @@
+import ComputeCore
+import Contracts
+import Database
+import JSON
+import Kernel
+import Logging
+import Workflow
+
+/// Another volume takes the place of one that a running server has, with its content.
+///
+/// The host copies the volume while the guest runs, and reports when every write of the guest goes to both. From then on it keeps the
+/// guest as it is, and is ordered to have the guest go on with the new volume. Until that order the exchange can be taken back; afterwards
+/// the host says which volume the guest has.
+struct VolumeSwap: Sendable {
+    let steps: ServerSteps
+
+    static let kind = "server.swap_volume"
+    private static let words = "The host could not exchange the volume"
+    private static let interval = Duration.seconds(1)
+    private static let patience = Duration.seconds(30)
+
+    init(_ compute: Compute) { steps = ServerSteps(compute: compute) }
+
+    private var compute: Compute { steps.compute }
+    private var database: Database { steps.database }
+    private var ambient: Ambient { steps.ambient }
+
+    struct Swap: Codable, Sendable {
+        /// The row of the attachment.
+        var row: String
+        var old: String
+        var new: String
+        var device: String
+        /// GiB of the new volume.
+        var size: Int
+        /// The id of the host's job.
+        var job: String
+        /// Of the new volume, once there is one.
+        var attachment: String?
+        var connection: JSONValue?
+
+        enum CodingKeys: String, CodingKey {
+            case row, old, new, device, size, job, attachment, connection
+        }
+    }
+
+    var workflow: Workflow<Swap> {
+        Workflow(
+            service: Compute.service, kind: VolumeSwap.kind,
+            steps: [
+                .init(
+                    "connect", deadline: .seconds(60), run: { try await connect($0, &$1) },
+                    undo: { try await disconnect($0, $1) }),
+                .init(
+                    "copy", deadline: .seconds(60), run: { try await copy(&$0, $1) },
+                    undo: { try await takeBack($0.subjectID, $1) }),
+                .init("synchronized", deadline: DiskCopySteps.deadline) { context, frame in
+                    try await isIn(ServerJobReport.synchronized, context, frame) ? .next : .wait(VolumeSwap.interval)
+                },
+                .init("pivot", deadline: .seconds(60), run: { try await pivot(&$0, $1) }, undo: { try await settle($0.subjectID, $1) }),
+                .init("pivoted", deadline: DiskCopySteps.deadline) { context, frame in
+                    try await hasPivoted(context, frame) ? .next : .wait(VolumeSwap.interval)
+                },
+                .init("exchange", deadline: .seconds(60), run: { try await exchange(&$0, $1) }),
+                .init("release", deadline: DiskCopySteps.deadline, run: { try await release($0, $1) }),
+            ],
+            interruptedBy: [ServerCreate.deleteIntent], failed: { try await failed($0, $1, $2) })
+    }
+
+    private func connect(_ context: StepContext, _ frame: inout Swap) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        guard let host = server.host else { throw StepFailure("The server is not on a host.") }
+        do {
+            let answer = try await compute.clients.volumes.attach(
+                VolumeAttachRequest(
+                    volumeID: frame.new, serverID: server.id, subject: server.subject, host: host, device: frame.device,
+                    operation: context.operationID()))
+            frame.attachment = answer.attachmentID
+            frame.connection = answer.connection
+        } catch let error as ResourceError where !error.isRetryable {
+            throw StepFailure(error.message, details: error.context)
+        }
+        return .next
+    }
+
+    /// Frees the new volume, unless the guest has it already.
+    private func disconnect(_ context: StepContext, _ frame: Swap) async throws {
+        let id = context.subjectID
+        let found = try await database.read { connection in
+            try connection.query(
+                """
+                SELECT a.id, s.project_id, s.user_id FROM servers s, LATERAL (
+                    SELECT id FROM published_volume_attachments WHERE server_id = s.id AND volume_id = \(frame.new)
+                    UNION SELECT \(frame.attachment)::uuid WHERE \(frame.attachment)::uuid IS NOT NULL) a
+                WHERE s.id = \(id) AND NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.volume_id = \(frame.new))
+                """
+            ).map { (try $0.string("id"), try ServerSteps.subject($0)) }
+        }
+        for (attachment, subject) in found { try await compute.clients.volumes.detach(attachment: attachment, as: subject) }
+        try await database.write { connection in
+            _ = try connection.execute("UPDATE server_volumes SET swap_volume_id = NULL WHERE id = \(frame.row)")
+        }
+    }
+
+    private func copy(_ context: inout StepContext, _ frame: Swap) async throws -> StepResult {
+        let server = try await steps.server(context.subjectID)
+        guard let host = server.host else { throw StepFailure("The server is not on a host.") }
+        let job = ServerJob(
+            id: frame.job,
+            swap: .init(
+                volumeID: frame.old,
+                replacement: .init(
+                    id: frame.new, attachmentID: try frame.attachment.recorded("attachment"), device: frame.device, bootIndex: nil,
+                    connection: Enclosed(document: try frame.connection.recorded("connection"))), sizeGiB: frame.size))
+        let ambient = ambient
+        context.commit { try HostJobs.order($0, job, server: server.id, host: host, ambient: ambient) }
+        return .next
+    }
+
+    /// Has the host end the copy, and waits for that: until then it writes to the new volume. A host that is down ends the copy when it
+    /// returns.
+    private func takeBack(_ id: String, _ frame: Swap) async throws {
+        let ambient = ambient
+        try await database.write { try HostJobs.end($0, frame.job, server: id, ambient: ambient) }
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host, !server.isApplied,
+            server.hostFailure(of: server.generation)?.isPermanent != true, try await steps.isUp(host: host)
+        else { return }
+        throw UndoWait(VolumeSwap.interval)
+    }
+
+    /// Whether the host's job has come to a phase; sends the order again to a host that says nothing.
+    ///
+    /// - Throws: `StepFailure` if the host has given up or is down.
+    private func isIn(_ phase: String, _ context: StepContext, _ frame: Swap) async throws -> Bool {
+        let server = try await steps.server(context.subjectID)
+        let state = try await state(server, frame)
+        if state.isDone || state.phase == phase { return true }
+        guard state.host == server.host, try await steps.isUp(host: state.host) else { throw StepFailure("The server's host is down.") }
+        try await repeatOrder(server.id, frame)
+        return false
+    }
+
+    private func state(_ server: WorkflowServer, _ frame: Swap) async throws -> HostJobs.State {
+        guard let state = try await database.read({ try HostJobs.state($0, frame.job) }) else {
+            throw StepFailure("\(VolumeSwap.words): it no longer works on it.")
+        }
+        if let failure = state.failure(VolumeSwap.words, host: server.host) { throw failure.failure(VolumeSwap.words) }
+        return state
+    }
+
+    private func repeatOrder(_ server: String, _ frame: Swap) async throws {
+        let ambient = ambient
+        try await database.write {
+            try HostJobs.repeatOrder($0, frame.job, server: server, patience: VolumeSwap.patience, ambient: ambient)
+        }
+    }
+
+    private func pivot(_ context: inout StepContext, _ frame: Swap) async throws -> StepResult {
+        let (id, ambient) = (context.subjectID, ambient)
+        context.commit { connection in
+            try HostJobs.revise(connection, frame.job, server: id, ambient: ambient) { $0.swap?.completes = true }
+        }
+        return .next
+    }
+
+    /// Whether the guest has the new volume. A host that is down will say it when it returns; if the operator has said that it does not
+    /// run, its guest is started again with the new volume, which has every write.
+    private func hasPivoted(_ context: StepContext, _ frame: Swap) async throws -> Bool {
+        let server = try await steps.server(context.subjectID)
+        if try await state(server, frame).isDone { return true }
+        if let host = server.host, try await steps.isFencedOff(host: host) { return true }
+        try await repeatOrder(server.id, frame)
+        return false
+    }
+
+    /// Finds out which volume the guest has after the order, before anything else is undone.
+    private func settle(_ id: String, _ frame: Swap) async throws {
+        guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return }
+        let (state, isOrdered) = try await database.read { connection in
+            (try HostJobs.state(connection, frame.job), try HostJobs.job(connection, frame.job)?.swap?.completes == true)
+        }
+        if let state, isOrdered, state.failure(VolumeSwap.words, host: server.host) == nil {
+            let isFenced = if let host = server.host { try await steps.isFencedOff(host: host) } else { true }
+            guard state.isDone || isFenced else {
+                try await repeatOrder(id, frame)
+                throw UndoWait(VolumeSwap.interval)
+            }
+            let ambient = ambient
+            try await database.write { try VolumeSwap.exchange($0, id, frame, ambient: ambient) }
+        }
+        let isExchanged = try await database.read {
+            try !$0.query("SELECT 1 AS one FROM server_volumes WHERE id = \(frame.row) AND volume_id = \(frame.new)").isEmpty
+        }
+        if isExchanged { try await release(server, frame) }
+    }
+
+    private func exchange(_ context: inout StepContext, _ frame: Swap) async throws -> StepResult {
+        let (id, ambient) = (context.subjectID, ambient)
+        context.commit { try VolumeSwap.exchange($0, id, frame, ambient: ambient) }
+        return .next
+    }
+
+    private static func exchange(_ connection: Connection, _ id: String, _ frame: Swap, ambient: Ambient) throws {
+        try connection.execute(
+            """
+            UPDATE server_volumes SET volume_id = \(frame.new), attachment_id = \(try frame.attachment.recorded("attachment")),
+                connection = \(try frame.connection.recorded("connection"))::jsonb, swap_volume_id = NULL
+            WHERE id = \(frame.row) AND volume_id = \(frame.old)
+            """)
+        // In one desired state, so that the host never sees the old volume without the job.
+        try HostJobs.end(connection, frame.job, server: id, ambient: ambient)
+    }
+
+    private func release(_ context: StepContext, _ frame: Swap) async throws -> StepResult {
+        try await release(try await steps.server(context.subjectID), frame)
+        try await compute.finish("swap_volume", server: context.subjectID)
+        return .next
+    }
+
+    /// Frees the old volume.
+    private func release(_ server: WorkflowServer, _ frame: Swap) async throws {
+        let old = try await database.read { connection in
+            try connection.query("SELECT id FROM published_volume_attachments WHERE server_id = \(server.id) AND volume_id = \(frame.old)")
+                .map { try $0.string("id") }
+        }
+        try await compute.clients.volumes.complete(attachment: try frame.attachment.recorded("attachment"), as: server.subject)
+        for attachment in old { try await compute.clients.volumes.detach(attachment: attachment, as: server.subject) }
+    }
+
+    private func failed(_ context: StepContext, _ frame: Swap, _ failure: StepFailure) async throws {
+        compute.log.warning(
+            "a volume is not exchanged",
+            metadata: ["server": "\(context.subjectID)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
+        try await compute.finish("swap_volume", server: context.subjectID, error: failure)
+    }
+}
