@@ -74,6 +74,30 @@ import Workflow
         }
     }
 
+    /// The host of one server would copy what another machine writes meanwhile.
+    @Test func aVolumeThatAMachineOutsideHasTooIsNotCopied() async throws {
+        try await VolumeFixture.with { cloud in
+            let volume = try await volumeInUse(cloud)
+            func attach(_ machine: String?) async throws {
+                _ = try await cloud.database.write {
+                    try $0.execute(
+                        """
+                        INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)
+                        VALUES (gen_random_uuid(), \(volume)::uuid, 'p1', \(machine)::uuid, 'attached', now(), now())
+                        """)
+                }
+            }
+            for machine in [SystemRandom().uuid().description, nil] {
+                try await attach(machine)
+                let refused = try await ask(cloud, volume)
+                #expect(refused.status == 400 && refused.json.description.contains("outside this cloud"), "\(refused.json)")
+                _ = try await cloud.database.write { try $0.execute("DELETE FROM volume_attachments") }
+            }
+            try await attach(server)
+            #expect(try await ask(cloud, volume).status == 202)
+        }
+    }
+
     /// A host makes the disk of a larger volume smaller while it exchanges a guest's volume for it, and may be lost meanwhile.
     @Test(arguments: [VolumeFormat.raw, .qcow2]) func aDiskLeftTooSmallIsEnlargedWhenItIsAttached(format: VolumeFormat) async throws {
         var settings = BlockStorageSettings()

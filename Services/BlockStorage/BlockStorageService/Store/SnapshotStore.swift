@@ -31,10 +31,15 @@ extension BlockStorageStore {
             metadata: try row.object("metadata"), hostCopy: try row.optionalString("host_copy").flatMap(HostCopyState.init))
     }
 
-    /// Whether exactly one server uses the volume, so that its host can copy it.
+    /// Whether exactly one server uses the volume and nobody else, so that the server's host can copy the volume. Volumes of a type with
+    /// `multiattach` can also have attachments that Compute does not know.
     static func canBeCopiedByHost(_ connection: Connection, _ id: VolumeID) throws -> Bool {
         try connection.query(
-            "SELECT count(*) = 1 AS one FROM published_server_volumes WHERE volume_id = \(id)::uuid")[0].bool("one")
+            """
+            SELECT count(*) = 1 AND NOT EXISTS (SELECT 1 FROM volume_attachments a WHERE a.volume_id = \(id)::uuid
+                AND a.server_id IS DISTINCT FROM min(s.server_id::text)::uuid) AS one
+            FROM published_server_volumes s WHERE s.volume_id = \(id)::uuid
+            """)[0].bool("one")
     }
 
     /// Reserved to services: only they know whether a host's copy is complete.
