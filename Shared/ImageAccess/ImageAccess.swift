@@ -69,6 +69,9 @@ package struct ImageAccess: Sendable {
         try protections.check(before, after) { caller.has(role: $0) }
     }
 
+    /// Whether there are properties that not everyone may see.
+    package var protectsProperties: Bool { protections != nil }
+
     /// Whether the caller may see a property.
     package func isReadable(_ property: String, for caller: Caller) -> Bool {
         protections?.allow(.read, property) { caller.has(role: $0) } ?? true

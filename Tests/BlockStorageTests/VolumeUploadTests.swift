@@ -95,6 +95,35 @@ import Workflow
         }
     }
 
+    @Test("S11: a volume shows the properties of its image that Image would show")
+    func s11HiddenProperties() async throws {
+        let file =
+            "[^x_billing]\ncreate = admin\nread = admin\nupdate = admin\ndelete = @\n[.*]\ncreate = @\nread = @\nupdate = @\ndelete = @"
+        try await VolumeFixture.with(protections: try PropertyProtections(file)) { cloud in
+            let id = try await cloud.create()
+            let path = "/v3/volumes/\(id)/action"
+            let set: JSONValue = ["os-set_image_metadata": ["metadata": ["x_billing_code": "7", "os_type": "linux", "image_id": "i"]]]
+            #expect(try await cloud.call("POST", path, token: "admin", set).status == 200)
+            func shown(_ token: String) async throws -> [JSONValue?] {
+                let name = "volume_image_metadata"
+                let other: JSONValue = ["os-set_image_metadata": ["metadata": ["os_version": "1"]]]
+                return [
+                    try await cloud.call("POST", path, token: token, other)["metadata"],
+                    try await cloud.call("GET", "/v3/volumes/\(id)", token: token)["volume"]?[name],
+                    try await cloud.call("GET", "/v3/volumes/detail?all_tenants=1", token: token)["volumes"]?.arrayValue?.first?[name],
+                    try await cloud.call("POST", path, token: token, ["os-show_image_metadata": nil])["metadata"],
+                ]
+            }
+            for metadata in try await shown("member") {
+                #expect(Set(metadata?.objectValue?.names ?? []) == ["os_type", "os_version", "image_id"], "\(metadata ?? .null)")
+            }
+            for metadata in try await shown("admin") { #expect(metadata?["x_billing_code"] == "7", "\(metadata ?? .null)") }
+            // What cannot be seen is not there.
+            #expect(try await cloud.call("POST", path, ["os-unset_image_metadata": ["key": "x_billing_code"]]).status == 404)
+            #expect(try await shown("admin")[1]?["x_billing_code"] == "7")
+        }
+    }
+
     @Test func aRefusalOfImageIsTheAnswer() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()

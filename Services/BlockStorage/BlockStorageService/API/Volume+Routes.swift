@@ -60,7 +60,7 @@ extension BlockStorageHandlers {
                     },
                     Route(
                         .get, "/volumes/detail", action: "volume:get_all", rule: read, answer: .list(.volumes), "List volumes in detail"
-                    ) { try await ResourceKind.volumes($0).projectList(database, $0) },
+                    ) { try readable(try await ResourceKind.volumes($0).projectList(database, $0), $0) },
                     Route(
                         .get, "/volumes/summary", action: "volume:get_all", rule: read, versions: VersionRange(from: Microversion(3, 12)),
                         answer: .form(BlockStorageHandlers.summaryForm), "Count volumes", handler: summarizeVolumes),
@@ -113,7 +113,7 @@ extension BlockStorageHandlers {
         let id = try context.identifier("volume_id", of: "Volume")
         return try await database.read { connection in
             _ = try volume(connection, context, id, locked: false)
-            return try ResourceKind.volumes(context).one(connection, context, id)
+            return try readable(try ResourceKind.volumes(context).one(connection, context, id), context)
         }
     }
 

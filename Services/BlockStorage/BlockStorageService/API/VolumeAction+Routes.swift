@@ -126,7 +126,9 @@ extension BlockStorageHandlers {
                         return try await imageMetadata(
                             context, for: "volume_extension:volume_image_metadata:remove", isShown: false
                         ) { metadata in
-                            guard metadata[key] != nil else { throw ResourceError.notFound("Metadata item \(key) was not found.") }
+                            guard try readable(metadata, context)[key] != nil else {
+                                throw ResourceError.notFound("Metadata item \(key) was not found.")
+                            }
                             metadata[key] = nil
                         }
                     },
@@ -137,7 +139,8 @@ extension BlockStorageHandlers {
                     ) { context, _ in
                         let id = try context.identifier("volume_id", of: "Volume")
                         return try await database.read { connection in
-                            .json(200, ["metadata": .object(try volume(connection, context, id, locked: false).value.imageMetadata ?? [:])])
+                            let metadata = try volume(connection, context, id, locked: false).value.imageMetadata ?? [:]
+                            return .json(200, ["metadata": .object(try readable(metadata, context))])
                         }
                     },
                 ]
@@ -434,8 +437,7 @@ extension BlockStorageHandlers {
             var metadata = volume.imageMetadata ?? [:]
             try body(&metadata)
             func properties(_ metadata: JSONObject) -> JSONObject {
-                JSONObject(
-                    metadata.members.filter { !VolumeWorkflows.Upload.uninherited.contains($0.name) }.map { ($0.name, $0.value) })
+                JSONObject(metadata.members.filter { BlockStorageHandlers.isImageProperty($0.name) }.map { ($0.name, $0.value) })
             }
             try workflows.images.checkProperties(
                 properties(metadata), before: properties(volume.imageMetadata ?? [:]), for: try context.caller)
@@ -444,8 +446,8 @@ extension BlockStorageHandlers {
             }
             let new = JSONValue.object(metadata)
             try BlockStorageStore.change(connection, decision, for: action, at: context.ambient.now) { $0.set(json: "image_metadata", new) }
-            let answer: JSONValue = ["metadata": .object(metadata)]
-            return Change(isShown ? .json(200, answer) : .empty(200), "volume", id, content: answer)
+            let answer: JSONValue = ["metadata": .object(try readable(metadata, context))]
+            return Change(isShown ? .json(200, answer) : .empty(200), "volume", id, content: ["metadata": new])
         }
     }
 }
