@@ -91,6 +91,15 @@ package actor ImageCache {
         }
     }
 
+    /// Loads an image before a server needs it. The disk in the image may be as large as the Image service reports, which is also the
+    /// limit for a server whose flavor has no size.
+    ///
+    /// - Throws: as `ensure`; `PermanentFailure` for an image of unknown size.
+    func loadAhead(_ image: DesiredImage) async throws {
+        guard let largest = image.largest else { throw PermanentFailure("the size of the disk in image \(image.id) is unknown") }
+        _ = try await ensure(image, largest: largest)
+    }
+
     private func giveUp(_ waiter: Int, key: String) {
         loading[key]?.waiters.removeValue(forKey: waiter)?.resume(throwing: CancellationError())
     }

@@ -203,6 +203,18 @@ package struct ServerDisks: Sendable {
         }
     }
 
+    /// Removes images from the cache that were made for one server only, unless disks lie on them.
+    ///
+    /// - Throws: the first error; the other images are removed nevertheless.
+    func release(_ released: Set<DesiredImage>) async throws {
+        let inUse = try await backingFiles()
+        var failure: (any Error)?
+        for image in released {
+            do { try await images.release(image, inUse: inUse) } catch { failure = failure ?? error }
+        }
+        if let failure { throw failure }
+    }
+
     private func writeConfigDrive(_ server: DesiredServer, _ files: ServerFiles) async throws {
         let tree = files.directory + "/config.tree"
         let temporary = files.configDrive + ".new"

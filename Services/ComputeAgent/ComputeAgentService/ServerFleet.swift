@@ -311,12 +311,7 @@ package actor ServerFleet {
         caching = Task { [images, log = tools.log] in
             await earlier?.value
             for image in wanted {
-                // A server whose flavor has no size may also use the size that the Image service reports.
-                guard let largest = image.largest else {
-                    log.notice("an image of unknown size is not loaded ahead", metadata: ["image": "\(image.id)"])
-                    continue
-                }
-                do { _ = try await images.ensure(image, largest: largest) } catch {
+                do { try await images.loadAhead(image) } catch {
                     log.warning("an image was not loaded ahead", metadata: ["image": "\(image.id)", "error": "\(error)"])
                 }
             }

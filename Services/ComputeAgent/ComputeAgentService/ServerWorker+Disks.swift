@@ -58,11 +58,9 @@ extension ServerWorker {
     /// Removes images that were only needed to create the server's disks.
     func releaseImages() async {
         guard !ownImages.isEmpty else { return }
-        for image in ownImages {
-            do { try await tools.disks.images.release(image, inUse: try await tools.disks.backingFiles()) } catch {
-                // They are removed later, like any unused image.
-                tools.log.info("an image is not removed yet", metadata: ["image": "\(image.id)", "error": "\(error)"])
-            }
+        do { try await tools.disks.release(ownImages) } catch {
+            // They are removed later, like any unused image.
+            tools.log.info("images are not removed yet", metadata: ["server": "\(serverID)", "error": "\(error)"])
         }
         ownImages = []
     }
