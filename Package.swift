@@ -141,7 +141,7 @@ let package = Package(
                 name: "BareMetalCore", dependencies: ["Kernel", "JSON", "Contracts", "ServiceCatalog"],
                 path: "Services/BareMetal/BareMetalCore", swiftSettings: swift),
             .target(
-                name: "BareMetalService", dependencies: ["BareMetalCore", "Client", "Commands", "Cryptography"] + platform,
+                name: "BareMetalService", dependencies: ["BareMetalCore", "Commands", "Cryptography"] + platform,
                 path: "Services/BareMetal/BareMetalService",
                 swiftSettings: swift),
         ]

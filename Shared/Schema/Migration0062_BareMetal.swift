@@ -150,6 +150,24 @@ package let bareMetalMigration = Migration(
     );
     CREATE INDEX bare_metal_node_history_order ON bare_metal_node_history (node_id, created_at, id);
 
+    CREATE TABLE bare_metal_allocations (
+        id uuid PRIMARY KEY,
+        name text UNIQUE CHECK (name <> ''),
+        owner text,
+        resource_class text NOT NULL,
+        traits jsonb NOT NULL DEFAULT '[]',
+        candidate_nodes jsonb NOT NULL DEFAULT '[]',
+        extra jsonb NOT NULL DEFAULT '{}',
+        node_id uuid UNIQUE REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
+        state text NOT NULL CHECK (state IN ('active', 'error')),
+        last_error text,
+        created_at timestamptz NOT NULL,
+        updated_at timestamptz,
+        CHECK ((state = 'active') = (node_id IS NOT NULL))
+    );
+    CREATE INDEX bare_metal_allocations_order ON bare_metal_allocations (created_at, id);
+    CREATE INDEX bare_metal_allocations_owner ON bare_metal_allocations (owner) WHERE owner IS NOT NULL;
+
     CREATE TABLE bare_metal_fake_machines (
         node_id uuid PRIMARY KEY REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
         is_on boolean NOT NULL DEFAULT false,

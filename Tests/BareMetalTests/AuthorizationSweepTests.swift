@@ -16,6 +16,16 @@ import WebAPI
             let port = try await cloud.call("POST", "/v1/ports", ["node_uuid": .string(node), "address": "52:54:00:00:00:01"])
             let chassis = try await cloud.call("POST", "/v1/chassis", [:])
             #expect(try await cloud.call("PUT", "/v1/nodes/one/traits/CUSTOM_A").status == 204)
+            let allocation = try await cloud.call("POST", "/v1/allocations", ["resource_class": "x", "owner": "p1"])
+            // A node with an allocation: the other one is worked with in other ways.
+            let claimed = try await cloud.enroll("three", ["owner": "p1"])
+            try await cloud.database.write { connection in
+                let id = allocation.json["uuid"]?.stringValue
+                try connection.execute("UPDATE bare_metal_nodes SET instance_uuid = \(id)::uuid WHERE id = \(claimed)::uuid")
+                try connection.execute(
+                    "UPDATE bare_metal_allocations SET node_id = \(claimed)::uuid, state = 'active', last_error = NULL WHERE id = \(id)::uuid"
+                )
+            }
             let patch: JSONValue = [["op": "add", "path": "/extra/k", "value": 1]]
             try await body(
                 cloud,
@@ -23,10 +33,13 @@ import WebAPI
                     cloud.api, database: cloud.database,
                     parameters: [
                         "node": node, "port": port.json["uuid"]?.stringValue ?? "", "chassis": chassis.json["uuid"]?.stringValue ?? "",
-                        "trait": "CUSTOM_A", "driver": "fake-hardware", "hostname": "wolke-bare-metal",
+                        "/v1/nodes/{node}/allocation node": claimed, "allocation": allocation.json["uuid"]?.stringValue ?? "",
+                        "trait": "CUSTOM_A", "driver": "fake-hardware",
+                        "hostname": "wolke-bare-metal",
                     ],
                     bodies: [
                         "PATCH /v1/nodes/{node}": patch, "PATCH /v1/ports/{port}": patch, "PATCH /v1/chassis/{chassis}": patch,
+                        "PATCH /v1/allocations/{allocation}": patch, "POST /v1/allocations": ["resource_class": "x"],
                         "POST /v1/nodes": ["driver": "fake-hardware", "name": "two"],
                         "POST /v1/ports": ["node_uuid": .string(node), "address": "52:54:00:00:00:02"],
                         "PUT /v1/nodes/{node}/states/provision": ["target": "manage"],

@@ -21,7 +21,7 @@ private final class RedfishStub: Sendable {
         var kinds = ["On", "ForceOff", "GracefulShutdown", "ForceRestart"]
         /// Answers of the next requests for the machine.
         var failures: [Int] = []
-        /// Looks at the power before it changes.
+        /// How many readings of the power still show the old state.
         var delay = 0
         var pending: String?
         var etag: String?
@@ -166,7 +166,7 @@ private final class RedfishStub: Sendable {
             bench.stub.machine.withLock { $0.delay = 3 }
             try await bench.driver.setPower(of: node, .on)
             #expect(try await bench.driver.power(of: node) == .on)
-            // What is there already is not asked for again: a second call after a crash changes nothing.
+            // If the machine is already in the requested state, nothing is sent: a second call after a crash changes nothing.
             try await bench.driver.setPower(of: node, .on)
             try await bench.driver.setPower(of: node, .reboot)
             try await bench.driver.setPower(of: node, .softReboot)
@@ -179,7 +179,7 @@ private final class RedfishStub: Sendable {
         }
     }
 
-    /// A controller may say yes and do nothing.
+    /// A controller may accept a request and do nothing.
     @Test func powerThatDoesNotChangeIsAFailure() async throws {
         try await RedfishTests.with { bench in
             let node = try await bench.node()

@@ -28,7 +28,7 @@ package struct HardwareType: Sendable {
     package let interfaces: [HardwareInterface: [String]]
     /// The members of `driver_info`: name and meaning.
     package let properties: [(name: String, meaning: String)]
-    /// Those of them that are credentials: stored sealed and never shown.
+    /// The properties that are credentials. They are stored sealed and never shown.
     package var secrets: Set<String> { Set(properties.map(\.name).filter(NodeRules.isSecret)) }
 
     /// The default implementation of an interface.

@@ -41,7 +41,7 @@ struct BareMetal: Sendable {
         [
             DiscoveryRoutes.resource, NodeRoutes(bareMetal: self).resource, NodeStateRoutes(bareMetal: self).resource,
             NodeTraitRoutes(bareMetal: self).resource, PortRoutes(bareMetal: self).resource, ChassisRoutes(bareMetal: self).resource,
-            DriverRoutes(bareMetal: self).resource,
+            DriverRoutes(bareMetal: self).resource, AllocationRoutes(bareMetal: self).resource,
         ]
     }
 }
@@ -62,7 +62,7 @@ enum NodePolicy {
 
     /// Actions that no route declares.
     static let extra: [String: String] = [
-        ResourceKind.allNodes: "rule:admin_required",
+        ResourceKind.allNodes: "rule:admin_required", ResourceKind.allAllocations: admin, AllocationRoutes.forOthers: admin,
         "baremetal:node:update:driver": ownersManager, "baremetal:node:update:owner": admin,
         "baremetal:node:update:lessee": ownersManager, "baremetal:node:update:instance": nodeUser,
         "baremetal:node:update:protected": nodeUser,

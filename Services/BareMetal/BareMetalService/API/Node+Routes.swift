@@ -153,6 +153,7 @@ struct NodeRoutes: Sendable {
             try bareMetal.requireIdle(connection, node.value)
             let changes = try NodeUpdate(bareMetal: bareMetal, context: context, node: node.value).changes(connection, patch)
             try NodeStore.update(connection, node, changes, for: "baremetal:node:update", at: context.ambient.now)
+            if node.value.instanceID != nil { try NodeClaimStore.forgetWithoutInstance(connection, node) }
             return Change(answer: try NodeRoutes.response(connection, context, node.value.id), "node", node.value.id.description)
         }
     }

@@ -112,7 +112,8 @@ extension ResourceKind {
                 Field("conductor", .text, conductor, versions: .minor(49)),
                 Field("owner", filter: .equals.from(Microversion(1, 50)), sortable: true, versions: .minor(50), isSettable: true),
                 Field("description", sortable: true, versions: .minor(51), isSettable: true),
-                Field("allocation_uuid", .text, "NULL::text", versions: .minor(52)),
+                Field(
+                    "allocation_uuid", .text, "(SELECT a.id FROM bare_metal_allocations a WHERE a.node_id = t.id)", versions: .minor(52)),
                 Field("retired", .boolean, filter: .boolean.from(Microversion(1, 61)), versions: .minor(61), isSettable: true),
                 Field("retired_reason", versions: .minor(61), isSettable: true),
                 Field("lessee", filter: .equals.from(Microversion(1, 65)), sortable: true, versions: .minor(65), isSettable: true),

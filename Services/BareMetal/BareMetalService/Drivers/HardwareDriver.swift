@@ -6,7 +6,7 @@ import ServiceKit
 /// A controller's error, with a message for the node's `last_error`.
 struct HardwareFailure: Error, Sendable, CustomStringConvertible {
     let description: String
-    /// Whether the same question may be answered a moment later.
+    /// Whether the same request may succeed a moment later.
     var mayPass = false
     /// The HTTP status of the controller's answer; nil if there was none.
     var status: Int?
@@ -53,7 +53,7 @@ struct HardwareInventory: Sendable {
 /// Waits until a machine's power has changed.
 struct PowerWait: Sendable {
     let ambient: Ambient
-    /// Between two looks.
+    /// The time between two readings.
     var poll: Duration = .seconds(1)
 
     /// Seconds in which the power changes at once, and in which an operating system shuts down.

@@ -135,7 +135,7 @@ struct IPMIHardware: HardwareDriver {
         case .softOff:
             if isOn { try await ask("soft", until: .off) }
         case .reboot, .softReboot:
-            // Off and on again: a reset keeps what the firmware has read before the boot device was changed.
+            // Off and on again: after a reset, the firmware may still use the boot device that it read before the change.
             if isOn { try await ask(target.isSoft ? "soft" : "off", until: .off) }
             try await ask("on", until: .on)
         }
@@ -155,7 +155,7 @@ struct IPMIHardware: HardwareDriver {
         guard let selector = lines.first(where: { $0.hasPrefix("boot device selector") })?.split(separator: ":", maxSplits: 1).last
         else { return nil }
         let shown = selector.drop { $0 == " " }
-        // The longest name that fits: one begins like another.
+        // The longest name that matches, because some names are prefixes of others.
         let device = IPMIHardware.devices.filter { shown.hasPrefix($0.shown) }.max { $0.shown.count < $1.shown.count }?.device
         return device.map { BootOverride(device: $0, isPersistent: lines.contains { $0.contains("options apply to all future boots") }) }
     }

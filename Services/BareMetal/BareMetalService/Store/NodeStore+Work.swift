@@ -34,6 +34,7 @@ extension NodeStore {
 
     /// Clears everything that belongs to the node's instance, which is gone.
     static func forgetInstance(_ connection: Connection, _ id: String, at now: Timestamp) throws {
+        try NodeClaimStore.forget(connection, node: id)
         try connection.execute(
             """
             UPDATE bare_metal_nodes SET instance_uuid = NULL, instance_info = '{}', protected = false, protected_reason = NULL,

@@ -25,6 +25,7 @@ struct Node: Sendable {
     let cleansAutomatically: Bool?
     let disablesPowerOff: Bool
     let instanceID: UUID128?
+    let resourceClass: String?
     let sealedSecrets: NodeSecrets.Sealed?
     /// The attributes for policy rules.
     var policyTarget: [String: String] {
@@ -40,7 +41,7 @@ enum NodeStore {
     static let columns: SQL = """
         n.id, n.name, n.provision_state, n.target_provision_state, n.owner, n.lessee, n.driver, n.driver_info, n.power_state,
         n.target_power_state, n.maintenance, n.protected, n.retired, n.automated_clean, n.disable_power_off, n.instance_uuid,
-        encode(n.driver_secrets, 'hex') AS driver_secrets, n.driver_secrets_key,
+        n.resource_class, encode(n.driver_secrets, 'hex') AS driver_secrets, n.driver_secrets_key,
         json_build_object(\(raw: interfaces)) AS interfaces
         """
 
@@ -71,7 +72,8 @@ enum NodeStore {
             power: try row.optionalString("power_state").flatMap(NodePower.init), targetPower: try row.optionalString("target_power_state"),
             isInMaintenance: try row.bool("maintenance"), isProtected: try row.bool("protected"), isRetired: try row.bool("retired"),
             cleansAutomatically: try row.optionalBool("automated_clean"), disablesPowerOff: try row.bool("disable_power_off"),
-            instanceID: try row.optionalUUID("instance_uuid"), sealedSecrets: try sealed(row))
+            instanceID: try row.optionalUUID("instance_uuid"), resourceClass: try row.optionalString("resource_class"),
+            sealedSecrets: try sealed(row))
     }
 
     private static func sealed(_ row: Row) throws -> NodeSecrets.Sealed? {

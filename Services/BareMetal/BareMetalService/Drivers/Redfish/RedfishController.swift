@@ -44,7 +44,7 @@ struct RedfishController: Sendable {
 
     func get(_ path: String) async throws -> JSONObject { try await read(path).body }
 
-    /// Reads a resource. Repeated after errors that pass.
+    /// Reads a resource. Retries after temporary errors.
     func read(_ path: String) async throws -> Answer {
         var attempt = 1
         while true {
