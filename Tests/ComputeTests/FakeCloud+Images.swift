@@ -22,6 +22,12 @@ extension FakeCloud {
         state.withLock { $0.subjects.append(subject) }
         try await probe.effect("createImage") {
             if let error = state.withLock({ $0.imageRefusal }) { throw error }
+            let readOnly = [
+                "size", "virtual_size", "checksum", "status", "os_hash_algo", "os_hash_value", "created_at", "updated_at", "file",
+            ]
+            if let name = image.names.first(where: readOnly.contains) {
+                throw ResourceError.forbidden("Attribute '\(name)' is read-only.")
+            }
             let core = ["id", "name", "visibility", "disk_format", "container_format", "min_disk", "min_ram"]
             let properties = JSONObject(image.members.filter { !core.contains($0.name) })
             let now = ambient.now

@@ -99,6 +99,32 @@ import Workflow
         }
     }
 
+    /// Block Storage keeps the attributes of the image that a volume was made from beside its properties.
+    @Test func attributesOfTheVolumesImageAreNoProperties() async throws {
+        try await TestCloud.with { cloud in
+            let metadata: JSONObject = [
+                "image_id": .string(Fixtures.image), "image_name": "i", "size": "7", "checksum": "c", "container_format": "bare",
+                "disk_format": "raw", "min_ram": "1", "min_disk": "0", "hw_disk_bus": "scsi",
+            ]
+            func setMetadata(_ table: SQL, _ condition: SQL) async throws {
+                try await cloud.database.write { connection in
+                    try connection.execute("UPDATE \(table) = \(metadata)::jsonb WHERE \(condition)")
+                }
+            }
+            try await setMetadata("volumes SET image_metadata", "id = \(Fixtures.volume)")
+            let id = try await cloud.createServer(VolumeImageTests.onVolume)
+            for step in 0..<2 {
+                let answer = try await createImage(cloud, id)
+                #expect(answer.status == 202, "\(answer.json)")
+                try await cloud.engine().drain()
+                let image = try #require(try await images(cloud).last)
+                #expect(image.properties["hw_disk_bus"] == "scsi" && image.properties["image_name"] == nil, "\(image.properties)")
+                // Servers of earlier builds have the attributes among their properties.
+                if step == 0 { try await setMetadata("servers SET image_properties", "id = \(id)") }
+            }
+        }
+    }
+
     @Test func aVolumeWithSnapshotsOutlivesItsServer() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer(VolumeImageTests.onVolume)

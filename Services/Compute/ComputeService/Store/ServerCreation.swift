@@ -313,7 +313,8 @@ struct ServerCreation {
     }
 
     private func imageMetadata(_ query: SQL) throws -> JSONObject {
-        try connection.query(query).first?.optionalJSON("image_metadata")?.objectValue ?? [:]
+        let metadata = try connection.query(query).first?.optionalJSON("image_metadata")?.objectValue ?? [:]
+        return JSONObject(metadata.members.filter { !ServerImages.volumeAttributes.contains($0.name) }.map { ($0.name, $0.value) })
     }
 
     private var imageCheck: ServerImageCheck { ServerImageCheck(connection: connection, images: images, owner: owner) }

@@ -34,6 +34,11 @@ enum ServerImages {
         "owner_specified.openstack.sha256", "owner_specified.openstack.object",
     ]
 
+    /// Members of a volume's image metadata that are attributes of the image and none of its properties, as in Nova.
+    static let volumeAttributes: Set<String> = [
+        "image_id", "image_name", "size", "checksum", "container_format", "disk_format", "min_ram", "min_disk",
+    ]
+
     /// - Throws: 404 without the server.
     static func source(_ connection: Connection, _ id: String, images: ImageAccess) throws -> Source {
         let rows = try connection.query(
@@ -68,7 +73,9 @@ enum ServerImages {
             "disk_format": "qcow2", "container_format": "bare", "min_disk": JSONValue(source.minDisk), "min_ram": JSONValue(source.minRAM),
         ]
         var properties: JSONObject = [:]
-        for (name, value) in source.properties.members where !uninherited.contains(name) { properties[name] = value }
+        for (name, value) in source.properties.members where !uninherited.contains(name) && !volumeAttributes.contains(name) {
+            properties[name] = value
+        }
         properties["instance_uuid"] = .string(source.id)
         properties["user_id"] = .string(requester.user)
         properties["image_type"] = .string(type)
