@@ -134,7 +134,7 @@ class Fence(threading.Thread):
         assert answer.ok, answer.text
 
     def cut_off(self):
-        # No guest may run there when somebody evacuates it.
+        # No guest may run there when it is evacuated.
         for part in self.PARTS:
             self.cloud.stop(part)
         for process in guests(self.cloud.state / self.HOST):

@@ -154,7 +154,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        /// A server of the list that the agent cannot read is not one that the list does not have.
+        /// A server in the list that the agent cannot read must not be treated as missing from the list.
         @Test func aListedServerThatCannotBeReadIsRefused() async throws {
             let host = try await PrivateHost.shared.value
             let agent = try await TestAgent(host, state: host.directory + "/unreadable")

@@ -99,7 +99,7 @@ import Testing
         #expect(RunningJob(upload, task: Task {}).phase == nil)
     }
 
-    /// libvirt goes on with what an earlier process of the agent began.
+    /// libvirt continues a migration that an earlier process of the agent began.
     @Test func aGuestThatIsOnItsWayAlreadyIsNotQueued() async throws {
         try await with { hypervisor, driver in
             let control = MoveControl(MoveQueueTests.order)

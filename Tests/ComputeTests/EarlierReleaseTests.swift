@@ -50,7 +50,7 @@ import Workflow
         }
     }
 
-    /// Workflows wait for hours; the build that began one may have been an earlier one.
+    /// Workflows may wait for hours, so an earlier build may have begun one.
     @Test func everyVersionThatWasWrittenIsCarriedOn() async throws {
         try await TestCloud.with { cloud in
             for (kind, definitions) in Dictionary(grouping: cloud.module.workflows, by: \.kind) {
@@ -61,7 +61,7 @@ import Workflow
         }
     }
 
-    /// Moves as development builds after release 0.1.0 have begun them.
+    /// Moves that development builds after release 0.1.0 have begun.
     @Test(arguments: ["migrate", "evacuate", "resize"]) func aMoveOfTheFirstVersionIsCarriedOn(verb: String) async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer([

@@ -47,7 +47,7 @@ extension FakeCloud {
 
     /// Hosts fail to start servers with this error, permanently or until the next attempt.
     ///
-    /// - Parameter host: nil: all hosts.
+    /// - Parameter host: nil for all hosts.
     func failOnHost(_ error: String?, reason: String? = nil, permanent: Bool = true, only host: String? = nil) {
         state.withLock { state in
             state.failsOnHost = error.map { ($0, reason, permanent) }
@@ -55,7 +55,7 @@ extension FakeCloud {
         }
     }
 
-    /// Network and Block Storage do not release what a server has.
+    /// Network and Block Storage refuse to release a server's ports and volumes.
     func refuseReleases(_ error: ResourceError?) { state.withLock { $0.releaseRefusal = error } }
 
     static func endpoint(_ host: String) -> JSONValue {

@@ -32,7 +32,7 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var attachHook: (@Sendable () async throws -> Void)?
         var jobFailure: String?
         var holdsJobs = false
-        /// With what ports and volumes are kept.
+        /// The error with which Network and Block Storage refuse to release ports and volumes.
         var releaseRefusal: ResourceError?
         /// Whether guests wait for others that leave the host.
         var queuesMoves = false

@@ -245,7 +245,7 @@ import Workflow
         }
     }
 
-    /// A replica that does not know the table has carried the move out.
+    /// A replica that does not know the table has executed the move.
     @Test(arguments: [true, false]) func disksThatAnEarlierReplicaHasKeptAreRemoved(confirms: Bool) async throws {
         try await with { cloud in
             let id = try await migrated(cloud)

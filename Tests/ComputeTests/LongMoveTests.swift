@@ -95,7 +95,7 @@ import Workflow
         }
     }
 
-    /// The host says that it advances.
+    /// The host reports progress.
     private func advance(_ cloud: TestCloud, _ id: String, to progress: Int) async throws {
         let heartbeat = AgentHeartbeat(
             host: "host-1", agentVersion: "1", servers: [HeldServer(serverID: id, epoch: 1_000_000, progress: progress)])
@@ -108,7 +108,7 @@ import Workflow
         return false
     }
 
-    /// A load that breaks off and begins again advances each time.
+    /// A download that breaks off and starts again makes progress each time.
     @Test func aHostMayNotAdvanceForEver() async throws {
         try await with { cloud in
             let id = try await cloud.createServer()
@@ -125,7 +125,7 @@ import Workflow
             try await advance(cloud, id, to: 7)
             #expect(try await !isExtended(cloud, id))
 
-            // The host has done it after all, and makes other disks.
+            // The host has finished after all, and creates other disks.
             _ = try await cloud.database.write {
                 try $0.execute("UPDATE servers SET observed_generation = generation, generation = generation + 1 WHERE id = \(id)")
             }
@@ -134,7 +134,7 @@ import Workflow
         }
     }
 
-    /// The host cannot start the server as it was before, and does not say that this is for good.
+    /// The host cannot start the server as it was before, and does not report that this is permanent.
     @Test(arguments: [["migrate": nil], ["resize": ["flavorRef": "2"]]] as [JSONValue]) func aServerThatIsNotStartedAgainIsInError(
         body: JSONValue
     ) async throws {

@@ -6,7 +6,7 @@ import TestKit
 import Testing
 import Workflow
 
-/// What other services refuse for good does not hold a server up for ever.
+/// Permanent refusals of other services do not delay the deletion of a server forever.
 @Suite struct RefusalTests {
     private func details(_ cloud: TestCloud, _ id: String, _ action: String) async throws -> (result: String?, details: String?) {
         try await cloud.database.read { connection in
@@ -54,7 +54,7 @@ import Workflow
         }
     }
 
-    /// The device would be given to the server on the host that it leaves.
+    /// The device would be attached on the host that the server leaves.
     @Test func noServerMovesWhileItGetsADevice() async throws {
         try await TestCloud.with { cloud in
             try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)

@@ -31,7 +31,7 @@ import Testing
             for kind in kinds {
                 let findings = try await kind.findings(bench.api) { method, path, body in
                     let answer = try await bench.call(method, path, body: body)
-                    // A generation that is not the current one is a conflict.
+                    // A generation other than the current one is a conflict.
                     return (answer.status == 409 ? 400 : answer.status, answer.json)
                 }
                 #expect(findings == [])

@@ -332,7 +332,7 @@ private struct CallGraph {
             }
             guard let function = open else { continue }
             let trimmed = line.trimmingCharacters(in: .whitespaces)
-            // The end of a protocol: its requirements have no bodies.
+            // The end of a protocol, whose requirements have no bodies.
             if indent < function.indent, trimmed == "}" {
                 open = nil
                 continue

@@ -15,10 +15,10 @@ package struct UnreadableServer: Sendable, Hashable {
     /// Nil if the document does not say which server it is about.
     package var serverID: String? { document["id"]?.stringValue.flatMap { UUID128($0) }?.description }
 
-    /// What the control plane is told. A report is about a generation; about a document that does not say which, there is none, and the
-    /// control plane stops waiting at its deadline.
+    /// The report to the control plane. A report needs a generation; for a document without one it is nil, and the control plane stops
+    /// waiting at its deadline.
     ///
-    /// - Parameter record: what the host has of the server.
+    /// - Parameter record: the host's record of the server.
     package func report(host: String, record: LocalServerRecord?) -> ObservedReport? {
         guard let serverID, let generation = document["generation"]?.intValue, generation > 0,
             let epoch = document["epoch"]?.intValue ?? record?.highestEpoch

@@ -14,7 +14,7 @@ struct RunningJob: Sendable {
     /// Of a volume that takes the place of another one.
     var exchange: ExchangeControl?
 
-    /// A guest waits for others until it is known to be on its way: the control plane does not count that time as the guest's.
+    /// A guest counts as queued until it is known to be moving, so that the time does not count against its limit in the control plane.
     init(_ job: ServerJob, task: Task<Void, Never>) {
         self.task = task
         guard let order = job.migration else { return }

@@ -29,7 +29,7 @@ enum KeptDisks {
         try !connection.query("SELECT 1 AS one FROM server_kept_disks WHERE server_id = \(id) AND host = \(host)").isEmpty
     }
 
-    /// Records the disks of a move that an earlier replica has carried out, which knew no table of them.
+    /// Records the disks of a move by a replica of an earlier release, which does not know this table.
     static func adopt(_ connection: Connection, server id: String) throws {
         try connection.execute(
             """
@@ -72,8 +72,8 @@ enum KeptDisks {
         return true
     }
 
-    /// Servers of which hosts keep disks that nobody needs: at the end of a move the server's host was down or failed, and has done later
-    /// what is desired of the server.
+    /// Servers with kept disks that are no longer needed: the server's host was down or failed at the end of a move, and has since reached
+    /// the server's desired state.
     static func unneeded(_ connection: Connection, limit: Int) throws -> [String] {
         try connection.query(
             """

@@ -309,7 +309,7 @@ enum MigrationStore {
             connection, server: id, requestID: "req-" + compute.ambient.newUUID().description, user: "", project: nil, compute)
     }
 
-    /// The server stays what the move has made of it, and where: it returns what it had before.
+    /// The server stays as the move left it, and on the same host. What it had before the move is released by the confirmation.
     static func stay(
         _ connection: Connection, server id: String, _ move: ServerMove, requestID: String?, _ compute: Compute
     ) throws {

@@ -51,10 +51,10 @@ enum ServerActions {
             """)
     }
 
-    /// Actions that give a server a device, or take one from it, on the host that it has.
+    /// Actions that attach a device to a server or detach one, on its current host.
     static let ofDevices = ["attach_interface", "detach_interface", "attach_volume", "detach_volume"]
 
-    /// One of some actions that has begun and not ended; nil for none.
+    /// One of the given actions that has begun and not ended; nil if there is none.
     static func unfinished(_ connection: Connection, server: String, among actions: [String]) throws -> String? {
         try connection.query(
             """

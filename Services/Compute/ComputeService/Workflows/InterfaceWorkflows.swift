@@ -214,8 +214,8 @@ struct InterfaceWorkflows: Sendable {
             ], retriesForever: true, failed: { _, _, _ in })
     }
 
-    /// Network refuses to release the port: it is the server's, which gets it again. The record of the action, which has ended when the
-    /// host had unplugged the port, says so.
+    /// Network refuses to release the port, so it remains the server's and is attached again. The action ended when the host had unplugged
+    /// the port; its record is changed to say this.
     private func giveBack(_ frame: Detachment, if condition: SQL, _ failure: StepFailure) async throws {
         let ambient = compute.ambient
         compute.log.warning(

@@ -4,20 +4,20 @@ import Kernel
 import Logging
 import Workflow
 
-/// How often a workflow that must come to its end repeats what another service refuses for good. After that it goes on without, because
-/// the refusal would keep a server from ever being deleted. `osctl doctor` reports what is left.
+/// How often a workflow that must finish retries a request that another service refuses permanently. Afterwards it continues without it;
+/// otherwise the refusal would prevent the deletion of the server forever. `osctl doctor` reports what is left.
 struct Refusals: Sendable {
-    /// About three minutes, with the engine's pauses: an operator may change what a refusal is about.
+    /// About three minutes, with the engine's pauses, in which an operator may remove the cause of a refusal.
     static let attemptsMax = 24
 
-    /// Whether it has been repeated often enough.
+    /// Whether the request has been retried often enough.
     let areFinal: Bool
 
     init(_ context: StepContext) { areFinal = context.attempt >= Refusals.attemptsMax }
 }
 
 extension ServerSteps {
-    /// Runs `body`; leaves what another service refuses for good as it is, and says so in the log and in the record of the action.
+    /// Runs `body`. If another service refuses permanently, ignores the error, and records it in the log and in the record of the action.
     ///
     /// - Parameter what: for the log.
     func tolerate(

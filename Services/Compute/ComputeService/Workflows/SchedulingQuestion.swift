@@ -14,7 +14,7 @@ enum SchedulingQuestion {
 
     /// Questions about several servers that claim nothing, with one statement. A row that cannot be read affects only its server.
     ///
-    /// - Returns: the questions, and why there is none, by the servers' ids; servers that do not exist are in neither.
+    /// - Returns: by the servers' ids, the questions and the reasons why there is none. Servers that do not exist are in neither.
     static func trials(
         _ connection: Connection, servers: [String], ambient: Ambient
     ) throws -> (questions: [String: ScheduleServer], unreadable: [String: String]) {

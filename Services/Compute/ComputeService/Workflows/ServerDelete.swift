@@ -5,8 +5,8 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// Deletes a server. It retries forever, because services that it needs may be unavailable for a while. What a service refuses for good
-/// is left as it is after some attempts (`Refusals`).
+/// Deletes a server. It retries forever, because services that it needs may be unavailable for a while. If a service refuses permanently to
+/// release something, it is left as it is after some attempts (`Refusals`).
 struct ServerDelete: Sendable {
     let steps: ServerSteps
 

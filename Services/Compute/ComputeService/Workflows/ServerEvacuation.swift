@@ -40,8 +40,8 @@ struct ServerEvacuation: Sendable {
 
     var workflow: Workflow<Frame> { workflow(version: 2) }
 
-    /// Carries on what development builds after release 0.1.0 have begun. Their step `release` returned the allocations on the source;
-    /// now `finish` has that done.
+    /// Continues evacuations that development builds after release 0.1.0 have begun. Their step `release` returned the allocations on the
+    /// source; now `finish` starts this.
     var earlier: Workflow<Frame> { workflow(version: 1, beforeFinish: [.init("release") { _, _ in .next }]) }
 
     private func workflow(version: Int, beforeFinish more: [Workflow<Frame>.Step] = []) -> Workflow<Frame> {

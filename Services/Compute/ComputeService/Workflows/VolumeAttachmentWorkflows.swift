@@ -136,7 +136,7 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     // MARK: detach
 
-    /// Block Storage refuses to detach the volume: it is the server's, which gets it again.
+    /// Block Storage refuses to detach the volume, so it remains the server's and is attached again.
     private func giveBack(_ context: StepContext, _ server: String) async throws {
         let (row, ambient) = (context.subjectID, compute.ambient)
         try await database.write { connection in
