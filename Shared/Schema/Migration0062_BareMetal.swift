@@ -121,6 +121,22 @@ package let bareMetalMigration = Migration(
         PRIMARY KEY (node_id, trait)
     );
 
+    CREATE TABLE bare_metal_portgroups (
+        id uuid PRIMARY KEY,
+        node_id uuid NOT NULL REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
+        name text UNIQUE CHECK (name <> ''),
+        address text UNIQUE,
+        mode text NOT NULL DEFAULT 'active-backup',
+        properties jsonb NOT NULL DEFAULT '{}',
+        extra jsonb NOT NULL DEFAULT '{}',
+        internal_info jsonb NOT NULL DEFAULT '{}',
+        standalone_ports_supported boolean NOT NULL DEFAULT true,
+        created_at timestamptz NOT NULL,
+        updated_at timestamptz
+    );
+    CREATE INDEX bare_metal_portgroups_node ON bare_metal_portgroups (node_id);
+    CREATE INDEX bare_metal_portgroups_order ON bare_metal_portgroups (created_at, id);
+
     CREATE TABLE bare_metal_ports (
         id uuid PRIMARY KEY,
         node_id uuid NOT NULL REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
@@ -131,10 +147,12 @@ package let bareMetalMigration = Migration(
         local_link_connection jsonb NOT NULL DEFAULT '{}',
         pxe_enabled boolean NOT NULL DEFAULT true,
         physical_network text,
+        portgroup_id uuid REFERENCES bare_metal_portgroups (id) ON DELETE RESTRICT,
         is_smartnic boolean NOT NULL DEFAULT false,
         created_at timestamptz NOT NULL,
         updated_at timestamptz
     );
+    CREATE INDEX bare_metal_ports_portgroup ON bare_metal_ports (portgroup_id) WHERE portgroup_id IS NOT NULL;
     CREATE INDEX bare_metal_ports_node ON bare_metal_ports (node_id);
     CREATE INDEX bare_metal_ports_order ON bare_metal_ports (created_at, id);
 

@@ -17,6 +17,7 @@ import WebAPI
             let chassis = try await cloud.call("POST", "/v1/chassis", [:])
             #expect(try await cloud.call("PUT", "/v1/nodes/one/traits/CUSTOM_A").status == 204)
             let allocation = try await cloud.call("POST", "/v1/allocations", ["resource_class": "x", "owner": "p1"])
+            let group = try await cloud.call("POST", "/v1/portgroups", ["node_uuid": .string(node), "name": "bond0"])
             // A node with an allocation: the other one is worked with in other ways.
             let claimed = try await cloud.enroll("three", ["owner": "p1"])
             try await cloud.database.write { connection in
@@ -34,12 +35,14 @@ import WebAPI
                     parameters: [
                         "node": node, "port": port.json["uuid"]?.stringValue ?? "", "chassis": chassis.json["uuid"]?.stringValue ?? "",
                         "/v1/nodes/{node}/allocation node": claimed, "allocation": allocation.json["uuid"]?.stringValue ?? "",
-                        "trait": "CUSTOM_A", "driver": "fake-hardware",
+                        "portgroup": group.json["uuid"]?.stringValue ?? "", "trait": "CUSTOM_A", "driver": "fake-hardware",
                         "hostname": "wolke-bare-metal",
                     ],
                     bodies: [
                         "PATCH /v1/nodes/{node}": patch, "PATCH /v1/ports/{port}": patch, "PATCH /v1/chassis/{chassis}": patch,
                         "PATCH /v1/allocations/{allocation}": patch, "POST /v1/allocations": ["resource_class": "x"],
+                        "PATCH /v1/portgroups/{portgroup}": patch,
+                        "POST /v1/portgroups": ["node_uuid": .string(node)],
                         "POST /v1/nodes": ["driver": "fake-hardware", "name": "two"],
                         "POST /v1/ports": ["node_uuid": .string(node), "address": "52:54:00:00:00:02"],
                         "PUT /v1/nodes/{node}/states/provision": ["target": "manage"],

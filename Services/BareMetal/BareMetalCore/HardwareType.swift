@@ -137,3 +137,14 @@ package enum BootDevice: String, Sendable, Hashable, CaseIterable {
 package enum BootMode: String, Sendable, Hashable, CaseIterable {
     case bios, uefi
 }
+
+/// How a bond uses its interfaces, as Linux names its modes.
+package enum BondMode: String, Sendable, Hashable, CaseIterable {
+    case balanceRR = "balance-rr"
+    case activeBackup = "active-backup"
+    case balanceXOR = "balance-xor"
+    case broadcast
+    case lacp = "802.3ad"
+    case balanceTLB = "balance-tlb"
+    case balanceALB = "balance-alb"
+}

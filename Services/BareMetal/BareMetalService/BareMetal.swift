@@ -42,6 +42,7 @@ struct BareMetal: Sendable {
             DiscoveryRoutes.resource, NodeRoutes(bareMetal: self).resource, NodeStateRoutes(bareMetal: self).resource,
             NodeTraitRoutes(bareMetal: self).resource, PortRoutes(bareMetal: self).resource, ChassisRoutes(bareMetal: self).resource,
             DriverRoutes(bareMetal: self).resource, AllocationRoutes(bareMetal: self).resource,
+            PortGroupRoutes(bareMetal: self).resource,
         ]
     }
 }

@@ -30,7 +30,9 @@ enum DiscoveryRoutes {
         ])
 
     /// The collections, each with the version that introduced it.
-    private static let collections = [("nodes", 1), ("ports", 1), ("chassis", 1), ("drivers", 1), ("conductors", 49), ("allocations", 52)]
+    private static let collections = [
+        ("nodes", 1), ("ports", 1), ("portgroups", 23), ("chassis", 1), ("drivers", 1), ("conductors", 49), ("allocations", 52),
+    ]
 
     private static func version(_ context: RequestContext) -> JSONValue {
         let range = VersionNegotiation.bareMetal

@@ -125,7 +125,7 @@ extension ResourceKind {
                 Field("maintenance_reason"), Field("last_error"), Field("console_enabled", .boolean),
                 Field("reservation", .text, reservation),
                 Field("created_at", .timestampMicroseconds, sortable: true), Field("updated_at", .timestampMicroseconds, sortable: true),
-                Field("links", .links(links("nodes"))), children("ports"), children("states", from: 14),
+                Field("links", .links(links("nodes"))), children("ports"), children("portgroups", from: 24), children("states", from: 14),
                 .filter("associated") {
                     try Query.flag("associated", $0) ? "t.instance_uuid IS NOT NULL" : "t.instance_uuid IS NULL"
                 },

@@ -16,7 +16,7 @@ extension ResourceKind {
                 Field("extra", .json, isSettable: true), Field("internal_info", .json, versions: .minor(18)),
                 Field("local_link_connection", .json, versions: .minor(19), isSettable: true),
                 Field("pxe_enabled", .boolean, sortable: true, versions: .minor(19), isSettable: true),
-                Field("portgroup_uuid", .text, "NULL::text", versions: .minor(24)),
+                Field("portgroup_uuid", .text, "t.portgroup_id", versions: .minor(24)),
                 Field("physical_network", sortable: true, versions: .minor(34), isSettable: true),
                 Field("is_smartnic", .boolean, versions: .minor(53)),
                 Field("name", sortable: true, versions: .minor(88), isSettable: true),
@@ -24,6 +24,12 @@ extension ResourceKind {
                 Field("links", .links([.absolute("self", "/v1/ports"), .absolute("bookmark", "/ports")])),
                 .filter("node") { UUID128($0).map { "t.node_id = \($0)" } ?? "n.name = \($0)" },
                 .filter("node_uuid", .uuid("t.node_id")),
+                .filter(
+                    "portgroup",
+                    .custom { text in
+                        UUID128(text).map { "t.portgroup_id = \($0)" }
+                            ?? "t.portgroup_id = (SELECT g.id FROM bare_metal_portgroups g WHERE g.name = \(text))"
+                    }.from(Microversion(1, 24))),
                 .filter(
                     "shard", .custom { "n.shard = ANY(\($0.split(separator: ",").map(String.init))::text[])" }.from(Microversion(1, 82))),
             ]),
@@ -43,7 +49,9 @@ struct PortRoutes: Sendable {
     private static let delete = "baremetal:port:delete"
 
     var resource: Resource {
-        let (all, one, ofNode) = ("/v1/ports", "/v1/ports/{port}", NodeRoutes.one + "/ports")
+        let (all, one, ofNode, ofGroup) = (
+            "/v1/ports", "/v1/ports/{port}", NodeRoutes.one + "/ports", PortGroupRoutes.one + "/ports"
+        )
         let list = "baremetal:port:list"
         return Resource(
             "port",
@@ -64,6 +72,14 @@ struct PortRoutes: Sendable {
                     "List a node's ports in detail"
                 ) { try await self.listOfNode($0, isDetailed: true) },
                 Route(
+                    .get, ofGroup, action: "baremetal:port:get", rule: NodePolicy.nodeReader, versions: .minor(24),
+                    answer: .list(.bareMetalPortSummaries), "List the ports of a port group"
+                ) { try await self.listOfGroup($0, isDetailed: false) },
+                Route(
+                    .get, ofGroup + "/detail", action: "baremetal:port:get", rule: NodePolicy.nodeReader, versions: .minor(24),
+                    answer: .list(.bareMetalPorts), "List the ports of a port group in detail"
+                ) { try await self.listOfGroup($0, isDetailed: true) },
+                Route(
                     .post, all, action: PortRoutes.create, rule: NodePolicy.ownersManager, body: .json(PortRoutes.new), status: 201,
                     answer: .one(.bareMetalPorts), "Create a port", handler: createPort),
                 Route(
@@ -83,6 +99,7 @@ struct PortRoutes: Sendable {
         .init("extra", .nullable(.object([], additional: .allowed))),
         .init("local_link_connection", .nullable(.object([], additional: .allowed)), versions: .minor(19)),
         .init("pxe_enabled", .nullable(.boolean), versions: .minor(19)),
+        .init("portgroup_uuid", .nullable(.uuid), versions: .minor(24)),
         .init("physical_network", .nullable(.text(64)), versions: .minor(34)), .init("name", .nullable(.text), versions: .minor(88)),
     ]
 
@@ -112,6 +129,14 @@ struct PortRoutes: Sendable {
         return try await database.read { connection in
             let node = try bareMetal.node(connection, context)
             return try kind.list(connection, context, where: ["t.node_id = \(node.value.id)"])
+        }
+    }
+
+    private func listOfGroup(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
+        let kind = try PortRoutes.kind(context, isDetailed: isDetailed)
+        return try await database.read { connection in
+            let group = try bareMetal.portGroup(connection, context)
+            return try kind.list(connection, context, where: ["t.portgroup_id = \(group.value.id)"])
         }
     }
 
@@ -146,18 +171,36 @@ struct PortRoutes: Sendable {
         let settings = try PortRoutes.settings(body)
         let parent = body["node_uuid"]?.stringValue ?? ""
         return try await context.write(database) { connection in
-            guard let node = try NodeStore.node(connection, parent, isLocked: true),
-                context.allows("baremetal:node:get", target: BareMetal.target(node))
-            else {
-                try context.authorize(target: .none)
-                throw ResourceError.badRequest("Invalid input for node_uuid. Value: '\(parent.prefix(64))'. There is no such node.")
-            }
-            let draft = PortStore.Draft(id: id, nodeID: node.id, address: address.description, settings: settings)
+            let node = try bareMetal.parent(connection, context, parent)
+            var changes = Changes(settings)
+            try PortRoutes.join(connection, body, &changes, node: node.id, boots: body["pxe_enabled"]?.boolValue ?? true)
+            let draft = PortStore.Draft(id: id, nodeID: node.id, address: address.description, changes: changes)
             try PortStore.insert(connection, try context.authorize(draft, target: BareMetal.target(node)), at: context.ambient.now)
             var response = try ResourceKind.bareMetalPorts.one(connection, context, where: "t.id = \(id)", id: "\(id)", status: 201)
             response.headers["location"] = "\(context.publicURL)/v1/ports/\(id)"
             return Change(answer: response, "port", id.description)
         }
+    }
+
+    /// Puts a port into the group that a body names.
+    ///
+    /// - Parameter boots: whether the port shall boot from the network by itself.
+    /// - Throws: 400 for a group that the node does not have, 409 if the group has no standalone ports and the port is one.
+    private static func join(_ connection: Connection, _ body: JSONObject, _ changes: inout Changes, node: UUID128, boots: Bool) throws {
+        guard let value = body["portgroup_uuid"] else { return }
+        guard let text = value.stringValue else {
+            changes.set("portgroup_id", nil as UUID128?)
+            return
+        }
+        guard let group = try PortGroupStore.find(connection, text, isLocked: true), group.nodeID == node else {
+            throw ResourceError.badRequest(
+                "Invalid input for portgroup_uuid. Value: '\(text.prefix(64))'. The node has no such portgroup.")
+        }
+        guard group.supportsStandalonePorts || !boots else {
+            throw ResourceError.conflict(
+                "A port with pxe_enabled cannot be in portgroup \(group.id), which does not support standalone ports.")
+        }
+        changes.set("portgroup_id", group.id)
     }
 
     /// The columns that a body sets.
@@ -185,6 +228,10 @@ struct PortRoutes: Sendable {
                 .validate(.object(changed), version: context.version).objectValue ?? [:]
             var changes = Changes(try PortRoutes.settings(checked))
             if let address = checked["address"]?.stringValue.flatMap({ MACAddress($0) }) { changes.set("address", address.description) }
+            var member = checked
+            // A port in a group that begins to boot by itself is checked like one that joins.
+            if checked["pxe_enabled"] == true, member["portgroup_uuid"] == nil { member["portgroup_uuid"] = old["portgroup_uuid"] }
+            try PortRoutes.join(connection, member, &changes, node: port.value.nodeID, boots: new["pxe_enabled"]?.boolValue ?? true)
             try PortStore.update(connection, port, changes, at: context.ambient.now)
             let id = port.value.id
             let response = try ResourceKind.bareMetalPorts.one(connection, context, where: "t.id = \(id)", id: "\(id)")

@@ -19,7 +19,7 @@ enum PortStore {
         try connection.query(
             """
             SELECT id, node_id, json_build_object('address', address, 'extra', extra, 'local_link_connection', local_link_connection,
-                'pxe_enabled', pxe_enabled, 'physical_network', physical_network, 'name', name) AS document
+                'pxe_enabled', pxe_enabled, 'physical_network', physical_network, 'portgroup_uuid', portgroup_id, 'name', name) AS document
             FROM bare_metal_ports WHERE id = \(id) \(raw: isLocked ? "FOR UPDATE" : "")
             """
         ).first.map { NodePort(id: try $0.uuid("id"), nodeID: try $0.uuid("node_id"), document: try $0.object("document")) }
@@ -29,12 +29,12 @@ enum PortStore {
         let id: UUID128
         let nodeID: UUID128
         let address: String
-        let settings: [Setting]
+        let changes: Changes
     }
 
     static func insert(_ connection: Connection, _ draft: Authorized<Draft>, at now: Timestamp) throws {
         let port = try draft.value(for: "baremetal:port:create")
-        var changes = Changes(port.settings)
+        var changes = port.changes
         changes.set("id", port.id)
         changes.set("node_id", port.nodeID)
         changes.set("address", port.address)
