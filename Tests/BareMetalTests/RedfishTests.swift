@@ -217,6 +217,35 @@ private final class RedfishStub: Sendable {
         }
     }
 
+    @Test("S10: a node with a wrong password gets no session of another node")
+    func s10SessionsBelongToAPassword() async throws {
+        try await RedfishTests.with { bench in
+            let node = try await bench.node()
+            #expect(try await bench.driver.power(of: node) == .off)
+            let info: JSONObject = [
+                "redfish_address": .string(bench.server.url), "redfish_username": .string(RedfishStub.user), "redfish_password": "guessed",
+            ]
+            let other = try await bench.cloud.enroll("other", ["driver": "redfish", "driver_info": .object(info)])
+            let second = try #require(try await bench.cloud.database.read { try NodeStore.node($0, other) })
+            await #expect(throws: HardwareFailure.self) { _ = try await bench.driver.power(of: second) }
+        }
+    }
+
+    /// A controller that answers 503 while the power changes is asked again.
+    @Test func aBusyControllerIsWaitedFor() async throws {
+        try await RedfishTests.with(["redfish_system_id": "/redfish/v1/Systems/1"]) { bench in
+            let node = try await bench.node()
+            try await bench.driver.wait.until(.on, for: .on, 30) {
+                let isFirst = bench.stub.machine.withLock { machine in
+                    defer { machine.power = "On" }
+                    return machine.power == "Off"
+                }
+                if isFirst { throw HardwareFailure(description: "busy", mayPass: true) }
+                return try await bench.driver.power(of: node)
+            }
+        }
+    }
+
     @Test func errorsThatPassAreReadAgainAndOthersSayWhy() async throws {
         try await RedfishTests.with(["redfish_system_id": "/redfish/v1/Systems/1"]) { bench in
             let node = try await bench.node()
@@ -310,7 +339,14 @@ private final class RedfishStub: Sendable {
             // What is shown can be sent back, and another member be changed, without losing the credential.
             let shown = try await cloud.node(bench.id)["driver_info"] ?? .null
             #expect(try await cloud.patch(bench.id, "replace", "/driver_info", shown).status == 200)
-            #expect(try await cloud.patch(bench.id, "add", "/driver_info/redfish_auth_type", "basic").status == 200)
+            #expect(try await cloud.patch(bench.id, "add", "/driver_info/redfish_system_id", "/redfish/v1/Systems/1").status == 200)
+            // Who may change a node's description does not get its credential sent to a controller of his own.
+            for (name, value) in [
+                ("redfish_address", "https://evil.example"), ("redfish_verify_ca", false), ("redfish_auth_type", "basic"),
+            ] as [(String, JSONValue)] {
+                let answer = try await cloud.patch(bench.id, "add", "/driver_info/\(name)", value)
+                #expect(answer.status == 400 && answer.fault.contains("must be given again"), "\(name): \(answer.json)")
+            }
             let node = try await bench.node()
             let opened = try bench.driver.secrets.open(node.sealedSecrets, of: node.id)
             #expect(opened["redfish_password"]?.exposed == RedfishStub.password)

@@ -30,6 +30,9 @@ package struct HardwareType: Sendable {
     package let properties: [(name: String, meaning: String)]
     /// The properties that are credentials. They are stored sealed and never shown.
     package var secrets: Set<String> { Set(properties.map(\.name).filter(NodeRules.isSecret)) }
+    /// Members that say to whom the credentials are sent, and how. When one changes, the credentials must be given again: who may change
+    /// them does not have to know the credentials.
+    package var destination: Set<String> { Set(properties.map(\.name)).subtracting(secrets).subtracting(["redfish_system_id"]) }
 
     /// The default implementation of an interface.
     package func usual(_ interface: HardwareInterface) -> String { interfaces[interface]?.first ?? "no-\(interface.rawValue)" }

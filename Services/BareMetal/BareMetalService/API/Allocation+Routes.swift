@@ -23,9 +23,7 @@ extension ResourceKind {
                 Field("owner", filter: .equals.from(Microversion(1, 60)), sortable: true, versions: .minor(60)),
                 Field("created_at", .timestampMicroseconds, sortable: true), Field("updated_at", .timestampMicroseconds, sortable: true),
                 Field("links", .links([.absolute("self", "/v1/allocations"), .absolute("bookmark", "/allocations")])),
-                .filter("node") {
-                    UUID128($0).map { "t.node_id = \($0)" } ?? "t.node_id = (SELECT n.id FROM bare_metal_nodes n WHERE n.name = \($0))"
-                },
+                .filter("node") { NodeStore.isNode("t.node_id", $0) },
             ]),
         relation: "bare_metal_allocations", envelope: .bare,
         visibility: Visibility { context in

@@ -132,7 +132,8 @@ struct NodeRoutes: Sendable {
         let type = try HardwareType.named(body["driver"]?.stringValue ?? "")
         var changes = Changes(try NodeBodies.settings(body, context) + NodeUpdate.settings(type.complete(NodeBodies.interfaces(body))))
         changes.merge(
-            try bareMetal.secrets.settings(try NodeRules.document(body["driver_info"] ?? .null, "driver_info"), type, node: id, old: nil))
+            try bareMetal.secrets.settings(
+                try NodeRules.document(body["driver_info"] ?? .null, "driver_info"), type, node: id, old: (nil, [:])))
         let draft = NodeStore.Draft(
             id: id, changes: changes,
             // Before 1.11 a new node was ready for use.

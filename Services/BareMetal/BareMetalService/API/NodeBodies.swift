@@ -100,7 +100,7 @@ struct NodeUpdate {
         if changed["driver_info"] != nil || changed["driver"] != nil {
             let info = try NodeRules.document(changed["driver_info"] ?? .object(node.driverInfo), "driver_info")
             let type = try HardwareType.named(new["driver"]?.stringValue ?? "")
-            changes.merge(try bareMetal.secrets.settings(info, type, node: node.id, old: node.sealedSecrets))
+            changes.merge(try bareMetal.secrets.settings(info, type, node: node.id, old: (node.sealedSecrets, node.driverInfo)))
         }
         if changed["maintenance"] == false {
             changes.set("maintenance_reason", nil as String?)

@@ -26,10 +26,7 @@ extension ResourceKind {
                 .filter("node_uuid", .uuid("t.node_id")),
                 .filter(
                     "portgroup",
-                    .custom { text in
-                        UUID128(text).map { "t.portgroup_id = \($0)" }
-                            ?? "t.portgroup_id = (SELECT g.id FROM bare_metal_portgroups g WHERE g.name = \(text))"
-                    }.from(Microversion(1, 24))),
+                    .custom { PortGroupStore.isGroup("t.portgroup_id", $0) }.from(Microversion(1, 24))),
                 .filter(
                     "shard", .custom { "n.shard = ANY(\($0.split(separator: ",").map(String.init))::text[])" }.from(Microversion(1, 82))),
             ]),

@@ -64,7 +64,11 @@ struct PowerWait: Sendable {
     func until(_ wanted: NodePower, for target: NodePower.Target, _ timeout: Int?, _ look: () async throws -> NodePower) async throws {
         let seconds = timeout ?? (target.isSoft ? PowerWait.softMax : PowerWait.hardMax)
         let end = ambient.time.monotonicNanoseconds() + UInt64(seconds) * 1_000_000_000
-        while try await look() != wanted {
+        while true {
+            do { if try await look() == wanted { return } } catch let failure as HardwareFailure where failure.mayPass {
+                // Controllers are often busy while they change the power.
+                guard ambient.time.monotonicNanoseconds() < end else { throw failure }
+            }
             guard ambient.time.monotonicNanoseconds() < end else {
                 throw HardwareFailure(
                     description: "The machine was asked to be \(wanted.rawValue), and is not after \(seconds) seconds.")

@@ -68,7 +68,7 @@ struct IPMIHardware: HardwareDriver {
                 }
                 words += ["-f", "/dev/fd/3"]
             }
-            // Few attempts for each message: the workflow tries again.
+            // Few attempts for each message: the workflow runs its step again.
             arguments = words + ["-R", "3", "-N", "2"]
         }
     }

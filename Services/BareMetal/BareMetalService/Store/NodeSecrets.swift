@@ -33,13 +33,15 @@ struct NodeSecrets: Sendable {
     /// Takes the credentials out of a `driver_info` that is to be stored.
     ///
     /// - Parameters:
-    ///   - old: what is sealed now. A member whose value is the mask keeps its credential.
+    ///   - old: what is sealed now, and the node's `driver_info`. A member whose value is the mask keeps its credential, unless it would
+    ///     go to another controller.
     /// - Returns: the columns for what is left of `info` and for the credentials.
     /// - Throws: 400 for credentials that hardware of this type does not have, and for values that are no text.
-    func settings(_ info: JSONObject, _ type: HardwareType, node: UUID128, old: Sealed?) throws -> Changes {
+    func settings(_ info: JSONObject, _ type: HardwareType, node: UUID128, old: (sealed: Sealed?, info: JSONObject)) throws -> Changes {
         var shown = info
         var secrets = JSONObject()
-        let kept = try open(old, of: node)
+        let kept = try open(old.sealed, of: node)
+        let moved = type.destination.sorted().first { info[$0] != old.info[$0] }
         for (name, value) in info.members where NodeRules.isSecret(name) {
             guard type.secrets.contains(name) else {
                 throw ResourceError.badRequest(
@@ -52,6 +54,10 @@ struct NodeSecrets: Sendable {
                 guard let secret = kept[name] else {
                     throw ResourceError.badRequest(
                         "Invalid input for driver_info/\(name). Its value is what is shown in place of credentials, and none is stored.")
+                }
+                if let moved {
+                    throw ResourceError.badRequest(
+                        "Invalid input for driver_info/\(name). It must be given again, because driver_info/\(moved) changes.")
                 }
                 secrets[name] = .string(secret.exposed)
                 continue

@@ -55,6 +55,12 @@ enum NodeStore {
         ).first.map(node)
     }
 
+    /// Whether a column has the id of the node that a filter names, by its id or name.
+    static func isNode(_ column: String, _ ident: String) -> SQL {
+        UUID128(ident).map { "\(raw: column) = \($0)" }
+            ?? "\(raw: column) = (SELECT n.id FROM bare_metal_nodes n WHERE n.name = \(ident))"
+    }
+
     static func node(_ row: Row) throws -> Node {
         let words = try row.object("interfaces")
         func state(_ name: String) throws -> ProvisionState? {

@@ -33,6 +33,12 @@ enum PortGroupStore {
         }
     }
 
+    /// Whether a column has the id of the group that a filter names, by its id or name.
+    static func isGroup(_ column: String, _ ident: String) -> SQL {
+        UUID128(ident).map { "\(raw: column) = \($0)" }
+            ?? "\(raw: column) = (SELECT g.id FROM bare_metal_portgroups g WHERE g.name = \(ident))"
+    }
+
     struct Draft: Sendable {
         let id: UUID128
         let nodeID: UUID128

@@ -79,6 +79,8 @@ struct NodeWorkflows: Sendable {
     /// Runs an operation of the hardware; its error message becomes the node's `last_error`.
     private func working<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
         do { return try await body(try hardware.driver(of: node)) } catch let failure as HardwareFailure {
+            // A controller may be silent for a moment: the engine runs the step again until its deadline.
+            if failure.mayPass { throw ResourceError(.unavailable, failure.description) }
             throw StepFailure(failure.description)
         } catch let error as ResourceError where error.code == .badRequest {
             throw StepFailure(error.message)

@@ -1,12 +1,17 @@
 import Client
+import Cryptography
 import JSON
 import Kernel
 
-/// The sessions with controllers: one for each address and user, used until the controller ends it. Controllers allow few.
+/// The sessions with controllers: one for each address, user, password and way to verify the controller, used until the controller ends
+/// it. Controllers allow few. A node whose description has another password gets no session of another node.
 actor RedfishSessions {
     struct Key: Hashable {
         let address: String
         let user: String
+        /// SHA-256 of the password.
+        let password: [UInt8]
+        let authority: RedfishSettings.Authority
     }
 
     private var tokens: [Key: Secret<String>] = [:]
@@ -69,7 +74,12 @@ struct RedfishController: Sendable {
 
     // MARK: requests
 
-    private var key: RedfishSessions.Key? { settings.user.map { .init(address: settings.address, user: $0) } }
+    private var key: RedfishSessions.Key? {
+        guard let user = settings.user, let password = settings.password else { return nil }
+        return .init(
+            address: settings.address, user: user, password: HashAlgorithm.sha256.hash(Array(password.exposed.utf8)),
+            authority: settings.authority)
+    }
 
     private func send(_ method: String, _ path: String, _ body: JSONObject?, etag: String? = nil) async throws -> Answer {
         guard RedfishSettings.isPath(path) else {
