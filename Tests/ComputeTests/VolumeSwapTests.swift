@@ -152,11 +152,57 @@ import Workflow
             cloud.time.whenWaiting { try await cloud.cloud.work(cloud.consumer) }
             try await cloud.engine().drain()
             #expect(try await statuses(cloud) == ["in-use", "available"])
-            // A host that is down gets it when it returns.
+            // A host of which nothing is heard may still write to the volume.
             #expect(try await swap(cloud, id).status == 202)
             cloud.time.whenWaiting { cloud.cloud.silence("host-1") }
+            await #expect(throws: ResourceError.self) { try await cloud.engine().drain(roundsMax: 300) }
+            #expect(try await statuses(cloud) == ["in-use", "in-use"])
+            _ = try await cloud.database.write { try $0.execute("UPDATE compute_services SET forced_down = true WHERE host = 'host-1'") }
             try await cloud.engine().drain()
             #expect(try await statuses(cloud) == ["in-use", "available"])
+        }
+    }
+
+    /// A move would start the guest elsewhere with the volume that it is about to lose, and so would an evacuation.
+    @Test func aServerDoesNotMoveDuringAnExchange() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await server(cloud)
+            #expect(try await swap(cloud, id).status == 202)
+            let moves: [(JSONValue, String)] = [
+                (["migrate": nil], "2.56"), (["os-migrateLive": ["host": nil, "block_migration": "auto"]], "2.30"),
+                (["evacuate": [:]], "2.29"),
+            ]
+            for (body, version) in moves {
+                let answer = try await cloud.call("POST", "/v2.1/servers/\(id)/action", body, as: "admin", version: version)
+                #expect(answer.status == 409, "\(body): \(answer.json)")
+            }
+            // The new volume is taken.
+            let attach: JSONValue = ["volumeAttachment": ["volumeId": .string(VolumeSwapTests.new)]]
+            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/os-volume_attachments", attach).status == 400)
+            try await cloud.engine().drain()
+            #expect(try await attached(cloud, id) == [VolumeSwapTests.new])
+        }
+    }
+
+    /// Members that cannot change may be sent back as they are.
+    @Test func otherMembersOfAnAttachmentCannotChange() async throws {
+        try await TestCloud.with { cloud in
+            let id = try await server(cloud)
+            let path = "/v2.1/servers/\(id)/os-volume_attachments/\(Fixtures.volume)"
+            let shown = try await cloud.call("GET", path, version: "2.89").json["volumeAttachment"]
+            func put(_ name: String, _ value: JSONValue) async throws -> TestCloud.Answer {
+                var body: JSONObject = ["volumeId": .string(Fixtures.volume), "delete_on_termination": true]
+                body[name] = value
+                return try await cloud.call("PUT", path, ["volumeAttachment": .object(body)], version: "2.89")
+            }
+            #expect(try await put("device", shown?["device"] ?? .null).status == 202)
+            #expect(try await put("serverId", .string(id)).status == 202)
+            for (name, value) in [
+                ("device", "/dev/vdz"), ("serverId", .string(Fixtures.volume)), ("tag", "other"), ("id", .string(id)),
+            ] as [(String, JSONValue)] {
+                let answer = try await put(name, value)
+                #expect(answer.status == 400 && answer.message.contains("volumeAttachment.\(name)"), "\(name): \(answer.json)")
+            }
         }
     }
 

@@ -148,6 +148,7 @@ struct VolumeAttachmentRoutes: Sendable {
         let body = context.body["volumeAttachment"] ?? [:]
         let wanted = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
         let ends = body["delete_on_termination"]?.boolValue
+        try await VolumeAttachmentRoutes.requireUnchanged(compute, body, server: server.value.id, volume: volume)
         let swaps =
             wanted == volume ? nil : try context.authorize(server.value, target: server.value.target, action: VolumeSwapStore.action)
         if swaps == nil, ends == nil {
@@ -172,6 +173,31 @@ struct VolumeAttachmentRoutes: Sendable {
             return Change(
                 .empty(202), "server", server.value.id,
                 content: ["volumeId": .string(swaps == nil ? volume : wanted), "delete_on_termination": ends.map { .bool($0) } ?? .null])
+        }
+    }
+
+    /// A client may send the attachment back as it is; as in Nova, only some of its members can change.
+    ///
+    /// - Throws: 400 for another value than the attachment's.
+    private static func requireUnchanged(_ compute: Compute, _ body: JSONValue, server: String, volume: String) async throws {
+        let known = ["id", "device", "serverId", "tag"].filter { body[$0] != nil }
+        guard !known.isEmpty else { return }
+        guard let row = try await compute.database.read({ try VolumeAttachmentStore.place($0, of: volume, on: server) }) else {
+            throw missing(server, volume)
+        }
+        let values: [String: JSONValue] = [
+            "id": .string(volume), "device": .string(row.device), "serverId": .string(server), "tag": JSONValue(row.tag),
+        ]
+        for name in known {
+            let value = body[name] ?? .null
+            let same = UUID128(value.stringValue ?? "").map { JSONValue.string($0.description) } ?? value
+            guard same == values[name] else {
+                throw ResourceError.badRequest(
+                    """
+                    Invalid input for field/attribute volumeAttachment.\(name). Value: \(value.description.prefix(64)). It cannot be \
+                    changed: it is \(values[name] ?? .null).
+                    """)
+            }
         }
     }
 

@@ -52,7 +52,7 @@ enum ServerActions {
     }
 
     /// Actions that attach a device to a server or detach one, on its current host.
-    static let ofDevices = ["attach_interface", "detach_interface", "attach_volume", "detach_volume"]
+    static let ofDevices = ["attach_interface", "detach_interface", "attach_volume", "detach_volume", VolumeSwap.action]
 
     /// One of the given actions that has begun and not ended; nil if there is none.
     static func unfinished(_ connection: Connection, server: String, among actions: [String]) throws -> String? {

@@ -27,6 +27,14 @@ enum ServerChanges {
             throw ResourceError.conflict(
                 "Cannot '\(change.name)' instance \(id) while the action '\(busy)' is in progress for it. Try again when it has ended.")
         }
+        // Only the host, or an operator who has fenced it, decides which volume the guest has.
+        if change == .evacuate, try ServerActions.unfinished(connection, server: id, among: [VolumeSwap.action]) != nil {
+            throw ResourceError.conflict(
+                """
+                Cannot 'evacuate' instance \(id) while a volume of it is being swapped. Force its host's service down, which ends \
+                that, and try again.
+                """)
+        }
         guard current.host != nil else {
             throw ResourceError.conflict("Instance \(id) is not on a host: '\(change.name)' is not possible.")
         }

@@ -81,8 +81,11 @@ enum VolumeAttachmentStore {
         let rows = try connection.query(
             "SELECT status, multiattach FROM published_volumes WHERE id = \(volume) AND project_id = \(server.project)")
         guard let row = rows.first else { throw ResourceError.notFound("Volume \(volume) could not be found.") }
-        let taken = try connection.query("SELECT volume_id, device FROM server_volumes WHERE server_id = \(server.id)")
-            .reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
+        let present = try connection.query("SELECT volume_id, device, swap_volume_id FROM server_volumes WHERE server_id = \(server.id)")
+        let taken = try present.reduce(into: [String: String]()) { $0[try $1.string("volume_id")] = try $1.string("device") }
+        if try present.contains(where: { try $0.optionalString("swap_volume_id") == volume }) {
+            throw ResourceError.badRequest("Invalid volume: volume \(volume) is about to take the place of another one of the server.")
+        }
         if taken[volume] != nil {
             throw ResourceError.badRequest("Invalid volume: volume \(volume) is already attached to instance \(server.id).")
         }
@@ -100,6 +103,12 @@ enum VolumeAttachmentStore {
             VALUES (\(draft.id), \(server.id), \(volume), \(device), \(draft.deletesOnTermination), \(draft.tag), \(now))
             """)
         return device
+    }
+
+    /// Where a server has a volume; nil if it does not have it.
+    static func place(_ connection: Connection, of volume: String, on server: String) throws -> (device: String, tag: String?)? {
+        try connection.query("SELECT device, tag FROM server_volumes WHERE server_id = \(server) AND volume_id = \(volume)").first
+            .map { (device: try $0.string("device"), tag: try $0.optionalString("tag")) }
     }
 
     /// - Returns: whether the server has the volume.

@@ -15,6 +15,8 @@ struct VolumeSwap: Sendable {
     let steps: ServerSteps
 
     static let kind = "server.swap_volume"
+    /// The action of the server.
+    static let action = "swap_volume"
     private static let words = "The host could not exchange the volume"
     private static let interval = Duration.seconds(1)
     private static let patience = Duration.seconds(30)
@@ -57,7 +59,7 @@ struct VolumeSwap: Sendable {
                 .init("synchronized", deadline: DiskCopySteps.deadline) { context, frame in
                     try await isIn(ServerJobReport.synchronized, context, frame) ? .next : .wait(VolumeSwap.interval)
                 },
-                .init("pivot", deadline: .seconds(60), run: { try await pivot(&$0, $1) }, undo: { try await settle($0.subjectID, $1) }),
+                .init("pivot", deadline: .seconds(60), run: { try await pivot(&$0, $1) }, undo: { try await settle($0, $1) }),
                 .init("pivoted", deadline: DiskCopySteps.deadline) { context, frame in
                     try await hasPivoted(context, frame) ? .next : .wait(VolumeSwap.interval)
                 },
@@ -96,10 +98,19 @@ struct VolumeSwap: Sendable {
                 """
             ).map { (try $0.string("id"), try ServerSteps.subject($0)) }
         }
-        for (attachment, subject) in found { try await compute.clients.volumes.detach(attachment: attachment, as: subject) }
+        for (attachment, subject) in found {
+            try await tolerate(context, "the attachment \(attachment) of volume \(frame.new)") {
+                try await compute.clients.volumes.detach(attachment: attachment, as: subject)
+            }
+        }
         try await database.write { connection in
             _ = try connection.execute("UPDATE server_volumes SET swap_volume_id = NULL WHERE id = \(frame.row)")
         }
+    }
+
+    /// Lets another service refuse for good what only frees something: otherwise neither the undo nor the deletion of the server ends.
+    private func tolerate(_ context: StepContext, _ what: String, _ body: () async throws -> Void) async throws {
+        try await steps.tolerate(Refusals(context), of: context.subjectID, action: VolumeSwap.action, what, body)
     }
 
     private func copy(_ context: inout StepContext, _ frame: Swap) async throws -> StepResult {
@@ -117,13 +128,13 @@ struct VolumeSwap: Sendable {
         return .next
     }
 
-    /// Has the host end the copy, and waits for that: until then it writes to the new volume. A host that is down ends the copy when it
-    /// returns.
+    /// Has the host end the copy, and waits for that: until then it writes to the new volume, also while nothing is heard of it. Only a
+    /// host that an operator has fenced is not waited for.
     private func takeBack(_ id: String, _ frame: Swap) async throws {
         let ambient = ambient
         try await database.write { try HostJobs.end($0, frame.job, server: id, ambient: ambient) }
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host, !server.isApplied,
-            server.hostFailure(of: server.generation)?.isPermanent != true, try await steps.isUp(host: host)
+            server.hostFailure(of: server.generation)?.isPermanent != true, try await !steps.isFencedOff(host: host)
         else { return }
         throw UndoWait(VolumeSwap.interval)
     }
@@ -174,7 +185,8 @@ struct VolumeSwap: Sendable {
     }
 
     /// Finds out which volume the guest has after the order, before anything else is undone.
-    private func settle(_ id: String, _ frame: Swap) async throws {
+    private func settle(_ context: StepContext, _ frame: Swap) async throws {
+        let id = context.subjectID
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return }
         let (state, isOrdered) = try await database.read { connection in
             (try HostJobs.state(connection, frame.job), try HostJobs.job(connection, frame.job)?.swap?.completes == true)
@@ -191,7 +203,7 @@ struct VolumeSwap: Sendable {
         let isExchanged = try await database.read {
             try !$0.query("SELECT 1 AS one FROM server_volumes WHERE id = \(frame.row) AND volume_id = \(frame.new)").isEmpty
         }
-        if isExchanged { try await release(server, frame) }
+        if isExchanged { try await release(server, context, frame) }
     }
 
     private func exchange(_ context: inout StepContext, _ frame: Swap) async throws -> StepResult {
@@ -212,25 +224,32 @@ struct VolumeSwap: Sendable {
     }
 
     private func release(_ context: StepContext, _ frame: Swap) async throws -> StepResult {
-        try await release(try await steps.server(context.subjectID), frame)
-        try await compute.finish("swap_volume", server: context.subjectID)
+        try await release(try await steps.server(context.subjectID), context, frame)
+        try await compute.finish(VolumeSwap.action, server: context.subjectID)
         return .next
     }
 
     /// Frees the old volume.
-    private func release(_ server: WorkflowServer, _ frame: Swap) async throws {
+    private func release(_ server: WorkflowServer, _ context: StepContext, _ frame: Swap) async throws {
         let old = try await database.read { connection in
             try connection.query("SELECT id FROM published_volume_attachments WHERE server_id = \(server.id) AND volume_id = \(frame.old)")
                 .map { try $0.string("id") }
         }
-        try await compute.clients.volumes.complete(attachment: try frame.attachment.recorded("attachment"), as: server.subject)
-        for attachment in old { try await compute.clients.volumes.detach(attachment: attachment, as: server.subject) }
+        let new = try frame.attachment.recorded("attachment")
+        try await tolerate(context, "the end of the attachment \(new) of volume \(frame.new)") {
+            try await compute.clients.volumes.complete(attachment: new, as: server.subject)
+        }
+        for attachment in old {
+            try await tolerate(context, "the attachment \(attachment) of volume \(frame.old)") {
+                try await compute.clients.volumes.detach(attachment: attachment, as: server.subject)
+            }
+        }
     }
 
     private func failed(_ context: StepContext, _ frame: Swap, _ failure: StepFailure) async throws {
         compute.log.warning(
             "a volume is not exchanged",
             metadata: ["server": "\(context.subjectID)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
-        try await compute.finish("swap_volume", server: context.subjectID, error: failure)
+        try await compute.finish(VolumeSwap.action, server: context.subjectID, error: failure)
     }
 }
