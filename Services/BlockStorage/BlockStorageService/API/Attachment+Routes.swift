@@ -3,6 +3,7 @@ import BlockStorageCore
 import Database
 import JSON
 import Kernel
+import Logging
 import WebAPI
 
 /// Attachments: a volume reserved for a server, connected to its host, and attached to its guest.
@@ -105,7 +106,15 @@ extension BlockStorageHandlers {
         let volumeID = body["volume_uuid"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
         let server = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
         let id: AttachmentID = context.ambient.newID()
-        if body["connector"]?.objectValue?.isEmpty == false { try await restoreSize(volumeID) }
+        if body["connector"]?.objectValue?.isEmpty == false {
+            let volume = try await database.read { connection in
+                let volume = try givenVolume(connection, context, volumeID, project: project, locked: false)
+                let draft = Attachment(id: id, volumeID: volume.id, projectID: volume.projectID, serverID: server, status: .reserved)
+                try context.authorize(draft, target: .project(volume.projectID)).value(for: BlockStorageStore.createAction)
+                return volume
+            }
+            try await restoreSize(volume, context)
+        }
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
             let decision = try context.authorize(
@@ -127,11 +136,14 @@ extension BlockStorageHandlers {
     }
 
     /// Restores the size of a volume's disk before a host gets the volume (`VolumeDriver.restoreSize`).
-    private func restoreSize(_ id: String) async throws {
-        guard let volume = try await database.read({ try BlockStorageStore.volume($0, id) }),
-            [.available, .reserved].contains(volume.status)
-        else { return }
-        try await driver.restoreSize(volume.object)
+    ///
+    /// - Throws: 503 while something else has the disk open.
+    private func restoreSize(_ volume: Volume, _ context: RequestContext) async throws {
+        guard [.available, .reserved].contains(volume.status) else { return }
+        do { try await driver.restoreSize(volume.object) } catch {
+            context.log.warning("the size of a disk is not restored", metadata: ["volume": "\(volume.id)", "error": "\(error)"])
+            throw ResourceError(.unavailable, "The disk of volume \(volume.id) is in use or cannot be read; try again.", retryAfter: 5)
+        }
     }
 
     /// Checks the policy for attaching a bootable volume that is in use to one more server.
@@ -160,7 +172,11 @@ extension BlockStorageHandlers {
     private func updateAttachment(_ context: RequestContext) async throws -> Response {
         let id = try context.identifier("attachment_id", of: "Attachment")
         let body = context.body["attachment"] ?? [:]
-        if let found = try await database.read({ try BlockStorageStore.attachment($0, id) }) { try await restoreSize(found.volumeID.text) }
+        let found = try await database.read { connection in
+            let attachment = try visible(connection, context, id).value(for: BlockStorageStore.updateAction)
+            return try BlockStorageStore.volume(connection, attachment.volumeID.text)
+        }
+        if let found { try await restoreSize(found, context) }
         return try await context.write(database) { connection in
             let (decision, _, volume) = try attachment(connection, context, id, for: BlockStorageStore.updateAction)
             let now = context.ambient.now

@@ -65,9 +65,9 @@ package struct BlockStorageHandlers: Sendable {
 
     /// A volume that a request's body names, locked; 404 where the caller may not see it.
     func givenVolume(
-        _ connection: Connection, _ context: RequestContext, _ id: String, project: String
+        _ connection: Connection, _ context: RequestContext, _ id: String, project: String, locked: Bool = true
     ) throws -> Volume {
-        guard let volume = try BlockStorageStore.volume(connection, id, locked: true),
+        guard let volume = try BlockStorageStore.volume(connection, id, locked: locked),
             context.allows("volume:get", target: .project(volume.projectID))
         else {
             try context.authorize(target: .project(project))

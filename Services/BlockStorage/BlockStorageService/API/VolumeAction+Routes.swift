@@ -36,14 +36,14 @@ extension BlockStorageHandlers {
                     ),
                     action(
                         "os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]),
-                        "Say whether it may be written", setReadOnly),
+                        "Set whether it is read-only", setReadOnly),
                     action(
                         "os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin,
                         object([
                             .init("status", .nullable(.text)), .init("attach_status", .nullable(.text)),
                             .init("migration_status", .nullable(.text)),
                         ]),
-                        "Declare its state", resetStatus),
+                        "Set its state", resetStatus),
                     action("os-force_delete", "volume:force_delete", rule: admin, .noMembers, "Delete from any state") { context, _ in
                         try await deleteVolume(context, force: true)
                     },
@@ -53,11 +53,12 @@ extension BlockStorageHandlers {
                             .init("new_type", .text, required: true),
                             .init("migration_policy", .nullable(.enumeration(["never", "on-demand"]))),
                         ]),
-                        "Give another type", retype),
-                    action("os-reserve", "volume_extension:volume_actions:reserve", .noMembers, "Keep for a server") { context, _ in
+                        "Change its type", retype),
+                    action("os-reserve", "volume_extension:volume_actions:reserve", .noMembers, "Reserve it for a server") { context, _ in
                         try await move(context, for: "reserve", from: .available, to: .attaching)
                     },
-                    action("os-unreserve", "volume_extension:volume_actions:unreserve", .noMembers, "Keep no longer") { context, _ in
+                    action("os-unreserve", "volume_extension:volume_actions:unreserve", .noMembers, "Release the reservation") {
+                        context, _ in
                         try await move(context, for: "unreserve", from: .attaching, to: .available)
                     },
                     action(
@@ -68,7 +69,7 @@ extension BlockStorageHandlers {
                     },
                     action(
                         "os-roll_detaching", "volume_extension:volume_actions:roll_detaching", rule: attaching, .noMembers,
-                        "Do not detach after all"
+                        "Cancel a detachment"
                     ) { context, _ in
                         try await move(context, for: "roll_detaching", from: .detaching, to: .inUse)
                     },
@@ -85,7 +86,7 @@ extension BlockStorageHandlers {
                     action(
                         "os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching,
                         object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200,
-                        "Tell how a host reaches it", initializeConnection),
+                        "Show how a host connects to it", initializeConnection),
                     action(
                         "os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching,
                         object([.init("connector", .nullable(.object([], additional: .allowed)), required: true)]),

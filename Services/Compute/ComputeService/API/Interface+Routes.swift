@@ -21,8 +21,7 @@ struct InterfaceRoutes: Sendable {
                 "fixed_ips",
                 .nullable(
                     .array(
-                        .object([.init("ip_address", .string(min: 1, max: 45, format: .ip), required: true)], additional: .allowed), min: 0,
-                        max: 1))),
+                        .object([.init("ip_address", .string(min: 1, max: 45, format: .ip), required: true)]), min: 0, max: 1))),
             .init("tag", .nullable(.text(60)), versions: .from(49)),
         ]))
 
