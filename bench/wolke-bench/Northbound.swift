@@ -107,16 +107,16 @@ struct PortBatches: AsyncParsableCommand {
             ])
         let first = await client.rows("Logical_Switch")[holders[0].row]?["ports"]?.uuids.count ?? 0
         let begun = ambient.time.monotonicNanoseconds()
-        var made: [UUID128] = []
+        var created: [UUID128] = []
         var passed = 0.0
         repeat {
-            let start = first + made.count
+            let start = first + created.count
             let results = try await client.transact(operations(start..<start + batch, holders, options, ambient))
-            made += results.compactMap(\.uuid)
+            created += results.compactMap(\.uuid)
             passed = Double(ambient.time.monotonicNanoseconds() - begun) / 1e9
         } while passed < seconds
-        print("{\"ports_per_second\": \(Double(made.count) / passed)}")
-        try await remove(Array(made.dropFirst(keep)), holders, client)
+        print("{\"ports_per_second\": \(Double(created.count) / passed)}")
+        try await remove(Array(created.dropFirst(keep)), holders, client)
     }
 
     private func remove(
@@ -134,8 +134,8 @@ struct PortBatches: AsyncParsableCommand {
         _ table: String, where column: String, _ text: String, _ client: OVSDBClient, inserting new: OVSDBRow
     ) async throws -> UUID128 {
         if let found = await client.rows(table).first(where: { $0.value[column]?.string == text }) { return found.key }
-        let made = try await client.transact([.insert(table: table, row: new)])
-        guard let uuid = made.first?.uuid else { throw ValidationError("OVN made no \(table)") }
+        let results = try await client.transact([.insert(table: table, row: new)])
+        guard let uuid = results.first?.uuid else { throw ValidationError("OVN made no \(table)") }
         return uuid
     }
 

@@ -37,13 +37,13 @@ package struct MigrationXML: Sendable {
     /// Paths in the server's directory are mapped to its directory on the other host.
     private func relocated(_ tree: XMLTree) -> XMLTree {
         var result = tree
-        for attribute in tree.attributes { if let path = moved(attribute.value) { result.set(attribute.name, path) } }
-        if let path = moved(tree.text) { result.text = path }
+        for attribute in tree.attributes { if let path = targetPath(attribute.value) { result.set(attribute.name, path) } }
+        if let path = targetPath(tree.text) { result.text = path }
         result.children = tree.children.map(relocated)
         return result
     }
 
-    private func moved(_ path: String) -> String? {
+    private func targetPath(_ path: String) -> String? {
         path.hasPrefix(directory + "/") ? order.endpoint.directory + path.dropFirst(directory.count) : nil
     }
 

@@ -59,7 +59,7 @@ package actor ServerFleet {
         return worker
     }
 
-    // MARK: the plane's words
+    // MARK: messages from Compute
 
     /// Takes over a desired state; it is on disk when this returns.
     ///

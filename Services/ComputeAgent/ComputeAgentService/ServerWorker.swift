@@ -105,7 +105,7 @@ package actor ServerWorker {
     /// Whether the desired state is reached and nothing is in progress.
     package var isSettled: Bool { loop == nil && (record.isGone || record.appliedGeneration == record.generation) }
 
-    // MARK: what is wanted
+    // MARK: desired state
 
     /// Accepts a desired state, which is on disk when this returns.
     ///

@@ -50,9 +50,9 @@ enum Users: Creatable, Settable {
             var members: JSONObject = ["name": .string(name), "enabled": .bool(!disable)]
             members["domain_id"] = .string(try await domain.asyncMap { try await api.id(Domains.kind, $0) } ?? "default")
             if generatePassword {
-                let made = api.client.ambient.newSecret()
-                Machine.write(to: 2, "The password of \(name) is: \(made)\n")
-                members["password"] = .string(made)
+                let generated = api.client.ambient.newSecret()
+                Machine.write(to: 2, "The password of \(name) is: \(generated)\n")
+                members["password"] = .string(generated)
             } else {
                 members.put("password", try Users.password(password, file: passwordFile))
             }

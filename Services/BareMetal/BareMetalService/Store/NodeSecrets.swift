@@ -41,7 +41,7 @@ struct NodeSecrets: Sendable {
         var shown = info
         var secrets = JSONObject()
         let kept = try open(old.sealed, of: node)
-        let moved = type.destination.sorted().first { info[$0] != old.info[$0] }
+        let changedMember = type.destination.sorted().first { info[$0] != old.info[$0] }
         for (name, value) in info.members where NodeRules.isSecret(name) {
             guard type.secrets.contains(name) else {
                 throw ResourceError.badRequest(
@@ -55,9 +55,9 @@ struct NodeSecrets: Sendable {
                     throw ResourceError.badRequest(
                         "Invalid input for driver_info/\(name). Its value is what is shown in place of credentials, and none is stored.")
                 }
-                if let moved {
+                if let changedMember {
                     throw ResourceError.badRequest(
-                        "Invalid input for driver_info/\(name). It must be given again, because driver_info/\(moved) changes.")
+                        "Invalid input for driver_info/\(name). It must be given again, because driver_info/\(changedMember) changes.")
                 }
                 secrets[name] = .string(secret.exposed)
                 continue

@@ -74,7 +74,7 @@ extension BlockStorageHandlers {
                             .wrapped(
                                 "os-reset_status",
                                 .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))),
-                        status: 202, "Declare its state", handler: resetSnapshot),
+                        status: 202, "Set its state", handler: resetSnapshot),
                 ]
                     + metadataRoutes(
                         one + "/metadata", .snapshot, read: "volume:get_snapshot_metadata",

@@ -128,7 +128,7 @@ extension BlockStorageHandlers {
                     answer: .form(.wrapped("volume_type_access", .list(access))), "List projects with access", handler: listAccess),
                 Route(
                     .post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess",
-                    rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Give access"
+                    rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Add a project to those with access"
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "addProjectAccess") { connection, decision, type in
@@ -140,7 +140,8 @@ extension BlockStorageHandlers {
                 },
                 Route(
                     .post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess",
-                    rule: admin, body: .json(.wrapped("removeProjectAccess", project)), status: 202, "Take access"
+                    rule: admin, body: .json(.wrapped("removeProjectAccess", project)), status: 202,
+                    "Remove a project from those with access"
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "removeProjectAccess") { connection, decision, type in

@@ -53,7 +53,7 @@ struct ExternalEventRoutes: Sendable {
             routes: [
                 Route(
                     .post, "/v2.1/os-server-external-events", action: ExternalEventRoutes.action, rule: Rule.admin,
-                    body: .json(ExternalEventRoutes.schema), answer: .form(ExternalEventRoutes.answer), "Tell about servers",
+                    body: .json(ExternalEventRoutes.schema), answer: .form(ExternalEventRoutes.answer), "Report events of servers",
                     handler: create)
             ])
     }

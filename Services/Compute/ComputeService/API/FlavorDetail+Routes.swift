@@ -29,7 +29,7 @@ struct FlavorDetailRoutes: Sendable {
                     .post, "/v2.1/flavors/{flavor_id}/action", key: "removeTenantAccess",
                     action: "os_compute_api:os-flavor-access:remove_tenant_access", rule: Rule.admin,
                     body: .json(.wrapped("removeTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
-                    answer: .form(FlavorDetailRoutes.accessSchema), "Take a flavor from a project", handler: removeAccess),
+                    answer: .form(FlavorDetailRoutes.accessSchema), "Remove a project's access to a flavor", handler: removeAccess),
             ])
     }
 

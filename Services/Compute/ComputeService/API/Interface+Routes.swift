@@ -126,8 +126,8 @@ struct InterfaceRoutes: Sendable {
                 let workflow = WorkflowID(work.stringValue ?? "")
                 try await compute.await(workflow: workflow, past: ["port", "plug"])
                 return try await compute.database.read { connection in
-                    let made = try Workflows.frame(connection, workflow, of: definition)
-                    return try InterfaceRoutes.response(connection, context, server.id, made?.portID ?? "")
+                    let frame = try Workflows.frame(connection, workflow, of: definition)
+                    return try InterfaceRoutes.response(connection, context, server.id, frame?.portID ?? "")
                 }
             })
     }

@@ -143,10 +143,10 @@ struct KeypairRoutes: Sendable {
         let ambient = compute.ambient
         let serial = ambient.random.next() >> 1
         let now = Int(ambient.now.seconds)
-        let made = try await KeypairRoutes.threads.run {
+        let generated = try await KeypairRoutes.threads.run {
             try ClientCertificate(user: String(user.prefix(64)), serial: serial, notBefore: now, lifetime: KeypairRoutes.lifetime)
         }
-        return (CertificateText.text(made.certificate), made.privateKey)
+        return (CertificateText.text(generated.certificate), generated.privateKey)
     }
 
     /// RSA keys are generated one at a time, because each occupies a processor for about 100 ms.

@@ -26,7 +26,7 @@ struct NetworkActionRoutes: Sendable {
                     versions: .through(43),
                     body: .json(
                         .wrapped("removeFixedIp", .object([.init("address", .string(min: 1, max: 45, format: .ip), required: true)]))),
-                    status: 202, "Take an address from a server"
+                    status: 202, "Remove an address from a server"
                 ) { try await removeAddress($0) },
                 Route(
                     .post, path, key: "injectNetworkInfo", action: "os_compute_api:os-admin-actions:inject_network_info", rule: Rule.admin,

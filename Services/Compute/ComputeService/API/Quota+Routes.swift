@@ -71,7 +71,7 @@ struct QuotaRoutes: Sendable {
                     answer: .form(QuotaRoutes.answer(.limit)), "Change a project's quota", handler: update),
                 Route(
                     .delete, path, action: "os_compute_api:os-quota-sets:delete", rule: Rule.admin, status: 202,
-                    "Give a project the default quota", handler: reset),
+                    "Reset a project's quota to the default", handler: reset),
                 Route(
                     .get, "/v2.1/os-quota-class-sets/{class}", action: "os_compute_api:os-quota-class-sets:show", rule: Rule.admin,
                     answer: .form(QuotaRoutes.classAnswer), "Show the default quota"

@@ -106,13 +106,13 @@ struct SchedulingRoutes: Sendable {
             return (servers, questions, lost)
         }
         let answer = try await SchedulingTrial.askTogether(questions, without: [host], compute)
-        let moved = try zip(servers, answer.answers).map { server, answer in
+        let placed = try zip(servers, answer.answers).map { server, answer in
             var server = server
             for member in try JSONValue(encoding: answer).objectValue?.members ?? [] { server[member.name] = member.value }
             return JSONValue.object(server)
         }
         let failure: JSONObject = [
-            "host": .string(host), "servers": .array(moved + lost.map { .object($0) }),
+            "host": .string(host), "servers": .array(placed + lost.map { .object($0) }),
             "capacity": try JSONValue(encoding: answer.capacity),
         ]
         return .json(200, ["host_failure": .object(failure)])

@@ -28,7 +28,7 @@ struct ServerResizeRoutes: Sendable {
                             .object([
                                 .init("flavorRef", .oneOf([.identifier, .integer]), required: true),
                                 .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
-                            ]))), status: 202, "Give a server another flavor", handler: resize),
+                            ]))), status: 202, "Change a server's flavor", handler: resize),
                 Route(
                     .post, ServerActionRoutes.path, key: "confirmResize", action: ServerResizeRoutes.confirm, rule: Rule.member,
                     body: .json(.wrapped("confirmResize", .noMembers)), status: 204, "Keep a server's new flavor", handler: confirm),

@@ -189,12 +189,12 @@ enum MigrationStore {
         leavesDisks: Bool = false, _ compute: Compute
     ) throws {
         let ambient = compute.ambient
-        let moved = try connection.execute(
+        let updated = try connection.execute(
             """
             UPDATE servers SET generation = generation + 1, epoch = epoch + 1, operation = NULL
             WHERE id = \(id) AND host = \(source) AND NOT deleted
             """)
-        guard moved > 0 else { return }
+        guard updated > 0 else { return }
         if leavesDisks { try KeptDisks.keep(connection, server: id, on: source) }
         try Absences.order(connection, server: id, host: source, ambient: ambient)
         // An earlier order to remove the server from that host may still be recorded.

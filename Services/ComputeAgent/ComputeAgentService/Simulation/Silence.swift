@@ -16,7 +16,7 @@ package struct Silence: Sendable {
 
     /// Whether the host is to be silent now.
     package func isSilent(_ host: String) -> Bool {
-        guard let directory, let touched = Files.modified(directory + "/" + host) else { return false }
-        return ambient.now < touched + Silence.validity
+        guard let directory, let modifiedAt = Files.modified(directory + "/" + host) else { return false }
+        return ambient.now < modifiedAt + Silence.validity
     }
 }

@@ -24,7 +24,7 @@ extension ImageHandlers {
                     handler: queueImage),
                 Route(
                     .delete, image, action: "cache_delete", rule: ImageRules.rule("cache_delete"), status: 204,
-                    "Take an image out of the cache", handler: uncacheImage),
+                    "Remove an image from the cache", handler: uncacheImage),
                 Route(
                     .post, "/v2/cache/clean", action: "cache_clean", rule: ImageRules.rule("cache_clean"),
                     "Remove data that does not belong in the cache"

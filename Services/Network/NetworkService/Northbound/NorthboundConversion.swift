@@ -77,7 +77,7 @@ extension NBModel {
     /// Applies the changes reported by a monitor. Returns the ports whose `up` may have changed, and the subjects whose rows, or
     /// the parents of whose rows, have changed.
     mutating func apply(_ news: [OVSDBRowChange]) -> (ports: Set<UUID128>, subjects: Set<NBSubject>) {
-        var touched: Set<UUID128> = []
+        var changedPorts: Set<UUID128> = []
         var subjects: Set<NBSubject> = []
         var placed: [(holder: UUID128, row: UUID128)] = []
         for change in news {
@@ -85,10 +85,10 @@ extension NBModel {
             switch change.kind {
             case .inserted(let row):
                 insert(table, change.uuid, row.mapValues { NorthboundConversion.value($0) })
-                if table == .logicalSwitchPort { touched.insert(change.uuid) }
+                if table == .logicalSwitchPort { changedPorts.insert(change.uuid) }
                 if let subject = rows[change.uuid]?.subject { subjects.insert(subject) }
             case .differing(let columns):
-                if table == .logicalSwitchPort, columns["up"] != nil || columns["enabled"] != nil { touched.insert(change.uuid) }
+                if table == .logicalSwitchPort, columns["up"] != nil || columns["enabled"] != nil { changedPorts.insert(change.uuid) }
                 let before = rows[change.uuid]?.subject
                 var changes = SmallMap<String, NBColumnChange>(minimumCapacity: columns.count)
                 for (column, difference) in columns {
@@ -121,7 +121,7 @@ extension NBModel {
         for (holder, row) in placed {
             if let subject = rows[row]?.subject ?? rows[holder]?.subject { subjects.insert(subject) }
         }
-        return (touched, subjects)
+        return (changedPorts, subjects)
     }
 
     /// Whether the switch port of row `uuid` is up and enabled, and the port of the API that it stands for. OVN reports a

@@ -187,7 +187,7 @@ struct NorthboundMachine {
         changes.giveBack(flight.changes)
     }
 
-    // MARK: northbound news
+    // MARK: changes in the northbound database
 
     /// - Parameters:
     ///   - own: the subjects changed by this process's transactions, which `verify` checks.

@@ -145,11 +145,11 @@ extension NetworkAPI {
         row.set("ipv6_ra_mode", body.text("ipv6_ra_mode"))
         row.set("tags", sql: "\(draft.tags)::text[]")
         try connection.execute(row.insertion("subnets", at: ambient.now))
-        let made = try subnet(connection, draft.id)
-        if made.enableDHCP, draft.cidr.version == .v4 {
-            try addMetadataAddress(connection, network: draft.network.value, subnet: made)
+        let created = try subnet(connection, draft.id)
+        if created.enableDHCP, draft.cidr.version == .v4 {
+            try addMetadataAddress(connection, network: draft.network.value, subnet: created)
         }
-        if made.isAutoAddressed { try addAutoAddresses(connection, network: network, subnet: made) }
+        if created.isAutoAddressed { try addAutoAddresses(connection, network: network, subnet: created) }
     }
 
     /// The subnet as a value for rules and planner.
