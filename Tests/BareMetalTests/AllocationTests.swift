@@ -32,11 +32,13 @@ import WebAPI
 
     @Test func aNodeIsClaimedUsedAndFreed() async throws {
         try await AllocationTests.with { (cloud, plain, own) async throws in
-            let made = try await AllocationTests.claim(
+            let creation = try await AllocationTests.claim(
                 cloud, ["name": "a", "resource_class": "large", "traits": ["CUSTOM_FAST"], "extra": ["k": 1]])
-            #expect(made.status == 201 && made.json["state"] == "active" && made.json["node_uuid"] == .string(own), "\(made.json)")
-            let id = try #require(made.json["uuid"]?.stringValue)
-            #expect(made.headers["location"]?.hasSuffix("/v1/allocations/\(id)") == true)
+            #expect(
+                creation.status == 201 && creation.json["state"] == "active" && creation.json["node_uuid"] == .string(own),
+                "\(creation.json)")
+            let id = try #require(creation.json["uuid"]?.stringValue)
+            #expect(creation.headers["location"]?.hasSuffix("/v1/allocations/\(id)") == true)
             let node = try await cloud.node(own)
             #expect(node["instance_uuid"] == .string(id) && node["allocation_uuid"] == .string(id))
             #expect(try await cloud.call("GET", "/v1/nodes/own/allocation").json["name"] == "a")
@@ -65,10 +67,10 @@ import WebAPI
         try await AllocationTests.with { (cloud, _, own) async throws in
             let body: JSONObject = ["name": "b", "resource_class": "large", "candidate_nodes": ["own"]]
             for path in ["/v1/allocations/b", "/v1/nodes/own/allocation"] {
-                let made = try await AllocationTests.claim(cloud, body)
+                let creation = try await AllocationTests.claim(cloud, body)
                 let removed = try await cloud.call("DELETE", path)
                 let node = try await cloud.node(own)
-                #expect(made.json["state"] == "active" && removed.status == 204 && node["instance_uuid"] == .null, "\(path)")
+                #expect(creation.json["state"] == "active" && removed.status == 204 && node["instance_uuid"] == .null, "\(path)")
             }
             #expect(try await AllocationTests.claim(cloud, body).json["state"] == "active")
             #expect(try await cloud.patch("own", "remove", "/instance_uuid").status == 200)
@@ -100,9 +102,9 @@ import WebAPI
             try await cloud.settle()
             #expect(try await AllocationTests.claim(cloud, ["node": "plain", "resource_class": "small"]).status == 409)
             #expect(try await AllocationTests.claim(cloud, ["node": "plain"], version: "1.57").status == 400)
-            let made = try await AllocationTests.claim(cloud, ["node": "plain", "name": "late"])
-            #expect(made.status == 201 && made.json["resource_class"] == "large" && made.json["node_uuid"] == .string(plain))
-            #expect(try await cloud.node(plain)["instance_uuid"] == made.json["uuid"])
+            let creation = try await AllocationTests.claim(cloud, ["node": "plain", "name": "late"])
+            #expect(creation.status == 201 && creation.json["resource_class"] == "large" && creation.json["node_uuid"] == .string(plain))
+            #expect(try await cloud.node(plain)["instance_uuid"] == creation.json["uuid"])
             _ = own
         }
     }
@@ -110,8 +112,8 @@ import WebAPI
     @Test("S4: projects claim their own nodes for themselves, and see no other claims")
     func s4ProjectsClaimTheirOwn() async throws {
         try await AllocationTests.with { (cloud, _, own) async throws in
-            let made = try await AllocationTests.claim(cloud, ["name": "mine", "resource_class": "large"], as: "member")
-            #expect(made.json["node_uuid"] == .string(own) && made.json["owner"] == "p1", "\(made.json)")
+            let creation = try await AllocationTests.claim(cloud, ["name": "mine", "resource_class": "large"], as: "member")
+            #expect(creation.json["node_uuid"] == .string(own) && creation.json["owner"] == "p1", "\(creation.json)")
             let none = try await AllocationTests.claim(cloud, ["resource_class": "large"], as: "member")
             #expect(none.json["state"] == "error", "the node without an owner is nobody's: \(none.json)")
             #expect(try await AllocationTests.claim(cloud, ["resource_class": "large", "owner": "p2"], as: "member").status == 403)

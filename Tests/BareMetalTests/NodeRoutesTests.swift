@@ -131,16 +131,16 @@ import WebAPI
     @Test func portsBelongToNodes() async throws {
         try await NodeFixture.with { cloud in
             let node = try await cloud.enroll("one", ["owner": "p1"])
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v1/ports",
                 [
                     "node_uuid": .string(node), "address": "52:54:00:AA:bb:01", "name": "nic1", "physical_network": "physnet1",
                     "local_link_connection": ["switch_id": "0A:1b:2c:3d:4e:5f", "port_id": "Eth1", "switch_info": "tor-1"],
                 ])
-            #expect(made.status == 201, "\(made.json)")
-            let id = try #require(made.json["uuid"]?.stringValue)
-            #expect(made.json["address"] == "52:54:00:aa:bb:01" && made.json["pxe_enabled"] == true)
-            #expect(made.json["local_link_connection"]?["switch_id"] == "0a:1b:2c:3d:4e:5f")
+            #expect(creation.status == 201, "\(creation.json)")
+            let id = try #require(creation.json["uuid"]?.stringValue)
+            #expect(creation.json["address"] == "52:54:00:aa:bb:01" && creation.json["pxe_enabled"] == true)
+            #expect(creation.json["local_link_connection"]?["switch_id"] == "0a:1b:2c:3d:4e:5f")
             #expect(try await cloud.call("POST", "/v1/ports", ["node_uuid": .string(node), "address": "52:54:00:aa:bb:01"]).status == 409)
             #expect(try await cloud.call("POST", "/v1/ports", ["node_uuid": .string(node), "address": "nonsense"]).status == 400)
             #expect(
@@ -198,8 +198,8 @@ import WebAPI
 
     @Test func chassisAndDrivers() async throws {
         try await NodeFixture.with { cloud in
-            let made = try await cloud.call("POST", "/v1/chassis", ["description": "left", "extra": ["row": 1]])
-            let chassis = try #require(made.json["uuid"]?.stringValue, "\(made.json)")
+            let creation = try await cloud.call("POST", "/v1/chassis", ["description": "left", "extra": ["row": 1]])
+            let chassis = try #require(creation.json["uuid"]?.stringValue, "\(creation.json)")
             _ = try await cloud.enroll("one", ["chassis_uuid": .string(chassis)])
             #expect(try await cloud.call("DELETE", "/v1/chassis/\(chassis)").status == 400)
             let changed = try await cloud.call(

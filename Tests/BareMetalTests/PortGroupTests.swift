@@ -14,15 +14,16 @@ import WebAPI
     @Test func aGroupHasPorts() async throws {
         try await NodeFixture.with { (cloud: NodeFixture) async throws in
             let node = try await cloud.enroll("one")
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v1/portgroups",
                 [
                     "node_uuid": .string(node), "name": "bond0", "address": "52:54:00:00:00:0A", "properties": ["miimon": 100],
                     "extra": ["k": 1],
                 ])
             #expect(
-                made.status == 201 && made.json["mode"] == "active-backup" && made.json["address"] == "52:54:00:00:00:0a", "\(made.json)")
-            let group = try #require(made.json["uuid"]?.stringValue)
+                creation.status == 201 && creation.json["mode"] == "active-backup" && creation.json["address"] == "52:54:00:00:00:0a",
+                "\(creation.json)")
+            let group = try #require(creation.json["uuid"]?.stringValue)
             let port = try await cloud.call(
                 "POST", "/v1/ports", ["node_uuid": .string(node), "address": "52:54:00:00:00:01", "portgroup_uuid": .string(group)])
             #expect(port.status == 201 && port.json["portgroup_uuid"] == .string(group), "\(port.json)")
@@ -44,9 +45,9 @@ import WebAPI
     @Test func portsThatBootByThemselvesNeedAGroupThatAllowsIt() async throws {
         try await NodeFixture.with { (cloud: NodeFixture) async throws in
             let node = JSONValue.string(try await cloud.enroll("one"))
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v1/portgroups", ["node_uuid": node, "name": "bond0", "standalone_ports_supported": false])
-            let group = made.json["uuid"] ?? .null
+            let group = creation.json["uuid"] ?? .null
             func add(_ address: String, boots: Bool) async throws -> NodeFixture.Answer {
                 try await cloud.call(
                     "POST", "/v1/ports",
@@ -67,8 +68,9 @@ import WebAPI
     @Test func whatIsNoGroupIsRefused() async throws {
         try await NodeFixture.with { (cloud: NodeFixture) async throws in
             let (node, other) = (JSONValue.string(try await cloud.enroll("one")), JSONValue.string(try await cloud.enroll("two")))
-            let made = try await cloud.call("POST", "/v1/portgroups", ["node_uuid": node, "name": "bond0", "address": "52:54:00:00:00:0a"])
-            #expect(made.status == 201)
+            let creation = try await cloud.call(
+                "POST", "/v1/portgroups", ["node_uuid": node, "name": "bond0", "address": "52:54:00:00:00:0a"])
+            #expect(creation.status == 201)
             let refused: [(JSONObject, Int)] = [
                 ([:], 400), (["node_uuid": "22222222-2222-4222-8222-222222222222"], 400), (["node_uuid": node, "name": "a b"], 400),
                 (["node_uuid": node, "name": "bond0"], 409), (["node_uuid": node, "address": "52:54:00:00:00:0A"], 409),
@@ -80,7 +82,7 @@ import WebAPI
                 #expect(answer.status == status, "\(body): \(answer.json)")
             }
             let foreign = try await cloud.call(
-                "POST", "/v1/ports", ["node_uuid": other, "address": "52:54:00:00:00:01", "portgroup_uuid": made.json["uuid"] ?? .null])
+                "POST", "/v1/ports", ["node_uuid": other, "address": "52:54:00:00:00:01", "portgroup_uuid": creation.json["uuid"] ?? .null])
             #expect(foreign.status == 400 && foreign.fault.contains("portgroup_uuid"), "\(foreign.json)")
             #expect(try await cloud.call("PATCH", "/v1/portgroups/bond0", PortGroupTests.patch("node_uuid", other)).status == 400)
             #expect(try await cloud.call("GET", "/v1/portgroups", version: "1.22").status == 404)

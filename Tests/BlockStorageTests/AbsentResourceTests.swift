@@ -112,10 +112,10 @@ import Testing
                 #expect(answer.status == 400)
                 #expect(answer.json.description.contains(key), "\(answer.json)")
             }
-            let made = try await create(
+            let creation = try await create(
                 "plain", ["replication_enabled": "<is> False", "storage": "ssd", "thin_provisioning_support": "<is> True"])
-            #expect(made.status == 200, "\(made.json)")
-            let type = try #require(made["volume_type"]?["id"]?.stringValue)
+            #expect(creation.status == 200, "\(creation.json)")
+            let type = try #require(creation["volume_type"]?["id"]?.stringValue)
             #expect(
                 try await cloud.call(
                     "POST", "/v3/types/\(type)/extra_specs", token: "admin", ["extra_specs": ["replication_enabled": "<is> True"]]
@@ -183,12 +183,12 @@ import Testing
             let server = "0a0a0a0a-0000-4000-8000-00000000000a"
             let legacy: JSONValue = ["os-attach": ["instance_uuid": .string(server), "mountpoint": "/dev/vdb", "mode": "rw"]]
             #expect(try await cloud.call("POST", "/v3/volumes/\(id)/action", token: "admin", legacy).status == 400)
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v3/p1/attachments", token: "service", version: "3.70",
                 ["attachment": ["volume_uuid": .string(id), "instance_uuid": .string(server), "connector": ["host": "h1"]]])
-            #expect(made["attachment"]?["attach_mode"] == "ro", "\(made.json)")
-            #expect(made["attachment"]?["connection_info"]?["read_only"] == true)
-            let attachment = made["attachment"]?["id"]?.stringValue ?? ""
+            #expect(creation["attachment"]?["attach_mode"] == "ro", "\(creation.json)")
+            #expect(creation["attachment"]?["connection_info"]?["read_only"] == true)
+            let attachment = creation["attachment"]?["id"]?.stringValue ?? ""
             #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(attachment)", token: "service", version: "3.70").status == 200)
             try await set(false)
             #expect(try await cloud.volume(id)["metadata"] == ["k": "v", "readonly": "False"])
@@ -218,10 +218,10 @@ import Testing
     @Test func anAttachmentIsCompleteAlsoWithoutAConnector() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v3/p1/attachments", version: "3.70",
                 ["attachment": ["volume_uuid": .string(id), "instance_uuid": "0a0a0a0a-0000-4000-8000-00000000000a"]])
-            let attachment = made["attachment"]?["id"]?.stringValue ?? ""
+            let attachment = creation["attachment"]?["id"]?.stringValue ?? ""
             let path = "/v3/p1/attachments/\(attachment)"
             #expect(try await cloud.call("POST", path + "/action", version: "3.70", ["os-complete": [:]]).status == 204)
             #expect(try await cloud.call("GET", path, version: "3.70")["attachment"]?["status"] == "attached")

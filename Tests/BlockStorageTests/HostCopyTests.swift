@@ -114,12 +114,12 @@ import Workflow
                 var body: JSONObject = ["volume_uuid": .string(id), "instance_uuid": .string(SystemRandom().uuid().description)]
                 let connector: JSONValue = ["host": "h1"]
                 if connects { body["connector"] = connector }
-                let made = try await cloud.call(
+                let creation = try await cloud.call(
                     "POST", "/v3/p1/attachments", token: "service", version: "latest", ["attachment": .object(body)])
-                #expect(made.status == 200, "\(made.json)")
+                #expect(creation.status == 200, "\(creation.json)")
                 if !connects {
                     #expect(try size() == 1 << 30)
-                    let attachment = made["attachment"]?["id"]?.stringValue ?? ""
+                    let attachment = creation["attachment"]?["id"]?.stringValue ?? ""
                     let updated = try await cloud.call(
                         "PUT", "/v3/p1/attachments/\(attachment)", token: "service", version: "latest",
                         ["attachment": ["connector": connector]])

@@ -10,10 +10,10 @@ import Testing
     private static let servers = (0..<3).map { "0a0a0a0a-0000-4000-8000-00000000000\($0)" }
 
     private func addType(_ cloud: VolumeFixture, _ name: String = "shared", spec: String = "<is> True") async throws {
-        let made = try await cloud.call(
+        let creation = try await cloud.call(
             "POST", "/v3/types", token: "admin",
             ["volume_type": ["name": .string(name), "extra_specs": ["multiattach": .string(spec)]]])
-        #expect(made.status == 200, "\(made.json)")
+        #expect(creation.status == 200, "\(creation.json)")
     }
 
     private func attach(_ cloud: VolumeFixture, _ volume: String, to server: Int, mode: String? = nil) async throws -> VolumeFixture.Answer

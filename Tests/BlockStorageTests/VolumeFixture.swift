@@ -25,7 +25,7 @@ final class FakeImages: ImageSource {
     /// The subjects for which data was read, in order.
     let subjects = Mutex<[ActingSubject]>([])
     /// Images that were created from volumes, and the error for further ones.
-    let made = Mutex<[String: JSONObject]>([:])
+    let created = Mutex<[String: JSONObject]>([:])
     let refusal = Mutex<ResourceError?>(nil)
 
     func download(_ imageID: String, as subject: ActingSubject, _ receive: @escaping @Sendable (ByteBuffer) async throws -> Void)
@@ -41,15 +41,15 @@ extension FakeImages: VolumeImages {
     func createImage(_ image: JSONObject, as subject: ActingSubject) async throws {
         if let refusal = refusal.withLock({ $0 }) { throw refusal }
         let id = image["id"]?.stringValue ?? ""
-        made.withLock { $0[id] = image }
+        created.withLock { $0[id] = image }
     }
 
-    func deleteImage(_ id: String, as subject: ActingSubject) async throws { made.withLock { $0[id] = nil } }
+    func deleteImage(_ id: String, as subject: ActingSubject) async throws { created.withLock { $0[id] = nil } }
 
     func upload(
         _ imageID: String, from path: String, as subject: ActingSubject, _ progress: @escaping @Sendable (Int) -> Void
     ) async throws {
-        guard made.withLock({ $0[imageID] }) != nil else { throw ResourceError.notFound("no image \(imageID)") }
+        guard created.withLock({ $0[imageID] }) != nil else { throw ResourceError.notFound("no image \(imageID)") }
         guard data.withLock({ $0[imageID] }) == nil else { throw ResourceError.conflict("image \(imageID) has data") }
         let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
         defer { try? file.close() }
@@ -59,7 +59,7 @@ extension FakeImages: VolumeImages {
     }
 
     func look(_ imageID: String, as subject: ActingSubject) async throws -> UploadedImage {
-        guard made.withLock({ $0[imageID] }) != nil else { throw ResourceError.notFound("no image \(imageID)") }
+        guard created.withLock({ $0[imageID] }) != nil else { throw ResourceError.notFound("no image \(imageID)") }
         let size = data.withLock { $0[imageID]?.count }
         return UploadedImage(status: size == nil ? "queued" : "active", size: size)
     }

@@ -1,3 +1,4 @@
+import CDispatch
 import Authorization
 import BlockStorageCore
 import Database
@@ -264,8 +265,8 @@ import Testing
             try await VolumeFixture.with(imagePolicy: policy) { cloud in
                 let image = try await cloud.addImage([UInt8](repeating: 7, count: 4096))
                 let answer = try await cloud.call("POST", "/v3/volumes", token: token, ["volume": ["size": 1, "imageRef": .string(image)]])
-                let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM volumes")[0].int("n") }
-                #expect(made == (answer.status == 202 ? 1 : 0))
+                let creation = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM volumes")[0].int("n") }
+                #expect(creation == (answer.status == 202 ? 1 : 0))
                 if answer.status == 202 {
                     try await cloud.settle()
                     let caller = try await StaticAuthenticator.standard.caller(token: token)
@@ -338,9 +339,9 @@ import Testing
                     "connector": ["host": "h1", "mountpoint": "vdb", "multipath": false],
                 ]
             ]
-            let made = try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)
-            #expect(made.status == 200)
-            let attachment = made["attachment"]
+            let creation = try await cloud.call("POST", "/v3/p1/attachments", token: "service", version: "latest", key: "op", body)
+            #expect(creation.status == 200)
+            let attachment = creation["attachment"]
             #expect(attachment?["status"] == "attaching")
             #expect(
                 attachment?["connection_info"] == [

@@ -166,11 +166,11 @@ import Testing
             #expect(try await cloud.call("GET", "/v3/types?is_public=none")["volume_types"]?.arrayValue?.count == 1)
             #expect(try await cloud.call("GET", "/v3/types")["volume_types"]?.arrayValue?.first?["name"] == "__DEFAULT__")
             #expect(try await cloud.call("GET", "/v3/types/default")["volume_type"]?["is_public"] == true)
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v3/types", token: "admin",
                 ["volume_type": ["name": "fast", "os-volume-type-access:is_public": false, "extra_specs": ["a": "b"]]])
-            let id = try #require(made["volume_type"]?["id"]?.stringValue)
-            #expect(made["volume_type"]?["extra_specs"] == ["a": "b"])
+            let id = try #require(creation["volume_type"]?["id"]?.stringValue)
+            #expect(creation["volume_type"]?["extra_specs"] == ["a": "b"])
             #expect(try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": "fast"]]).status == 409)
             #expect(try await cloud.call("GET", "/v3/types/\(id)").status == 404)
             #expect(try await cloud.call("POST", "/v3/volumes", ["volume": ["size": 1, "volume_type": "fast"]]).status == 404)

@@ -19,8 +19,8 @@ import Workflow
     func aPublicKeyComesBackAsItWasSent(_ end: String) async throws {
         try await TestCloud.with { cloud in
             let sent = JSONValue.string(ClientTests.key + end)
-            let made = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": sent]])
-            #expect(made.json["keypair"]?["public_key"] == sent, "\(made.json)")
+            let creation = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": sent]])
+            #expect(creation.json["keypair"]?["public_key"] == sent, "\(creation.json)")
             #expect(try await cloud.call("GET", "/v2.1/os-keypairs/mine").json["keypair"]?["public_key"] == sent)
             let listed = try await cloud.call("GET", "/v2.1/os-keypairs").json["keypairs"]?.arrayValue?.first
             #expect(listed?["keypair"]?["public_key"] == sent)
@@ -69,9 +69,9 @@ import Workflow
 
     @Test func aNullRemovesAnAggregatesItem() async throws {
         try await TestCloud.with { cloud in
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a", "availability_zone": "east"]], as: "admin")
-            let path = "/v2.1/os-aggregates/\(made.json["aggregate"]?["id"]?.intValue ?? 0)"
+            let path = "/v2.1/os-aggregates/\(creation.json["aggregate"]?["id"]?.intValue ?? 0)"
             func set(_ metadata: JSONValue) async throws -> JSONValue? {
                 try await cloud.call("POST", path + "/action", ["set_metadata": ["metadata": metadata]], as: "admin").json["aggregate"]
             }

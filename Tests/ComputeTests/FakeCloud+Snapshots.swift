@@ -18,7 +18,7 @@ extension FakeCloud {
             let id = ambient.newUUID().description
             let volume = snapshot["volume_id"]?.stringValue
             let now = ambient.now
-            let made = try await database.write { connection in
+            let creation = try await database.write { connection in
                 try connection.execute(
                     """
                     INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, status, size, format, host_copy, created_at,
@@ -28,7 +28,7 @@ extension FakeCloud {
                     FROM volumes WHERE id = \(volume)::uuid AND project_id = \(subject.project)
                     """)
             }
-            guard made > 0 else { throw ResourceError.notFound("Volume \(volume ?? "") could not be found.") }
+            guard creation > 0 else { throw ResourceError.notFound("Volume \(volume ?? "") could not be found.") }
             state.withLock { $0.keys["snapshot " + operation] = id }
             return id
         }

@@ -117,12 +117,12 @@ import Workflow
                 #expect(answer.status == 400, "\(hint): \(answer.json)")
             }
             try await cloud.database.write { _ = try $0.execute("DELETE FROM servers WHERE id = \(foreign)") }
-            let made = try await cloud.database.read { connection in
+            let creation = try await cloud.database.read { connection in
                 try ["servers", "workflows", "server_interfaces", "server_volumes", "quota_usages"].filter {
                     try connection.query("SELECT count(*) AS n FROM \(raw: $0)")[0].int("n") > 0
                 }
             }
-            #expect(made == [])
+            #expect(creation == [])
             #expect(cloud.cloud.subjects == [])
         }
     }
@@ -139,8 +139,8 @@ import Workflow
                     #expect(answer.status == 403, "\(path) \(choice): \(answer.status) \(answer.json)")
                 }
             }
-            let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
-            #expect(made == 0)
+            let creation = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
+            #expect(creation == 0)
             let answer = try await cloud.call(
                 "POST", "/v2.1/servers",
                 TestCloud.body(["availability_zone": "nova:host-1", "networks": [["uuid": .string(Fixtures.network)]]]), as: "admin")
@@ -224,8 +224,8 @@ import Workflow
                     let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(changes), as: token)
                     answers.append((answer.status, answer.message))
                 }
-                let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
-                #expect(made == answers.filter { $0.0 == 202 }.count)
+                let creation = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
+                #expect(creation == answers.filter { $0.0 == 202 }.count)
                 return answers
             }
         }

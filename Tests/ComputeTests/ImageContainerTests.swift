@@ -40,8 +40,8 @@ import Testing
                     }
                 }
             }
-            let made = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
-            #expect(made == 0)
+            let creation = try await cloud.database.read { try $0.query("SELECT count(*) AS n FROM servers")[0].int("n") }
+            #expect(creation == 0)
             for container in ContainerFormats.bareDisks.sorted() {
                 try await ImageContainerTests.setFormat(container, cloud)
                 let answer = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())

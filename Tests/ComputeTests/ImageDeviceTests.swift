@@ -55,8 +55,8 @@ import Workflow
                     .map { (try $0.optionalInt("boot_index"), try $0.bool("delete_on_termination"), try $0.optionalString("tag")) }
                 }
             }
-            let made = try await volumes(id)
-            #expect(made.map(\.boot) == [0, nil] && made.map(\.ends) == [true, true] && made.map(\.tag) == [nil, "data"])
+            let creation = try await volumes(id)
+            #expect(creation.map(\.boot) == [0, nil] && creation.map(\.ends) == [true, true] && creation.map(\.tag) == [nil, "data"])
             // The request's own devices replace those of the image with the same name, or remove them.
             let other = try await cloud.createServer([
                 "block_device_mapping_v2": [["device_name": "vdb", "no_device": true]]

@@ -38,8 +38,8 @@ import Workflow
         try await TestCloud.with { cloud in
             let other = try await cloud.createServer()
             let body = TestCloud.body(top: ["os:scheduler_hints": ["different_host": .string(other)]])
-            let made = try await cloud.call("POST", "/v2.1/servers", body)
-            let id = try #require(made.json["server"]?["id"]?.stringValue)
+            let creation = try await cloud.call("POST", "/v2.1/servers", body)
+            let id = try #require(creation.json["server"]?["id"]?.stringValue)
             #expect(try await cloud.server(id, version: "2.99")["scheduler_hints"] == nil)
             #expect(try await cloud.server(id, version: "2.100")["scheduler_hints"] == ["different_host": .string(other)])
             #expect(try await cloud.server(other, version: "2.100")["scheduler_hints"] == [:])

@@ -61,11 +61,11 @@ import WebAPI
             _ = try await cloud.database.write { try $0.execute("UPDATE images SET virtual_size = \((3 << 30) + 1)") }
             let refused = try await cloud.call("POST", "/v2.1/servers", TestCloud.body(["flavorRef": "zero"]))
             #expect(refused.status == 403 && refused.json.description.contains("zero disk"), "\(refused.json)")
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v2.1/servers",
                 TestCloud.body(["flavorRef": "zero", "networks": [["uuid": .string(Fixtures.network)]]]), as: "admin")
-            #expect(made.status == 202, "\(made.json)")
-            let id = made.json["server"]?["id"]?.stringValue ?? ""
+            #expect(creation.status == 202, "\(creation.json)")
+            let id = creation.json["server"]?["id"]?.stringValue ?? ""
             let (asked, desired) = try await cloud.database.read { connection in
                 (
                     try SchedulingQuestion.load(connection, server: id, operation: id)?.resources,
@@ -80,9 +80,9 @@ import WebAPI
     @Test func flavorsHaveSpecsAndAccess() async throws {
         try await TestCloud.with { cloud in
             let body: JSONValue = ["flavor": ["name": "gold", "ram": 1024, "vcpus": 2, "disk": 10, "id": nil, "description": "best"]]
-            let made = try await cloud.call("POST", "/v2.1/flavors", body, as: "admin")
-            #expect(made.status == 200, "\(made.json)")
-            let id = try #require(made.json["flavor"]?["id"]?.stringValue)
+            let creation = try await cloud.call("POST", "/v2.1/flavors", body, as: "admin")
+            #expect(creation.status == 200, "\(creation.json)")
+            let id = try #require(creation.json["flavor"]?["id"]?.stringValue)
             #expect(try await cloud.call("POST", "/v2.1/flavors", body, as: "admin").status == 409)
             #expect(try await cloud.call("POST", "/v2.1/flavors", body).status == 403)
             #expect(
@@ -108,9 +108,9 @@ import WebAPI
     @Test func keyPairsAreImportedAndGenerated() async throws {
         try await TestCloud.with { cloud in
             let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmOyuYQ2jYGmc1RuGLh7oQJoqCg0QeVvFmhbnv4lNfr me@here"
-            let made = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]])
-            #expect(made.status == 201, "\(made.json)")
-            #expect(made.json["keypair"]?["fingerprint"]?.stringValue?.count == 47)
+            let creation = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]])
+            #expect(creation.status == 201, "\(creation.json)")
+            #expect(creation.json["keypair"]?["fingerprint"]?.stringValue?.count == 47)
             #expect(
                 try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": .string(key)]]).status == 409)
             #expect(try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "new"]]).status == 400)
@@ -181,11 +181,11 @@ import WebAPI
 
     @Test func groupsQuotasAndLimits() async throws {
         try await TestCloud.with { cloud in
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v2.1/os-server-groups",
                 ["server_group": ["name": "apart", "policy": "anti-affinity", "rules": ["max_server_per_host": 2]]])
-            #expect(made.status == 200, "\(made.json)")
-            let group = try #require(made.json["server_group"]?["id"]?.stringValue)
+            #expect(creation.status == 200, "\(creation.json)")
+            let group = try #require(creation.json["server_group"]?["id"]?.stringValue)
             let answer = try await cloud.call(
                 "POST", "/v2.1/servers", TestCloud.body(top: ["os:scheduler_hints": ["group": .string(group)]]))
             #expect(answer.status == 202, "\(answer.json)")

@@ -22,8 +22,8 @@ import Workflow
     }
 
     private func aggregate(_ cloud: TestCloud, of hosts: [String], _ model: JSONValue) async throws -> TestCloud.Answer {
-        let made = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]], as: "admin")
-        let path = "/v2.1/os-aggregates/\(made.json["aggregate"]?["id"]?.intValue ?? 0)/action"
+        let creation = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]], as: "admin")
+        let path = "/v2.1/os-aggregates/\(creation.json["aggregate"]?["id"]?.intValue ?? 0)/action"
         for host in hosts {
             let added = try await cloud.call("POST", path, ["add_host": ["host": .string(host)]], as: "admin")
             #expect(added.status == 200, "\(added.json)")

@@ -69,12 +69,12 @@ import Workflow
             let image = try #require(answer.json["image_id"]?.stringValue)
             #expect(answer.headers["location"] == nil)
             try await settled(cloud)
-            let made = try #require(try await images(cloud).first)
-            #expect(made.id == image && made.name == "copy" && made.status == "active" && made.minDisk == 1)
-            #expect(made.properties["instance_uuid"] == .string(id))
-            #expect(made.properties["image_type"] == "snapshot")
-            #expect(made.properties["base_image_ref"] == .string(Fixtures.image))
-            #expect(made.properties["purpose"] == "test")
+            let creation = try #require(try await images(cloud).first)
+            #expect(creation.id == image && creation.name == "copy" && creation.status == "active" && creation.minDisk == 1)
+            #expect(creation.properties["instance_uuid"] == .string(id))
+            #expect(creation.properties["image_type"] == "snapshot")
+            #expect(creation.properties["base_image_ref"] == .string(Fixtures.image))
+            #expect(creation.properties["purpose"] == "test")
             #expect(try await state(cloud, id).status == "ACTIVE")
             let actions = try await cloud.call("GET", "/v2.1/servers/\(id)/os-instance-actions")
             #expect(actions.json["instanceActions"]?.arrayValue?.compactMap { $0["action"]?.stringValue }.contains("createImage") == true)
@@ -253,8 +253,8 @@ import Workflow
             try await settled(cloud)
             #expect(try await state(cloud, id) == ("SHELVED_OFFLOADED", .null))
             #expect(cloud.cloud.domains(on: "host-1").isEmpty)
-            let made = try #require(try await images(cloud).first)
-            #expect(made.name == "web-shelved" && made.status == "active")
+            let creation = try #require(try await images(cloud).first)
+            #expect(creation.name == "web-shelved" && creation.status == "active")
             let row = try await cloud.database.read { connection in
                 try connection.query(
                     """
@@ -271,7 +271,7 @@ import Workflow
             #expect(try await images(cloud).isEmpty)
             let spec = try #require(
                 cloud.cloud.received.last { $0["server"]?["id"] == .string(id) && $0["server"]?["image"]?["copied"] == true })
-            #expect(spec["server"]?["image"]?["id"] == .string(made.id))
+            #expect(spec["server"]?["image"]?["id"] == .string(creation.id))
             #expect(try await cloud.server(id)["image"]?["id"] == .string(Fixtures.image))
             let bound = try await cloud.database.read {
                 try $0.query("SELECT host_id FROM ports WHERE device_id = \(id)")[0].string("host_id")

@@ -117,9 +117,9 @@ import Testing
         try await TestCloud.with { cloud in
             let path = "/v2.1/os-keypairs"
             let body: JSONValue = ["keypair": ["name": "win", "type": "x509", "user_id": "u1"]]
-            let made = try await cloud.call("POST", path, body, version: "2.91")
-            #expect(made.status == 201, "\(made.json)")
-            let key = try #require(made.json["keypair"])
+            let creation = try await cloud.call("POST", path, body, version: "2.91")
+            #expect(creation.status == 201, "\(creation.json)")
+            let key = try #require(creation.json["keypair"])
             #expect(key["type"] == "x509")
             #expect(key["private_key"]?.stringValue?.hasPrefix("-----BEGIN PRIVATE KEY-----\n") == true)
             let text = try #require(key["public_key"]?.stringValue)
@@ -144,8 +144,8 @@ import Testing
 
     @Test func imagesAreLoadedAheadOnTheHostsOfAnAggregate() async throws {
         try await TestCloud.with { cloud in
-            let made = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]], as: "admin")
-            let id = try #require(made.json["aggregate"]?["id"]?.intValue)
+            let creation = try await cloud.call("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "a"]], as: "admin")
+            let id = try #require(creation.json["aggregate"]?["id"]?.intValue)
             let path = "/v2.1/os-aggregates/\(id)"
             _ = try await cloud.call("POST", path + "/action", ["add_host": ["host": "host-1"]], as: "admin")
             func cache(_ images: [String], as token: String = "admin", path: String? = nil, version: String = "2.81") async throws -> Int {

@@ -152,8 +152,8 @@ import Workflow
             #expect(refused.status == 409)
             #expect(refused.message == "Cannot 'delete' instance \(id) while it is in task_state powering-off")
             // A server that is still being built is deleted at once.
-            let made = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
-            let young = try #require(made.json["server"]?["id"]?.stringValue)
+            let creation = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())
+            let young = try #require(creation.json["server"]?["id"]?.stringValue)
             #expect(try await cloud.call("DELETE", "/v2.1/servers/\(young)").status == 204)
             #expect(try await cloud.server(young)["OS-EXT-STS:task_state"] == "deleting")
         }

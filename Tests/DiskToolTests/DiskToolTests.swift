@@ -208,8 +208,8 @@ import Testing
                 let target = scratch.path + "/\(index).\(driver.rawValue)"
                 try DiskTool(Sandbox()).convert(disk, to: target, driver, size: size)
                 #expect(scratch.mode(target) == 0o600 && scratch.mode(source) == 0o600)
-                let made = try ForeignDisk(path: target, declared: driver.rawValue)
-                #expect(made.header.virtualSize == size, "\(index) \(format)")
+                let creation = try ForeignDisk(path: target, declared: driver.rawValue)
+                #expect(creation.header.virtualSize == size, "\(index) \(format)")
             }
         }
     }

@@ -155,8 +155,8 @@ import WebAPI
             let project = try await cloud.id("projects", "admin")
             let (me, member) = (try await cloud.id("users", "demo"), try await cloud.id("roles", "member"))
             let form: JSONValue = ["group": ["name": "staff", "domain_id": "default"]]
-            let made = try await cloud.call("POST", "/v3/groups", token: admin, body: form)
-            let group = made.json["group"]?["id"]?.stringValue ?? ""
+            let creation = try await cloud.call("POST", "/v3/groups", token: admin, body: form)
+            let group = creation.json["group"]?["id"]?.stringValue ?? ""
             let join = "/v3/groups/\(group)/users/\(me)"
             #expect(try await cloud.call("PUT", join, token: manager).status == 204)
             #expect(try await cloud.call("DELETE", join, token: manager).status == 204)

@@ -73,7 +73,7 @@ import WebAPI
             #expect(try await cloud.call("PUT", "/v3/projects/\(demo)/users/\(user)/roles/\(manager)", token: admin).status == 204)
             let path = "/v3/users/\(user)/application_credentials"
             let random = SeededRandom(seed: 20_261_129)
-            var made = 0
+            var creation = 0
             var refused = 0
             for chain in 0..<24 {
                 let first = try await cloud.token("domainer", project: "demo")
@@ -86,7 +86,7 @@ import WebAPI
                         refused += 1
                         continue
                     }
-                    made += 1
+                    creation += 1
                     #expect(parent.unrestricted)
                     let child = try await DelegationTests.link(
                         cloud, credential: try #require(answer.json["application_credential"]), admin: admin)
@@ -99,7 +99,7 @@ import WebAPI
                     parent = child
                 }
             }
-            #expect(made > 30 && refused > 10, "\(made) made, \(refused) refused")
+            #expect(creation > 30 && refused > 10, "\(creation) made, \(refused) refused")
         }
     }
 
@@ -153,11 +153,11 @@ import WebAPI
             let body: JSONValue = ["credential": ["type": "totp", "blob": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "user_id": .string(user)]]
             let stored = try await cloud.call("POST", "/v3/credentials", token: own, body: body)
             let id = try #require(stored.json["credential"]?.id)
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/v3/users/\(user)/application_credentials", token: own,
                 body: ["application_credential": ["name": "c", "unrestricted": true]])
             let link = try await DelegationTests.link(
-                cloud, credential: try #require(made.json["application_credential"]), admin: try await cloud.admin())
+                cloud, credential: try #require(creation.json["application_credential"]), admin: try await cloud.admin())
             for (method, path, body) in [
                 ("GET", "/v3/credentials", nil), ("POST", "/v3/credentials", body), ("GET", "/v3/credentials/\(id)", nil),
                 ("PATCH", "/v3/credentials/\(id)", body), ("DELETE", "/v3/credentials/\(id)", nil),

@@ -168,12 +168,12 @@ import WebAPI
             let demo = try await cloud.token("demo", project: "demo")
             let user = try await cloud.id("users", "demo")
             let base = "users/\(user)/application_credentials"
-            let made = try await cloud.make(base, "application_credential", ["name": "c", "roles": [["name": "reader"]]], token: demo)
-            #expect(made["secret"]?.stringValue?.isEmpty == false)
-            #expect(made["project_id"]?.stringValue == (try await cloud.id("projects", "demo")))
-            let shown = try await cloud.call("GET", "/v3/\(base)/\(made.id)", token: demo)
+            let creation = try await cloud.make(base, "application_credential", ["name": "c", "roles": [["name": "reader"]]], token: demo)
+            #expect(creation["secret"]?.stringValue?.isEmpty == false)
+            #expect(creation["project_id"]?.stringValue == (try await cloud.id("projects", "demo")))
+            let shown = try await cloud.call("GET", "/v3/\(base)/\(creation.id)", token: demo)
             #expect(shown.json["application_credential"]?["secret"] == nil)
-            let signed = try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(made))
+            let signed = try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(creation))
             #expect(signed.status == 201)
             #expect(signed.json["token"]?["roles"]?.arrayValue?.compactMap { $0["name"]?.stringValue } == ["reader"])
             #expect(signed.json["token"]?["application_credential"]?["restricted"] == true)
@@ -187,11 +187,11 @@ import WebAPI
                     "auth": ["identity": ["methods": ["token"], "token": ["id": .string(token)]], "scope": IdentityCloud.project("other")]
                 ])
             #expect(rescoped.status == 401)
-            let wrong: JSONValue = ["id": .string(made.id), "secret": "wrong"]
+            let wrong: JSONValue = ["id": .string(creation.id), "secret": "wrong"]
             #expect(try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(wrong)).status == 401)
-            #expect(try await cloud.call("DELETE", "/v3/\(base)/\(made.id)", token: demo).status == 204)
+            #expect(try await cloud.call("DELETE", "/v3/\(base)/\(creation.id)", token: demo).status == 204)
             #expect(try await cloud.call("GET", "/v3/auth/catalog", token: token).status == 401)
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(made)).status == 401)
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(creation)).status == 401)
         }
     }
 
@@ -208,13 +208,13 @@ import WebAPI
             #expect(try await create(["name": "x", "expires_at": "soon"]).status == 400)
             #expect(try await create(["name": "x", "access_rules": [["service": "compute"]]]).status == 400)
             let soon = (cloud.time.now() + .seconds(60)).iso8601
-            let made = try #require(try await create(["name": "x", "expires_at": .string(soon)]).json["application_credential"])
+            let creation = try #require(try await create(["name": "x", "expires_at": .string(soon)]).json["application_credential"])
             #expect(try await create(["name": "x"]).status == 409)
-            let signed = try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(made))
+            let signed = try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(creation))
             let token = try #require(signed.headers["x-subject-token"])
             cloud.time.advance(by: .seconds(61))
             #expect(try await cloud.call("GET", "/v3/auth/catalog", token: token).status == 401)
-            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(made)).status == 401)
+            #expect(try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(creation)).status == 401)
         }
     }
 
@@ -222,10 +222,10 @@ import WebAPI
         try await IdentityCloud.with { cloud in
             let demo = try await cloud.token("demo", project: "demo")
             let user = try await cloud.id("users", "demo")
-            let made = try await cloud.make(
+            let creation = try await cloud.make(
                 "users/\(user)/application_credentials", "application_credential",
                 ["name": "c", "access_rules": [["service": "identity", "path": "/v3/auth/catalog", "method": "GET"]]], token: demo)
-            let signed = try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(made))
+            let signed = try await cloud.call("POST", "/v3/auth/tokens", body: ApplicationCredentialTests.signOn(creation))
             let token = try #require(signed.headers["x-subject-token"])
             #expect(try await cloud.call("GET", "/v3/auth/catalog", token: token).status == 200)
             #expect(try await cloud.call("GET", "/v3/auth/projects", token: token).status == 401)

@@ -128,10 +128,10 @@ import WebAPI
         try await IdentityCloud.with(options: IdentityOptions(lockoutAttempts: 2, lockoutDuration: .seconds(60))) { cloud in
             let admin = try await cloud.admin()
             for name in ["locked", "disabled"] {
-                let made = try await cloud.call(
+                let creation = try await cloud.call(
                     "POST", "/v3/users", token: admin,
                     body: ["user": ["name": .string(name), "password": "right-pw", "enabled": .bool(name != "disabled")]])
-                #expect(made.status == 201)
+                #expect(creation.status == 201)
             }
             for _ in 0..<2 { _ = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("locked", "nope")) }
             let reference = try await cloud.call("POST", "/v3/auth/tokens", body: IdentityCloud.signOn("viewer", "nope"))

@@ -22,10 +22,10 @@ import Workflow
 
     @Test func stagedDataBecomesTheImage() async throws {
         try await ImageFixture.with { (cloud: ImageFixture) async throws -> Void in
-            let made = try await cloud.call("POST", "/v2/images", json: ["disk_format": "qcow2", "container_format": "bare"])
-            #expect(made.headers["openstack-image-import-methods"] == "glance-direct,web-download")
-            #expect(made.headers["openstack-image-store-ids"] == "file")
-            let id = made["id"]?.stringValue ?? ""
+            let creation = try await cloud.call("POST", "/v2/images", json: ["disk_format": "qcow2", "container_format": "bare"])
+            #expect(creation.headers["openstack-image-import-methods"] == "glance-direct,web-download")
+            #expect(creation.headers["openstack-image-store-ids"] == "file")
+            let id = creation["id"]?.stringValue ?? ""
             #expect(try await cloud.beginImport(id).status == 409)
             let bytes = DiskImages.qcow2()
             #expect(try await cloud.stage(id, bytes).status == 204)

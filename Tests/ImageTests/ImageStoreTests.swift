@@ -54,8 +54,8 @@ import Workflow
             let details = try await cloud.call("GET", "/v2/info/stores/detail", token: "admin")["stores"]?.arrayValue ?? []
             #expect(details.count == 3 && details[1]["type"] == "file")
             #expect(details[1]["properties"]?["data_dir"]?.stringValue == cloud.files.directory)
-            let made = try await cloud.call("POST", "/v2/images", json: ["name": "x"])
-            #expect(made.headers["openstack-image-store-ids"] == "fast,file,archive")
+            let creation = try await cloud.call("POST", "/v2/images", json: ["name": "x"])
+            #expect(creation.headers["openstack-image-store-ids"] == "fast,file,archive")
         }
     }
 

@@ -16,10 +16,10 @@ import WebAPI
         let server = try StubServer { $0.path == "/x" ? .bytes(200, bytes) : .empty(404) }
         defer { server.stop() }
         try await ImageFixture.with(limits: DownloadSample.limits(server.url)) { cloud in
-            let made = try await cloud.call("POST", "/v2/tasks", token: "admin", json: ImageTaskTests.body(server.url + "/x"))
-            #expect(made.status == 201 && made["type"] == "import" && made["status"] == "pending", "\(made.json)")
-            let path = "/v2/tasks/\(made["id"]?.stringValue ?? "")"
-            #expect(made.headers["location"]?.hasSuffix(path) == true)
+            let creation = try await cloud.call("POST", "/v2/tasks", token: "admin", json: ImageTaskTests.body(server.url + "/x"))
+            #expect(creation.status == 201 && creation["type"] == "import" && creation["status"] == "pending", "\(creation.json)")
+            let path = "/v2/tasks/\(creation["id"]?.stringValue ?? "")"
+            #expect(creation.headers["location"]?.hasSuffix(path) == true)
             try await cloud.settle()
             let task = try await cloud.call("GET", path, token: "admin")
             #expect(task["status"] == "success" && task["input"]?["import_from_format"] == "raw", "\(task.json)")

@@ -78,9 +78,9 @@ import WebAPI
                     bytes: patch.encoded)
                 #expect([400, 403].contains(patched.status), "\(patched.status)")
                 for name in ["locations", "direct_url", "copy_from", "location"] {
-                    let made = try await cloud.call("POST", "/v2/images", json: ["name": "x", name: .string(url)])
-                    let shown = made["id"]?.stringValue ?? ""
-                    if made.status == 201 { #expect(try await cloud.status(shown) == "queued", "\(name)") }
+                    let creation = try await cloud.call("POST", "/v2/images", json: ["name": "x", name: .string(url)])
+                    let shown = creation["id"]?.stringValue ?? ""
+                    if creation.status == 201 { #expect(try await cloud.status(shown) == "queued", "\(name)") }
                 }
                 let headed = try await cloud.call(
                     "PUT", "/v2/images/\(id)/file",

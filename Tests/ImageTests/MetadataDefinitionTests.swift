@@ -31,11 +31,11 @@ import WebAPI
 
     @Test func aNamespaceIsCreatedWithItsParts() async throws {
         try await ImageFixture.with { (cloud: ImageFixture) async throws -> Void in
-            let made = try await create(cloud, "A::B", MetadataDefinitionTests.whole)
-            #expect(made.status == 201, "\(made.json)")
-            #expect(made.headers["location"]?.hasSuffix("/v2/metadefs/namespaces/A%3A%3AB") == true)
+            let creation = try await create(cloud, "A::B", MetadataDefinitionTests.whole)
+            #expect(creation.status == 201, "\(creation.json)")
+            #expect(creation.headers["location"]?.hasSuffix("/v2/metadefs/namespaces/A%3A%3AB") == true)
             let shown = try await cloud.call("GET", "\(MetadataDefinitionTests.path)/A::B")
-            #expect(shown.json == made.json)
+            #expect(shown.json == creation.json)
             #expect(shown["owner"] == "admin" && shown["protected"] == false && shown["visibility"] == "public")
             #expect(shown["self"] == "/v2/metadefs/namespaces/A::B" && shown["schema"] == "/v2/schemas/metadefs/namespace")
             #expect(shown["tags"] == [["name": "t2"], ["name": "t1"]])

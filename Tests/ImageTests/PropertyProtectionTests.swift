@@ -85,9 +85,9 @@ import WebAPI
 
     @Test("S11: protected properties are neither shown nor found by those who may not read them") func s11Reads() async throws {
         try await PropertyProtectionTests.with { cloud in
-            let made = try await cloud.call("POST", "/v2/images", json: ["name": "i", "x_secret": "hidden", "other": "seen"])
-            let id = made["id"]?.stringValue ?? ""
-            #expect(made.status == 201 && made["x_secret"] == nil && made["other"] == "seen")
+            let creation = try await cloud.call("POST", "/v2/images", json: ["name": "i", "x_secret": "hidden", "other": "seen"])
+            let id = creation["id"]?.stringValue ?? ""
+            #expect(creation.status == 201 && creation["x_secret"] == nil && creation["other"] == "seen")
             for (token, isShown) in [("member", false), ("admin", true)] {
                 let image = try await cloud.call("GET", "/v2/images/\(id)", token: token)
                 #expect(image["x_secret"] == (isShown ? "hidden" : nil) && image["other"] == "seen" && image["name"] == "i")

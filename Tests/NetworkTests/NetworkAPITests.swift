@@ -102,9 +102,9 @@ import WebAPI
         try await NetworkHarness.with { cloud in
             for (path, name) in [("networks", "network"), ("routers", "router")] {
                 for hints in [[], ["nova"]] as [JSONValue] {
-                    let made = try await cloud.make(path, name, ["name": "n", "availability_zone_hints": hints])
-                    #expect(made["availability_zones"] == ["nova"])
-                    #expect(made["availability_zone_hints"] == hints)
+                    let creation = try await cloud.make(path, name, ["name": "n", "availability_zone_hints": hints])
+                    #expect(creation["availability_zones"] == ["nova"])
+                    #expect(creation["availability_zone_hints"] == hints)
                 }
                 let shown = try await cloud.call("GET", "/\(path)?fields=availability_zones").json[path]
                 #expect(shown == [["availability_zones": ["nova"]], ["availability_zones": ["nova"]]])
@@ -169,9 +169,9 @@ import WebAPI
                 }
                 return try await group.reduce(into: []) { $0.append($1) }
             }
-            let made = answers.filter { $0.status == 201 }
-            #expect(made.count == 20)
-            #expect(Set(made.map { $0.json["port"]?["fixed_ips"]?[0].text("ip_address") ?? "" }).count == 20)
+            let creation = answers.filter { $0.status == 201 }
+            #expect(creation.count == 20)
+            #expect(Set(creation.map { $0.json["port"]?["fixed_ips"]?[0].text("ip_address") ?? "" }).count == 20)
             for refused in answers where refused.status != 201 {
                 #expect(refused.status == 409)
                 #expect(refused.type == "IpAddressGenerationFailure")
@@ -280,12 +280,12 @@ import WebAPI
                 "security_group_id": .string(group.id), "direction": "ingress", "protocol": "tcp", "port_range_min": 22,
                 "port_range_max": 22, "remote_ip_prefix": "0.0.0.0/0",
             ]
-            let made = try await cloud.make("security-group-rules", "security_group_rule", rule)
-            #expect(made["ethertype"] == "IPv4")
-            #expect(made["protocol"] == "tcp")
+            let creation = try await cloud.make("security-group-rules", "security_group_rule", rule)
+            #expect(creation["ethertype"] == "IPv4")
+            #expect(creation["protocol"] == "tcp")
             let twice = try await cloud.call("POST", "/security-group-rules", ["security_group_rule": rule])
             #expect(twice.type == "SecurityGroupRuleExists")
-            #expect(twice.message?.contains(made.id) == true)
+            #expect(twice.message?.contains(creation.id) == true)
             let number = try await cloud.make(
                 "security-group-rules", "security_group_rule",
                 ["security_group_id": .string(group.id), "direction": "egress", "protocol": 50])
@@ -296,7 +296,7 @@ import WebAPI
                 "ports", "port", ["network_id": .string(network), "security_groups": [.string(group.id)]])
             #expect(try await cloud.call("DELETE", "/security-groups/\(group.id)").type == "SecurityGroupInUse")
             _ = try await cloud.call("PUT", "/ports/\(port.id)", ["port": ["security_groups": []]])
-            #expect(try await cloud.call("DELETE", "/security-group-rules/\(made.id)").status == 204)
+            #expect(try await cloud.call("DELETE", "/security-group-rules/\(creation.id)").status == 204)
             #expect(try await cloud.call("DELETE", "/security-groups/\(group.id)").status == 204)
             #expect(try await cloud.used("security_group") == 1)
             #expect(try await cloud.used("security_group_rule") == 4)
@@ -357,13 +357,13 @@ import WebAPI
 
     @Test func optionalFieldsMayBeNull() async throws {
         try await NetworkHarness.with { cloud in
-            let made = try await cloud.call(
+            let creation = try await cloud.call(
                 "POST", "/networks", ["network": ["name": "n", "description": .null, "mtu": .null, "shared": .null]])
-            #expect(made.status == 201, "\(made.json)")
+            #expect(creation.status == 201, "\(creation.json)")
             let options = try await cloud.make(
                 "ports", "port",
                 [
-                    "network_id": .string(made.json["network"]?.id ?? ""), "device_id": .null, "fixed_ips": .null,
+                    "network_id": .string(creation.json["network"]?.id ?? ""), "device_id": .null, "fixed_ips": .null,
                     "extra_dhcp_opts": [
                         ["opt_name": "bootfile-name", "opt_value": "pxelinux.0"],
                         ["opt_name": "server-ip-address", "opt_value": "192.0.2.1"],

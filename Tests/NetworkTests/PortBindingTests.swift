@@ -38,8 +38,8 @@ import Testing
                 return list.map { "\($0["host"]?.stringValue ?? "") \($0["status"]?.stringValue ?? "")" }
             }
             #expect(try await states() == ["h1 ACTIVE"])
-            let made = try await cloud.call("POST", path, as: "admin", ["binding": ["host": "h2"]])
-            #expect(made.status == 201 && made.json["binding"]?["status"] == "INACTIVE", "\(made.json)")
+            let creation = try await cloud.call("POST", path, as: "admin", ["binding": ["host": "h2"]])
+            #expect(creation.status == 201 && creation.json["binding"]?["status"] == "INACTIVE", "\(creation.json)")
             #expect(try await states() == ["h1 ACTIVE", "h2 INACTIVE"])
             for host in ["h1", "h2"] {
                 #expect(try await cloud.call("POST", path, as: "admin", ["binding": ["host": .string(host)]]).status == 409)

@@ -80,8 +80,8 @@ import Testing
         guest.addressPairs = [AddressPair(mac: nil, ip: "10.0.0.77")]
         #expect(try row(guest)["port_security"] == .strings(["fa:16:3e:00:00:09 10.0.0.9 10.0.0.77"]))
         // A secured port without a group can send nothing.
-        let made = compiler.compile(guest, network: network, subnets: [subnet.id: subnet])
-        #expect(made.memberships.map(\.group) == [Compiler.dropGroupKey])
+        let creation = compiler.compile(guest, network: network, subnets: [subnet.id: subnet])
+        #expect(creation.memberships.map(\.group) == [Compiler.dropGroupKey])
         guest.portSecurityEnabled = false
         #expect(try row(guest)["port_security"] == .some(.none))
     }

@@ -7,10 +7,10 @@ import WebAPI
 
 @Suite struct PlacementAPITests {
     private func provider(_ bench: PlacementBench, _ name: String, parent: String? = nil) async throws -> String {
-        let made = try await bench.call(
+        let creation = try await bench.call(
             "POST", "/resource_providers", body: ["name": .string(name), "parent_provider_uuid": JSONValue(parent)])
-        #expect(made.status == 200)
-        return made.json["uuid"]?.stringValue ?? ""
+        #expect(creation.status == 200)
+        return creation.json["uuid"]?.stringValue ?? ""
     }
 
     private func give(_ bench: PlacementBench, _ id: String, _ inventories: JSONValue, generation: Int = 0) async throws {

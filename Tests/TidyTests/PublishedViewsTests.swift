@@ -36,8 +36,8 @@ import Testing
         var relations: [String: String?] = [:]
         for migration in migrations {
             let word = migration.path.split(separator: "_").last.map { String($0.dropLast(".swift".count)) } ?? ""
-            let made = /(?:CREATE TABLE (?:IF NOT EXISTS )?|CREATE (?:OR REPLACE )?FUNCTION |ALTER FUNCTION .* RENAME TO )(\w+)/
-            for match in migration.lines.joined(separator: "\n").matches(of: made) where !match.1.hasPrefix("published_") {
+            let creation = /(?:CREATE TABLE (?:IF NOT EXISTS )?|CREATE (?:OR REPLACE )?FUNCTION |ALTER FUNCTION .* RENAME TO )(\w+)/
+            for match in migration.lines.joined(separator: "\n").matches(of: creation) where !match.1.hasPrefix("published_") {
                 let owner = try #require(PublishedViewsTests.owner(word), "say who owns what \(migration.path) makes")
                 relations.updateValue(owner, forKey: String(match.1))
             }
