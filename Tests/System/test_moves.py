@@ -163,7 +163,7 @@ def test_osctl_shows_the_way(cloud, tenant):
     assert f"on {target}" in result.stdout
     assert "server shown: " in result.stderr
     nothing = cloud.osctl("server", "migrate", "--os-cloud", "wolke-admin", "--abort", server.id, check=False)
-    assert nothing.returncode != 0 and "No live migration" in nothing.stderr
+    assert nothing.returncode != 0 and "no live migration" in nothing.stderr
 
 
 def files(cloud, name, server):
