@@ -17,10 +17,7 @@ import WebAPI
         let driver: IPMIHardware
         let id: String
 
-        func node() async throws -> Node {
-            let id = id
-            return try #require(try await cloud.database.read { try NodeStore.node($0, id) })
-        }
+        func node() async throws -> Node { try await cloud.record(id) }
 
         func text(_ name: String) throws -> String { try String(contentsOf: directory.appending(path: name), encoding: .utf8) }
         func write(_ name: String, _ text: String) throws {

@@ -1,4 +1,4 @@
-import BareMetalService
+@testable import BareMetalService
 import Cryptography
 import Database
 import JSON
@@ -64,6 +64,11 @@ struct NodeFixture: Sendable {
         let answer = try await call("POST", "/v1/nodes", .object(body))
         #expect(answer.status == 201, "\(answer.json)")
         return try #require(answer.json["uuid"]?.stringValue, "\(answer.json)")
+    }
+
+    /// The node as drivers get it.
+    func record(_ id: String) async throws -> Node {
+        try #require(try await database.read { try NodeStore.node($0, id) })
     }
 
     func node(_ ident: String) async throws -> JSONValue { try await call("GET", "/v1/nodes/\(ident)").json }

@@ -120,10 +120,7 @@ private final class RedfishStub: Sendable {
         let driver: RedfishHardware
         let id: String
 
-        func node() async throws -> Node {
-            let id = id
-            return try #require(try await cloud.database.read { try NodeStore.node($0, id) })
-        }
+        func node() async throws -> Node { try await cloud.record(id) }
 
         /// How often the machine was asked to reset, and how.
         var resets: [String] { server.requests.filter { $0.method == "POST" }.compactMap { $0.json["ResetType"]?.stringValue } }
@@ -226,7 +223,7 @@ private final class RedfishStub: Sendable {
                 "redfish_address": .string(bench.server.url), "redfish_username": .string(RedfishStub.user), "redfish_password": "guessed",
             ]
             let other = try await bench.cloud.enroll("other", ["driver": "redfish", "driver_info": .object(info)])
-            let second = try #require(try await bench.cloud.database.read { try NodeStore.node($0, other) })
+            let second = try await bench.cloud.record(other)
             await #expect(throws: HardwareFailure.self) { _ = try await bench.driver.power(of: second) }
         }
     }

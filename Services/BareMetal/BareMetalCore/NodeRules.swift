@@ -32,6 +32,14 @@ package enum NodeRules {
         }
     }
 
+    /// Checks the name in a body; an empty one, as some clients send it, is none.
+    ///
+    /// - Throws: 400 for a name that cannot be part of a path.
+    package static func normalizeName(_ body: inout JSONObject, of resource: String) throws {
+        guard let name = body["name"]?.stringValue else { return }
+        if name.isEmpty { body["name"] = .null } else { try requireName(name, of: resource) }
+    }
+
     /// - Throws: 400 for a trait that is neither custom nor could be a standard one.
     package static func requireTrait(_ trait: String) throws {
         let isWord =

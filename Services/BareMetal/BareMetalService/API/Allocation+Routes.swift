@@ -123,11 +123,7 @@ struct AllocationRoutes: Sendable {
         let fields = try ListRequest.shownFields(context, of: .allocations)
         return try await database.read { connection in
             let id = try look(connection, context, false).value.id
-            var writer = JSONWriter()
-            guard try ResourceKind.allocations.table.show(connection, context, where: "t.id = \(id)", only: fields, into: &writer) else {
-                throw ResourceKind.allocations.notFound("\(id)")
-            }
-            return .json(200, bytes: writer.bytes)
+            return try ResourceKind.allocations.one(connection, context, where: "t.id = \(id)", id: "\(id)", only: fields)
         }
     }
 
@@ -195,9 +191,7 @@ struct AllocationRoutes: Sendable {
             let old: JSONObject = ["name": JSONValue(decision.value.name), "extra": .object(decision.value.extra)]
             let new = try patch.applied(to: old, members: Set(AllocationRoutes.settable.map(\.name)))
             var body = try BodySchema.object(AllocationRoutes.settable).validate(.object(new), version: context.version).objectValue ?? [:]
-            if let name = body["name"]?.stringValue {
-                if name.isEmpty { body["name"] = .null } else { try NodeRules.requireName(name, of: "allocation") }
-            }
+            try NodeRules.normalizeName(&body, of: "allocation")
             body["name"] = body["name"] ?? .null
             body["extra"] = .object(try NodeRules.document(body["extra"] ?? .null, "extra"))
             let changes = Changes(ResourceKind.allocations.settings(body))

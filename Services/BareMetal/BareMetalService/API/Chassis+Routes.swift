@@ -33,8 +33,7 @@ struct ChassisRoutes: Sendable {
             "chassis",
             routes: [
                 Route(.get, all, action: get, rule: NodePolicy.admin, answer: .list(.chassisSummaries), "List chassis") {
-                    let isDetailed = try $0.query.fields != nil || $0.query.flag("detail") ?? false
-                    return try await (isDetailed ? ResourceKind.chassis : .chassisSummaries).list(database, $0)
+                    try await ($0.query.wantsDetails() ? ResourceKind.chassis : .chassisSummaries).list(database, $0)
                 },
                 Route(.get, all + "/detail", action: get, rule: NodePolicy.admin, answer: .list(.chassis), "List chassis in detail") {
                     try await ResourceKind.chassis.list(database, $0)

@@ -87,18 +87,9 @@ struct NodeRoutes: Sendable {
         let fields = try ListRequest.shownFields(context, of: .nodes)
         return try await database.read { connection in
             let node = try bareMetal.node(connection, context)
-            return try NodeRoutes.response(connection, context, node.value.id, only: fields)
+            let id = node.value.id
+            return try ResourceKind.nodes.one(connection, context, where: "t.id = \(id)", id: "\(id)", only: fields)
         }
-    }
-
-    static func response(
-        _ connection: Connection, _ context: RequestContext, _ id: UUID128, status: Int = 200, only fields: Set<String>? = nil
-    ) throws -> Response {
-        var writer = JSONWriter()
-        guard try ResourceKind.nodes.table.show(connection, context, where: "t.id = \(id)", only: fields, into: &writer) else {
-            throw ResourceKind.nodes.notFound("\(id)")
-        }
-        return .json(status, bytes: writer.bytes)
     }
 
     private func history(_ context: RequestContext) async throws -> Response {
@@ -141,7 +132,7 @@ struct NodeRoutes: Sendable {
         let decision = try context.authorize(draft, target: .none)
         return try await context.write(database) { connection in
             try NodeStore.insert(connection, decision, at: context.ambient.now)
-            var response = try NodeRoutes.response(connection, context, id, status: 201)
+            var response = try ResourceKind.nodes.one(connection, context, where: "t.id = \(id)", id: "\(id)", status: 201)
             response.headers["location"] = "\(context.publicURL)/v1/nodes/\(id)"
             return Change(answer: response, "node", id.description)
         }
@@ -155,7 +146,9 @@ struct NodeRoutes: Sendable {
             let changes = try NodeUpdate(bareMetal: bareMetal, context: context, node: node.value).changes(connection, patch)
             try NodeStore.update(connection, node, changes, for: "baremetal:node:update", at: context.ambient.now)
             if node.value.instanceID != nil { try NodeClaimStore.forgetWithoutInstance(connection, node) }
-            return Change(answer: try NodeRoutes.response(connection, context, node.value.id), "node", node.value.id.description)
+            let id = node.value.id
+            let response = try ResourceKind.nodes.one(connection, context, where: "t.id = \(id)", id: "\(id)")
+            return Change(answer: response, "node", id.description)
         }
     }
 

@@ -58,9 +58,7 @@ enum NodeBodies {
             throw ResourceError.badRequest(
                 "Invalid input for network_data. No deploy interface of this cloud can use it yet; it must be empty.")
         }
-        if let name = body["name"]?.stringValue {
-            if name.isEmpty { body["name"] = .null } else { try NodeRules.requireName(name, of: "node") }
-        }
+        try NodeRules.normalizeName(&body, of: "node")
         for name in ["owner", "lessee", "shard", "resource_class"] where body[name]?.stringValue?.isEmpty == true { body[name] = .null }
         // The implementations of the hardware's interfaces are completed, and credentials are sealed, separately.
         let interfaces = Set(HardwareInterface.allCases.map(\.member) + ["driver_info"])

@@ -170,6 +170,14 @@ extension Query {
     /// - Throws: 400 for other words.
     func flag(_ name: String) throws -> Bool? { try self[name].map { try Query.flag(name, $0) } }
 
+    /// Whether a list shows more than a summary: by its path, with `detail=true`, or where fields are named.
+    ///
+    /// - Throws: 400 for another value of `detail`.
+    func wantsDetails(_ isDetailed: Bool = false) throws -> Bool {
+        let isAsked = try flag("detail") ?? false
+        return isDetailed || isAsked || fields != nil
+    }
+
     static func flag(_ name: String, _ text: String) throws -> Bool {
         guard let value = BodySchema.boolean(text) else {
             throw ResourceError.badRequest(

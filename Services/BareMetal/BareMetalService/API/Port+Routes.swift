@@ -109,8 +109,7 @@ struct PortRoutes: Sendable {
     // MARK: reading
 
     private static func kind(_ context: RequestContext, isDetailed: Bool) throws -> ResourceKind {
-        let isAsked = try context.query.flag("detail") ?? false
-        return isDetailed || isAsked || context.query.fields != nil ? .bareMetalPorts : .bareMetalPortSummaries
+        try context.query.wantsDetails(isDetailed) ? .bareMetalPorts : .bareMetalPortSummaries
     }
 
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
@@ -205,9 +204,7 @@ struct PortRoutes: Sendable {
         var body = body
         if let value = body["extra"] { body["extra"] = .object(try NodeRules.document(value, "extra")) }
         if let value = body["local_link_connection"] { body["local_link_connection"] = .object(try NodeRules.localLink(value)) }
-        if let name = body["name"]?.stringValue {
-            if name.isEmpty { body["name"] = .null } else { try NodeRules.requireName(name, of: "port") }
-        }
+        try NodeRules.normalizeName(&body, of: "port")
         return ResourceKind.bareMetalPorts.settings(body)
     }
 

@@ -75,7 +75,7 @@ struct PortGroupRoutes: Sendable {
                     let fields = try ListRequest.shownFields(context, of: .portGroups)
                     return try await database.read { connection in
                         let id = try bareMetal.portGroup(connection, context).value.id
-                        return try PortGroupRoutes.response(connection, context, id, only: fields)
+                        return try ResourceKind.portGroups.one(connection, context, where: "t.id = \(id)", id: "\(id)", only: fields)
                     }
                 },
                 Route(
@@ -99,8 +99,7 @@ struct PortGroupRoutes: Sendable {
     // MARK: reading
 
     private static func kind(_ context: RequestContext, isDetailed: Bool) throws -> ResourceKind {
-        let isAsked = try context.query.flag("detail") ?? false
-        return isDetailed || isAsked || context.query.fields != nil ? .portGroups : .portGroupSummaries
+        try context.query.wantsDetails(isDetailed) ? .portGroups : .portGroupSummaries
     }
 
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
@@ -115,16 +114,6 @@ struct PortGroupRoutes: Sendable {
         }
     }
 
-    private static func response(
-        _ connection: Connection, _ context: RequestContext, _ id: UUID128, status: Int = 200, only fields: Set<String>? = nil
-    ) throws -> Response {
-        var writer = JSONWriter()
-        guard try ResourceKind.portGroups.table.show(connection, context, where: "t.id = \(id)", only: fields, into: &writer) else {
-            throw ResourceKind.portGroups.notFound("\(id)")
-        }
-        return .json(status, bytes: writer.bytes)
-    }
-
     // MARK: writing
 
     /// The columns that a body sets.
@@ -133,9 +122,7 @@ struct PortGroupRoutes: Sendable {
         for name in ["extra", "properties"] {
             if let value = body[name] { body[name] = .object(try NodeRules.document(value, name)) }
         }
-        if let name = body["name"]?.stringValue {
-            if name.isEmpty { body["name"] = .null } else { try NodeRules.requireName(name, of: "portgroup") }
-        }
+        try NodeRules.normalizeName(&body, of: "portgroup")
         var changes = Changes(ResourceKind.portGroups.settings(body))
         if let address = body["address"] { changes.set("address", address.stringValue.flatMap { MACAddress($0)?.description }) }
         return changes
@@ -150,7 +137,7 @@ struct PortGroupRoutes: Sendable {
             let node = try bareMetal.parent(connection, context, parent)
             let draft = PortGroupStore.Draft(id: id, nodeID: node.id, changes: changes)
             try PortGroupStore.insert(connection, try context.authorize(draft, target: BareMetal.target(node)), at: context.ambient.now)
-            var response = try PortGroupRoutes.response(connection, context, id, status: 201)
+            var response = try ResourceKind.portGroups.one(connection, context, where: "t.id = \(id)", id: "\(id)", status: 201)
             response.headers["location"] = "\(context.publicURL)/v1/portgroups/\(id)"
             return Change(answer: response, "portgroup", id.description)
         }
@@ -172,7 +159,8 @@ struct PortGroupRoutes: Sendable {
                     "Portgroup \(id) cannot do without standalone ports while a port of it has pxe_enabled; change the port first.")
             }
             try PortGroupStore.update(connection, group, try PortGroupRoutes.changes(checked), at: context.ambient.now)
-            return Change(answer: try PortGroupRoutes.response(connection, context, id), "portgroup", id.description)
+            let response = try ResourceKind.portGroups.one(connection, context, where: "t.id = \(id)", id: "\(id)")
+            return Change(answer: response, "portgroup", id.description)
         }
     }
 

@@ -10,6 +10,11 @@ struct HardwareFailure: Error, Sendable, CustomStringConvertible {
     var mayPass = false
     /// The HTTP status of the controller's answer; nil if there was none.
     var status: Int?
+
+    /// What a controller has said, without control characters, which could write to an operator's terminal, and of limited length.
+    static func plain(_ text: String, max: Int) -> String {
+        String(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : String($0) }.joined().prefix(max))
+    }
 }
 
 /// The machines of a hardware type. All calls may be repeated: a process can die after the effect and before it is recorded.

@@ -105,10 +105,10 @@ struct IPMIHardware: HardwareDriver {
             throw HardwareFailure(description: "\(tool) cannot run: \(error.output)")
         }
         guard outcome.status == 0 else {
-            let text = outcome.output.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : String($0) }.joined()
+            let text = HardwareFailure.plain(outcome.output, max: 300)
             let ending = outcome.status.map { "status \($0)" } ?? "no answer in time"
             throw HardwareFailure(
-                description: "ipmitool \(words.joined(separator: " ")) has failed (\(ending)): \(text.prefix(300))", mayPass: true)
+                description: "ipmitool \(words.joined(separator: " ")) has failed (\(ending)): \(text)", mayPass: true)
         }
         return outcome.output
     }

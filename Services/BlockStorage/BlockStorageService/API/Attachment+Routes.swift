@@ -106,21 +106,23 @@ extension BlockStorageHandlers {
         let volumeID = body["volume_uuid"]?.stringValue.flatMap { UUID128($0) }?.description ?? ""
         let server = body["instance_uuid"]?.stringValue.flatMap { UUID128($0) }?.description
         let id: AttachmentID = context.ambient.newID()
+        @Sendable func decide(_ volume: Volume) throws -> Authorized<Attachment> {
+            let draft = Attachment(id: id, volumeID: volume.id, projectID: volume.projectID, serverID: server, status: .reserved)
+            let decision = try context.authorize(draft, target: .project(volume.projectID))
+            try decision.value(for: BlockStorageStore.createAction)
+            return decision
+        }
         if body["connector"]?.objectValue?.isEmpty == false {
             let volume = try await database.read { connection in
                 let volume = try givenVolume(connection, context, volumeID, project: project, locked: false)
-                let draft = Attachment(id: id, volumeID: volume.id, projectID: volume.projectID, serverID: server, status: .reserved)
-                try context.authorize(draft, target: .project(volume.projectID)).value(for: BlockStorageStore.createAction)
+                _ = try decide(volume)
                 return volume
             }
             try await restoreSize(volume, context)
         }
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
-            let decision = try context.authorize(
-                Attachment(id: id, volumeID: volume.id, projectID: volume.projectID, serverID: server, status: .reserved),
-                target: .project(volume.projectID))
-            try decision.value(for: BlockStorageStore.createAction)
+            let decision = try decide(volume)
             try volume.requireFree(for: .attach)
             try BlockStorageStore.requireIdle(connection, volume)
             try authorizeFurther(context, volume)

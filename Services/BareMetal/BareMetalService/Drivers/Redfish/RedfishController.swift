@@ -162,7 +162,6 @@ struct RedfishController: Sendable {
         let error = body["error"]
         let details = error?["@Message.ExtendedInfo"]?.arrayValue?.compactMap { $0["Message"]?.stringValue } ?? []
         let text = details.isEmpty ? error?["message"]?.stringValue ?? "" : details.joined(separator: " ")
-        let plain = text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : String($0) }.joined()
-        return String(plain.prefix(500))
+        return HardwareFailure.plain(text, max: 500)
     }
 }
