@@ -16,6 +16,20 @@ package final class ManualTime: TimeSource {
     /// Runs `body` whenever something sleeps, once the clock has advanced. Replaces an earlier one.
     package func whenWaiting(_ body: @escaping @Sendable () async throws -> Void) { work.withLock { $0 = body } }
 
+    /// Like `whenWaiting`, for work that several sleepers share. There is one run of `body` at a time; a task that sleeps during a run
+    /// continues when it ends. Otherwise the sleeps of the others would advance the clock past their deadlines during a slow run.
+    ///
+    /// - Parameter nested: runs when `body` itself sleeps.
+    package func whenWaitingTogether(
+        nested: @escaping @Sendable () async throws -> Void = {}, _ body: @escaping @Sendable () async throws -> Void
+    ) {
+        let run = SharedRun()
+        whenWaiting {
+            if SharedRun.isInside { return try await nested() }
+            try await run.join(body)
+        }
+    }
+
     package func now() -> Timestamp { Timestamp(microseconds: microseconds.withLock { $0 }) }
 
     package func databaseNow() -> Timestamp? { now() }
@@ -27,6 +41,28 @@ package final class ManualTime: TimeSource {
         advance(by: duration)
         await Task.yield()
         if let body = work.withLock({ $0 }) { try await body() }
+    }
+}
+
+/// Work that at most one task runs at a time, and that others wait for.
+private final class SharedRun: Sendable {
+    /// Whether the current task belongs to a run.
+    @TaskLocal static var isInside = false
+
+    private let current = Mutex<Task<Void, any Error>?>(nil)
+
+    /// Starts a run, or waits for the one in progress.
+    func join(_ body: @escaping @Sendable () async throws -> Void) async throws {
+        let run = current.withLock { current in
+            if let current { return current }
+            let run = Task {
+                defer { self.current.withLock { $0 = nil } }
+                try await SharedRun.$isInside.withValue(true, operation: body)
+            }
+            current = run
+            return run
+        }
+        try await run.value
     }
 }
 

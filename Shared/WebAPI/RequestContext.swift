@@ -237,10 +237,12 @@ package struct RequestContext: Sendable {
             let answer = response
             // A repetition may have waited for the same work and seen another result; the first stored response is used for both.
             let earlier = try await database.write { connection -> Response? in
-                if let earlier = try kept.look(connection, isLocked: true)?.response, earlier.status != Idempotency.provisional {
-                    return earlier
-                }
-                try kept.remember(connection, answer, holdsSecret: false, decision.grants, ambient)
+                let begun = try kept.look(connection, isLocked: true)
+                if let earlier = begun?.response, earlier.status != Idempotency.provisional { return earlier }
+                // The first request made the decisions. A repetition that ends before it has made none.
+                let first = try begun?.grants ?? ownGrants
+                let grants = first + decision.grants.filter { !first.contains($0) }
+                try kept.remember(connection, answer, holdsSecret: false, grants, ambient)
                 return nil
             }
             response = earlier ?? response
@@ -276,10 +278,17 @@ package struct RequestContext: Sendable {
     /// - Throws: 403 that names the action.
     private func replay(_ kept: KeptAnswer) throws -> Response {
         let caller = try caller
-        let own = route.action.map { [Grant(action: $0, target: .project(caller.projectID))] } ?? []
-        for grant in kept.grants ?? own { _ = try policy.authorize(grant.action, caller, (), target: grant.target) }
+        for grant in try kept.grants ?? ownGrants { _ = try policy.authorize(grant.action, caller, (), target: grant.target) }
         decision.recordDecision()
         return kept.response
+    }
+
+    /// The route's action on the caller's own project, for responses that were stored without decisions.
+    private var ownGrants: [Grant] {
+        get throws {
+            let project = try caller.projectID
+            return route.action.map { [Grant(action: $0, target: .project(project))] } ?? []
+        }
     }
 
     private func audit(_ connection: Connection, _ change: Change, _ caller: Caller) throws {

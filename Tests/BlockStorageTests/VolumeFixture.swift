@@ -115,16 +115,9 @@ struct VolumeFixture: Sendable {
     /// Runs the workflows while a request waits.
     func workWhileWaiting(_ other: WorkflowEngine? = nil) {
         let engine = other ?? engine
-        let isBusy = Mutex(false)
-        time.whenWaiting {
-            let wasBusy = isBusy.withLock { isBusy in
-                defer { isBusy = true }
-                return isBusy
-            }
-            guard !wasBusy else { return }
+        time.whenWaitingTogether {
             // It throws after its maximum number of rounds, which is not a failure here.
             try? await engine.drain(roundsMax: 1)
-            isBusy.withLock { $0 = false }
         }
     }
 

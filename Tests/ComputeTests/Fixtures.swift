@@ -129,18 +129,14 @@ struct TestCloud: Sendable {
     /// Runs the service's engine and the hosts while a request waits.
     func workWhileWaiting(_ changed: [WorkflowDefinition] = []) {
         let this = self
-        let busy = Mutex(false)
-        time.whenWaiting {
-            let isBusy = busy.withLock { busy in
-                defer { busy = true }
-                return busy
-            }
-            // An engine that waits for the lease of a dead one waits longer than a host may be silent.
+        // An engine that waits for the lease of a dead one waits longer than a host may be silent.
+        let hosts: @Sendable () async throws -> Void = {
             try await this.cloud.beat(this.consumer)
-            if !isBusy {
-                try await this.engine(changed).drain()
-                busy.withLock { $0 = false }
-            }
+            try await this.cloud.work(this.consumer)
+        }
+        time.whenWaitingTogether(nested: hosts) {
+            try await this.cloud.beat(this.consumer)
+            try await this.engine(changed).drain()
             try await this.cloud.work(this.consumer)
         }
     }

@@ -86,13 +86,18 @@ private struct Notes: Sendable {
         }
     }
 
-    /// A route that waits for work, with a different result for each request.
+    /// A route that waits for work, with a different result for each request. Of two requests with one key, the repetition ends first.
     private static func waiting(_ database: Database) -> Route {
         let waiting = Mutex(0)
-        return Route(.post, "/waiting", action: "notes:wait", rule: "@") { context in
-            try context.authorize(target: .none)
+        return Route(.post, "/waiting", action: "notes:wait", rule: "rule:project_member_or_admin") { context in
+            let isFirst = Mutex(false)
             return try await context.write(
-                database, begin: { _ in ("work", "note", nil) },
+                database,
+                begin: { _ in
+                    try context.authorize(target: .project(context.caller.requireProject()))
+                    isFirst.withLock { $0 = true }
+                    return ("work", "note", nil)
+                },
                 finish: { _ in
                     let number = waiting.withLock { count in
                         count += 1
@@ -100,6 +105,13 @@ private struct Notes: Sendable {
                     }
                     // Waits until the other request with the same key waits too.
                     while waiting.withLock({ $0 < 2 }) { await Task.yield() }
+                    while isFirst.withLock({ $0 }) {
+                        let stored = try await database.read {
+                            try $0.query("SELECT FROM idempotency_keys WHERE status >= 200").count
+                        }
+                        if stored > 0 { break }
+                        await Task.yield()
+                    }
                     return .json(200, ["seen": JSONValue(number)])
                 })
         }
@@ -345,6 +357,19 @@ private func note(_ title: String) -> JSONValue { ["note": ["title": .string(tit
                 return try await group.reduce(into: Set<JSONValue>()) { $0.insert($1) }
             }
             #expect(seen.count == 1, "\(seen)")
+        }
+    }
+
+    @Test("S9: the first request's decisions stay with a response that a repetition stored") func s9DecisionsOfTheFirst() async throws {
+        try await Notes.with { api, _ in
+            let key = [("Idempotency-Key", "k3")]
+            try await withThrowingTaskGroup(of: Int.self) { group in
+                for _ in 0..<2 { group.addTask { try await api.call("POST", "/waiting", headers: key, body: nil).status } }
+                for try await status in group { #expect(status == 200) }
+            }
+            #expect(try await api.call("POST", "/waiting", headers: key, body: nil).status == 200)
+            let demoted = try await api.call("POST", "/waiting", token: "member" + StaticAuthenticator.demoted, headers: key, body: nil)
+            #expect(demoted.status == 403)
         }
     }
 
