@@ -7,7 +7,7 @@ import Testing
 import WebAPI
 
 /// Every route of the Block Storage API, for callers without access.
-@Suite struct AuthorizationSweepTests {
+@Suite struct BlockStorageAuthorizationSweepTests {
     private static let withoutSchema = [
         "GET /": "a document of versions", "GET /v3": "a document of versions",
     ]
@@ -66,10 +66,10 @@ import WebAPI
     private func duties(_ cloud: VolumeFixture) -> RouteSweep.Duties {
         RouteSweep.Duties(
             unreachable: operatorsOnly.union(["GET /v3/types/{type_id}/os-volume-type-access"])
-                .union(AuthorizationSweepTests.absent(cloud)),
+                .union(BlockStorageAuthorizationSweepTests.absent(cloud)),
             forAll: ["volume_extension:type_get"], readersOwn: ["volume_extension:volume_image_metadata:show"],
             // A path with a project that is not the token's is refused before anything is looked up.
-            reads: Set(AuthorizationSweepTests.effectless.keys), refusal: "Malformed request url")
+            reads: Set(BlockStorageAuthorizationSweepTests.effectless.keys), refusal: "Malformed request url")
     }
 
     /// Routes without an effect, which therefore cannot happen twice.
@@ -81,7 +81,7 @@ import WebAPI
 
     /// The paths with a project lead to the same handlers.
     @Test func aKeyGivesOneEffect() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await BlockStorageAuthorizationSweepTests.with { cloud, sweep in
             let volume = try #require(sweep.parameters["volume_id"])
             let snapshot = try #require(sweep.parameters["snapshot_id"])
             let attachment = try #require(sweep.parameters["attachment_id"])
@@ -120,7 +120,7 @@ import WebAPI
                     "/v3/types/{type_id}/action type_id": closed
                 ], bodies: bodies
             ).repeated(
-                "admin", except: AuthorizationSweepTests.effectless,
+                "admin", except: BlockStorageAuthorizationSweepTests.effectless,
                 where: { !$0.path.hasPrefix("/v3/{project_id}/") && !$0.path.contains("{absent_id}") },
                 prepare: { route in
                     try await cloud.database.write { connection in
@@ -153,13 +153,13 @@ import WebAPI
     }
 
     @Test func answersFitTheirSchemas() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await BlockStorageAuthorizationSweepTests.with { cloud, sweep in
             let ids = sweep.parameters
             let completed = try await cloud.call("POST", "/v3/attachments/\(ids["attachment_id"] ?? "")/action", ["os-complete": nil])
             #expect(completed.status == 204)
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin", "member"])
             #expect(findings == [])
-            #expect(sweep.undeclaredAnswers(AuthorizationSweepTests.withoutSchema) == [])
+            #expect(sweep.undeclaredAnswers(BlockStorageAuthorizationSweepTests.withoutSchema) == [])
             #expect(compared >= 100)
             #expect(try await sweep.comparisonsWithoutIndex().findings == [])
         }
@@ -167,7 +167,7 @@ import WebAPI
 
     @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await BlockStorageAuthorizationSweepTests.with { cloud, sweep in
             let findings = try await sweep.findings(duty, duties(cloud))
             #expect(findings == [])
         }

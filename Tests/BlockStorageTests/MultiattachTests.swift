@@ -6,7 +6,7 @@ import TestKit
 import Testing
 
 /// Volumes that can be attached to several servers.
-@Suite struct MultiattachTests {
+@Suite struct BlockStorageMultiattachTests {
     private static let servers = (0..<3).map { "0a0a0a0a-0000-4000-8000-00000000000\($0)" }
 
     private func addType(_ cloud: VolumeFixture, _ name: String = "shared", spec: String = "<is> True") async throws {
@@ -20,7 +20,7 @@ import Testing
     {
         let body: JSONValue = [
             "attachment": [
-                "volume_uuid": .string(volume), "instance_uuid": .string(MultiattachTests.servers[server]),
+                "volume_uuid": .string(volume), "instance_uuid": .string(BlockStorageMultiattachTests.servers[server]),
                 "connector": ["host": .string("h\(server)")], "mode": JSONValue(mode),
             ]
         ]
@@ -50,7 +50,7 @@ import Testing
             #expect(try await cloud.status(id) == "in-use")
             let two = try await complete(cloud, second)
             let shown = try await cloud.volume(id)["attachments"]?.arrayValue
-            #expect(Set(shown?.compactMap { $0["server_id"]?.stringValue } ?? []) == Set(MultiattachTests.servers[0..<2]))
+            #expect(Set(shown?.compactMap { $0["server_id"]?.stringValue } ?? []) == Set(BlockStorageMultiattachTests.servers[0..<2]))
             #expect(try await cloud.call("DELETE", "/v3/volumes/\(id)").status == 400)
             #expect(try await cloud.call("DELETE", "/v3/p1/attachments/\(one)", token: "service").status == 200)
             #expect(try await cloud.status(id) == "in-use")
@@ -146,7 +146,7 @@ import Testing
                 try await cloud.call("POST", path, token: "admin", .object([name: body]))
             }
             func attach(_ server: Int) -> JSONValue {
-                ["instance_uuid": .string(MultiattachTests.servers[server]), "mountpoint": "/dev/vdb"]
+                ["instance_uuid": .string(BlockStorageMultiattachTests.servers[server]), "mountpoint": "/dev/vdb"]
             }
             #expect(try await act("os-attach", attach(0)).status == 202)
             #expect(try await act("os-reserve").status == 202)

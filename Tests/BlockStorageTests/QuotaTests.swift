@@ -7,7 +7,7 @@ import TestKit
 import Testing
 
 /// The usage of quotas equals the counted resources.
-@Suite struct QuotaTests {
+@Suite struct BlockStorageQuotaTests {
     /// Also while a volume is being extended: its quota is reserved, but its size is still the old one.
     @Test func everyQuotaIsCounted() async throws {
         try await VolumeFixture.with { cloud in

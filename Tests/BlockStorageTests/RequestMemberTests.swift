@@ -4,7 +4,7 @@ import TestKit
 import Testing
 
 /// Every member of a request has a visible effect or is refused by name.
-@Suite struct RequestMemberTests {
+@Suite struct BlockStorageRequestMemberTests {
     private static func kinds(volume: String, snapshot: String, image: String, attachable: String) -> [RequestMembers] {
         let absent = JSONValue.string("22222222-2222-4222-8222-000000000000")
         return [
@@ -63,7 +63,7 @@ import Testing
             let attachable = try await cloud.create()
             try await cloud.settle()
             let image = try await cloud.addImage([UInt8](repeating: 7, count: 4096))
-            for kind in RequestMemberTests.kinds(volume: volume, snapshot: snapshot, image: image, attachable: attachable) {
+            for kind in BlockStorageRequestMemberTests.kinds(volume: volume, snapshot: snapshot, image: image, attachable: attachable) {
                 let findings = try await kind.findings(cloud.api) { method, path, body in
                     let token = path.contains("/types") || method == "GET" ? "admin" : "member"
                     let answer = try await cloud.call(method, path, token: token, version: "3.70", body)

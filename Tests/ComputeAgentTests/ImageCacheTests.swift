@@ -12,7 +12,7 @@ import Testing
 @testable import ComputeAgentService
 
 /// When images come to a host's cache before a server needs them, and leave it.
-@Suite(.enabled(if: geteuid() == 0, "needs root")) struct ImageCacheTests {
+@Suite(.enabled(if: geteuid() == 0, "needs root")) struct AgentImageCacheTests {
     private static let ids = (1...2).map { "ffffffff-0000-0000-0000-0000000000a\($0)" }
 
     private struct Host {
@@ -38,7 +38,7 @@ import Testing
         let threads = WorkerThreads(inline: { runs.add() })
         var log = Logger(label: "test")
         log.logLevel = .critical
-        let source = TestImages(Dictionary(uniqueKeysWithValues: ImageCacheTests.ids.map { ($0, image) }))
+        let source = TestImages(Dictionary(uniqueKeysWithValues: AgentImageCacheTests.ids.map { ($0, image) }))
         let cache = try ImageCache(
             directory: directory + "/images", source: source, sandbox: Sandbox(), threads: threads, ambient: Ambient(), log: log)
         let disks = try ServerDisks(
@@ -55,10 +55,10 @@ import Testing
 
     @Test func anImageThatDisksLieOnIsNotReleased() async throws {
         try await with([UInt8](repeating: 1, count: 1 << 20)) { host in
-            let images = try ImageCacheTests.ids.map { try image($0) }
+            let images = try AgentImageCacheTests.ids.map { try image($0) }
             for image in images { _ = try await host.cache.ensure(image, largest: 1 << 30) }
             let server = try Fixture.server([
-                "ports": [], "image": ["id": .string(ImageCacheTests.ids[0]), "disk_format": "raw", "properties": [:]],
+                "ports": [], "image": ["id": .string(AgentImageCacheTests.ids[0]), "disk_format": "raw", "properties": [:]],
             ])
             try await host.disks.provision(server, refreshConfigDrive: false)
             let backing = try #require(try await host.disks.backing(server)?.path)
@@ -80,13 +80,13 @@ import Testing
             // A control plane of an earlier release does not name it.
             for size in [nil, 0, 4] {
                 await #expect(throws: PermanentFailure.self, "\(size ?? -1)") {
-                    try await host.cache.loadAhead(try image(ImageCacheTests.ids[0], format: "qcow2", gib: size))
+                    try await host.cache.loadAhead(try image(AgentImageCacheTests.ids[0], format: "qcow2", gib: size))
                 }
                 #expect(try host.cached == 0)
             }
             // The first attempt did not even ask for it.
             #expect(host.source.downloads.withLock { $0 } == 2)
-            try await host.cache.loadAhead(try image(ImageCacheTests.ids[0], format: "qcow2", gib: 5))
+            try await host.cache.loadAhead(try image(AgentImageCacheTests.ids[0], format: "qcow2", gib: 5))
             #expect(try host.cached == 1)
         }
     }

@@ -7,7 +7,7 @@ import WebAPI
 import Workflow
 
 /// Every route of the Compute API, for callers without access.
-@Suite struct AuthorizationSweepTests {
+@Suite struct ComputeAuthorizationSweepTests {
     private static let publicKey =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY u1"
 
@@ -96,7 +96,7 @@ import Workflow
     private var duties: RouteSweep.Duties {
         RouteSweep.Duties(
             unreachable: byHostName, forAll: forAll, readersOwn: own, servicesOwn: forAll,
-            reads: Set(AuthorizationSweepTests.effectless.keys))
+            reads: Set(ComputeAuthorizationSweepTests.effectless.keys))
     }
 
     /// Routes without an effect, which therefore cannot happen twice.
@@ -133,7 +133,7 @@ import Workflow
     }
 
     @Test func aKeyGivesOneEffect() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await ComputeAuthorizationSweepTests.with { cloud, sweep in
             let server = try #require(sweep.parameters["server_id"])
             let group = SystemRandom().uuid().description
             try await cloud.database.write { connection in
@@ -154,7 +154,7 @@ import Workflow
             }
             let bodies: [String: JSONValue] = [
                 "POST /v2.1/os-keypairs": [
-                    "keypair": ["name": "new", "type": "ssh", "public_key": .string(AuthorizationSweepTests.publicKey)]
+                    "keypair": ["name": "new", "type": "ssh", "public_key": .string(ComputeAuthorizationSweepTests.publicKey)]
                 ], "POST /v2.1/servers": TestCloud.body(),
                 action + "reboot": ["reboot": ["type": "HARD"]], action + "unshelve": ["unshelve": nil],
                 action + "os-resetState": ["os-resetState": ["state": "error"]],
@@ -177,7 +177,7 @@ import Workflow
                 action + "shelveOffload": "shelved", action + "unshelve": "shelved",
             ]
             let findings = try await sweep.with(bodies: bodies).repeated(
-                "admin", except: AuthorizationSweepTests.effectless.merging(AuthorizationSweepTests.moves) { $1 },
+                "admin", except: ComputeAuthorizationSweepTests.effectless.merging(ComputeAuthorizationSweepTests.moves) { $1 },
                 prepare: { route in
                     try await cloud.database.write { connection in
                         for table in ["workflows", "intents", "server_volumes"] { try connection.execute("DELETE FROM \(raw: table)") }
@@ -186,7 +186,7 @@ import Workflow
                                 "INSERT INTO port_security_groups SELECT port_id, \(group)::uuid FROM server_interfaces ON CONFLICT DO NOTHING"
                             )
                         }
-                        try AuthorizationSweepTests.prepareMove(
+                        try ComputeAuthorizationSweepTests.prepareMove(
                             connection, server, onVolume: route == action + "migrate", isResized: states[route] == "resized")
                         try connection.execute("UPDATE volumes SET status = 'available'")
                         // Their workflows are deleted above.
@@ -201,7 +201,7 @@ import Workflow
     }
 
     @Test func answersFitTheirSchemas() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await ComputeAuthorizationSweepTests.with { cloud, sweep in
             var compared = 0
             for version in ["2.1", "2.12", "2.28", "2.52", "2.63", "2.74", "2.88", "2.96", "2.101", "2.104"] {
                 let answers = try await sweep.with(headers: [("openstack-api-version", "compute " + version)])
@@ -219,7 +219,7 @@ import Workflow
     }
 
     @Test func listsAndShowsDeclareTheirAnswers() async throws {
-        try await AuthorizationSweepTests.with { cloud, _ in
+        try await ComputeAuthorizationSweepTests.with { cloud, _ in
             let silent = cloud.api.resources.flatMap(\.routes).filter {
                 if case .undeclared = $0.answer { $0.method == .get && $0.status == 200 && !$0.isUnavailable } else { false }
             }
@@ -229,7 +229,7 @@ import Workflow
 
     @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { _, sweep in
+        try await ComputeAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }

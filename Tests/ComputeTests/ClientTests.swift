@@ -10,7 +10,7 @@ import WebAPI
 import Workflow
 
 /// Behaviour that clients other than OpenStack's own rely on.
-@Suite struct ClientTests {
+@Suite struct ComputeClientTests {
     private static let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHmOyuYQ2jYGmc1RuGLh7oQJoqCg0QeVvFmhbnv4lNfr me@here"
 
     // MARK: values are returned as sent
@@ -18,7 +18,7 @@ import Workflow
     @Test(arguments: ["\n", "\r\n", " ", "\n\n", ""])
     func aPublicKeyComesBackAsItWasSent(_ end: String) async throws {
         try await TestCloud.with { cloud in
-            let sent = JSONValue.string(ClientTests.key + end)
+            let sent = JSONValue.string(ComputeClientTests.key + end)
             let creation = try await cloud.call("POST", "/v2.1/os-keypairs", ["keypair": ["name": "mine", "public_key": sent]])
             #expect(creation.json["keypair"]?["public_key"] == sent, "\(creation.json)")
             #expect(try await cloud.call("GET", "/v2.1/os-keypairs/mine").json["keypair"]?["public_key"] == sent)
@@ -26,7 +26,7 @@ import Workflow
             #expect(listed?["keypair"]?["public_key"] == sent)
             let two = try await cloud.call(
                 "POST", "/v2.1/os-keypairs",
-                ["keypair": ["name": "two", "public_key": .string(ClientTests.key + "\n" + ClientTests.key)]])
+                ["keypair": ["name": "two", "public_key": .string(ComputeClientTests.key + "\n" + ComputeClientTests.key)]])
             #expect(two.status == 400 && two.message.contains("more than one line"))
         }
     }
@@ -43,7 +43,7 @@ import Workflow
                 ("POST", "/v2.1/os-aggregates", ["aggregate": ["name": " x"]]),
                 ("POST", "/v2.1/os-aggregates", ["aggregate": ["name": "x", "availability_zone": "east "]]),
                 ("POST", "/v2.1/os-server-groups", ["server_group": ["name": "x ", "policy": "affinity"]]),
-                ("POST", "/v2.1/os-keypairs", ["keypair": ["name": " x", "public_key": .string(ClientTests.key)]]),
+                ("POST", "/v2.1/os-keypairs", ["keypair": ["name": " x", "public_key": .string(ComputeClientTests.key)]]),
             ]
             for (method, path, body) in cases {
                 let answer = try await cloud.call(method, path, body, as: "admin")

@@ -8,7 +8,7 @@ import TestKit
 import Testing
 
 /// State tables, requests and documents: pure functions.
-@Suite struct CoreTests {
+@Suite struct ComputeCoreTests {
     @Test func theTableOfStatesIsTheConstraint() async throws {
         let definition = try await TestDatabase.with { test in
             try await test.database.read {

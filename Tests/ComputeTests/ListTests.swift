@@ -9,7 +9,7 @@ import Workflow
 @testable import ComputeService
 
 /// Reads lists page by page: with null or equal values too, each item is returned once, and the pages end.
-@Suite struct ListTests {
+@Suite struct ComputeListTests {
     private static let publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2rjaT2vY u1"
 
     private static func servers(_ cloud: TestCloud, _ count: Int) async throws -> [String] {
@@ -76,7 +76,7 @@ import Workflow
                     ("/v2.1/os-aggregates", ["aggregate": ["name": .string("a\(n)")]]),
                     (
                         "/v2.1/os-keypairs",
-                        ["keypair": ["name": .string("k\(n)"), "type": "ssh", "public_key": .string(ListTests.publicKey)]]
+                        ["keypair": ["name": .string("k\(n)"), "type": "ssh", "public_key": .string(ComputeListTests.publicKey)]]
                     ),
                 ]
                 for (path, body) in things {

@@ -6,7 +6,7 @@ import TestKit
 import Workflow
 
 /// Volumes that are attached to several servers.
-@Suite struct MultiattachTests {
+@Suite struct ComputeMultiattachTests {
     private static let body: JSONValue = ["volumeAttachment": ["volumeId": .string(Fixtures.volume)]]
     private static let old = "Multiattach volumes are only supported starting with compute API version 2.60."
 
@@ -21,7 +21,7 @@ import Workflow
     private func attach(_ cloud: TestCloud, _ server: String, version: String = "2.96") async throws -> TestCloud.Answer {
         cloud.workWhileWaiting()
         let answer = try await cloud.call(
-            "POST", "/v2.1/servers/\(server)/os-volume_attachments", MultiattachTests.body, version: version)
+            "POST", "/v2.1/servers/\(server)/os-volume_attachments", ComputeMultiattachTests.body, version: version)
         try await cloud.engine().drain()
         return answer
     }
@@ -32,7 +32,7 @@ import Workflow
             let first = try await cloud.createServer()
             let second = try await cloud.createServer()
             let refused = try await attach(cloud, first, version: "2.59")
-            #expect(refused.status == 400 && refused.message == MultiattachTests.old, "\(refused.json)")
+            #expect(refused.status == 400 && refused.message == ComputeMultiattachTests.old, "\(refused.json)")
             for server in [first, second] {
                 let answer = try await attach(cloud, server, version: "2.60")
                 #expect(answer.status == 200, "\(answer.json)")
@@ -58,7 +58,7 @@ import Workflow
             ]
             let body = TestCloud.body(["block_device_mapping_v2": devices])
             let refused = try await cloud.call("POST", "/v2.1/servers", body, version: "2.59")
-            #expect(refused.status == 400 && refused.message == MultiattachTests.old, "\(refused.json)")
+            #expect(refused.status == 400 && refused.message == ComputeMultiattachTests.old, "\(refused.json)")
             #expect(try await cloud.call("POST", "/v2.1/servers", body, version: "2.60").status == 202)
         }
     }

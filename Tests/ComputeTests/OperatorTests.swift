@@ -279,7 +279,7 @@ import WebAPI
 }
 
 /// The scheduler's explanations, and requests that claim nothing.
-@Suite struct SchedulingTests {
+@Suite struct ComputeSchedulingTests {
     @Test func aTrialLeavesNothing() async throws {
         try await TestCloud.with { cloud in
             let answer = try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body())

@@ -6,7 +6,7 @@ import Testing
 import Workflow
 
 /// Properties of images that only some roles may set, also through Compute.
-@Suite struct PropertyProtectionTests {
+@Suite struct ComputePropertyProtectionTests {
     private static let file = """
         [^x_billing_]
         create = admin
@@ -23,9 +23,9 @@ import Workflow
     private static let image = "5b1e2f60-1c1f-4f0a-9a51-6a1e8a0c7f12"
 
     private func with(_ body: @Sendable (TestCloud) async throws -> Void) async throws {
-        try await TestCloud.with(protections: try PropertyProtections(PropertyProtectionTests.file)) { cloud in
+        try await TestCloud.with(protections: try PropertyProtections(ComputePropertyProtectionTests.file)) { cloud in
             let properties: JSONObject = ["x_billing_code": "7", "os": "linux"]
-            let (id, now) = (PropertyProtectionTests.image, cloud.cloud.ambient.now)
+            let (id, now) = (ComputePropertyProtectionTests.image, cloud.cloud.ambient.now)
             _ = try await cloud.database.write {
                 try $0.execute(
                     """
@@ -57,7 +57,7 @@ import Workflow
 
     @Test("S11: Compute's old form of images shows and changes what the user may see and change") func s11Proxy() async throws {
         try await with { cloud in
-            let path = "/v2.1/images/\(PropertyProtectionTests.image)"
+            let path = "/v2.1/images/\(ComputePropertyProtectionTests.image)"
             for (token, isShown) in [("member", false), ("admin", true)] {
                 let metadata = try await cloud.call("GET", path, as: token, version: "2.1").json["image"]?["metadata"]
                 #expect(metadata?["os"] == "linux" && (metadata?["x_billing_code"] != nil) == isShown, "\(token)")

@@ -11,7 +11,7 @@ import WebAPI
 @testable import ComputeService
 
 /// The usage of quotas equals the counted resources.
-@Suite struct QuotaTests {
+@Suite struct ComputeQuotaTests {
     @Test func everyQuotaIsCounted() async throws {
         try await TestCloud.with { cloud in
             _ = try await cloud.createServer()

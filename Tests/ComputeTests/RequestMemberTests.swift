@@ -8,7 +8,7 @@ import Testing
 import WebAPI
 
 /// Every member of a request has a visible effect or is refused by name.
-@Suite struct RequestMemberTests {
+@Suite struct ComputeRequestMemberTests {
     /// A member of `POST /servers`, and where its effect is visible.
     private struct Member: Sendable {
         let name: String
@@ -44,7 +44,7 @@ import WebAPI
 
     @Test func membersOfANewServerAreSeenOrRefused() async throws {
         try await TestCloud.with { cloud in
-            for member in RequestMemberTests.members {
+            for member in ComputeRequestMemberTests.members {
                 let body = TestCloud.body(JSONObject([(member.name, member.value)]))
                 let answer = try await cloud.call("POST", "/v2.1/servers", body, version: member.version)
                 guard let shows = member.shows else {

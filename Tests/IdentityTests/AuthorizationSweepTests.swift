@@ -9,7 +9,7 @@ import WebAPI
 @testable import IdentityService
 
 /// Every route of Identity's API, for every kind of caller.
-@Suite struct AuthorizationSweepTests {
+@Suite struct IdentityAuthorizationSweepTests {
     /// A cloud with one resource of each kind in the domain `default` and the project `demo`.
     private static func with(_ body: (IdentityCloud, RouteSweep) async throws -> Void) async throws {
         try await IdentityCloud.with { cloud in
@@ -64,13 +64,14 @@ import WebAPI
     }
 
     @Test func aKeyGivesOneEffect() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let findings = try await sweep.repeated(
-                try await cloud.admin(), except: [AuthorizationSweepTests.own: "one's own only: below"],
+                try await cloud.admin(), except: [IdentityAuthorizationSweepTests.own: "one's own only: below"],
                 keeping: ["users", "projects", "roles", "role_assignments", "identity_changes"])
             #expect(findings == [])
             let token = try await cloud.token("target", project: "demo")
-            let own = try await sweep.repeated(token, keeping: ["users"], where: { RouteSweep.name($0) == AuthorizationSweepTests.own })
+            let own = try await sweep.repeated(
+                token, keeping: ["users"], where: { RouteSweep.name($0) == IdentityAuthorizationSweepTests.own })
             #expect(own == [])
         }
     }
@@ -79,7 +80,7 @@ import WebAPI
 
     /// Neither the secret nor the key that decrypts the stored response is in the database.
     @Test func keptAnswersAreSealed() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let user = try await cloud.id("users", "target")
             let token = try await cloud.token("target", project: "demo")
             let key = "a key that nobody guesses 8712634"
@@ -105,7 +106,7 @@ import WebAPI
 
     /// Not all of Keystone's lists have paging; those without it refuse `limit` here.
     @Test func everyListComesInPages() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             for n in 0..<2 {
                 for (path, name) in [
                     ("users", "user"), ("groups", "group"), ("roles", "role"), ("projects", "project"), ("domains", "domain"),
@@ -134,7 +135,7 @@ import WebAPI
     }
 
     @Test func answersFitTheirSchemas() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let tokens = [try await cloud.admin(), try await cloud.token("target", project: "demo")]
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(tokens)
             #expect(findings == [])
@@ -148,7 +149,7 @@ import WebAPI
     }
 
     @Test func nothingWithoutAToken() async throws {
-        try await AuthorizationSweepTests.with { _, sweep in
+        try await IdentityAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()
             #expect(findings == [])
         }
@@ -158,23 +159,23 @@ import WebAPI
     private static let forAll: Set<String> = ["identity:get_region", "identity:get_domain"]
 
     @Test func nothingForOtherProjects() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let other = try await cloud.token("other", project: "other")
-            let strangers = try await sweep.foreigner(other, except: AuthorizationSweepTests.forAll)
+            let strangers = try await sweep.foreigner(other, except: IdentityAuthorizationSweepTests.forAll)
             #expect(strangers == [])
         }
     }
 
     @Test("S11: another project's resource looks like a missing one") func s11NothingTellsWhatIsThere() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let other = try await cloud.token("other", project: "other")
-            let findings = try await sweep.tellsExistence(other, except: AuthorizationSweepTests.forAll)
+            let findings = try await sweep.tellsExistence(other, except: IdentityAuthorizationSweepTests.forAll)
             #expect(findings == [])
         }
     }
 
     @Test func readersDoNotWrite() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let token = try await cloud.token("viewer", project: "demo")
             let written = try await sweep.reader(token)
             #expect(written == [])
@@ -182,14 +183,14 @@ import WebAPI
     }
 
     @Test("S10: a decision about reading does not allow writing") func s10ReadingIsNoWriting() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let findings = try await sweep.readingWrites(cloud.admin())
             #expect(findings == [])
         }
     }
 
     @Test func membersDoNotWrite() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let token = try await cloud.token("demo", project: "demo")
             let written = try await sweep.reader(token)
             #expect(written == [])
@@ -197,9 +198,9 @@ import WebAPI
     }
 
     @Test func unscopedTokensReachOnlyTheirOwn() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let token = try await cloud.token("demo", scope: "unscoped")
-            let strangers = try await sweep.foreigner(token, except: AuthorizationSweepTests.forAll)
+            let strangers = try await sweep.foreigner(token, except: IdentityAuthorizationSweepTests.forAll)
             #expect(strangers == [])
             let written = try await sweep.reader(token)
             #expect(written == [])
@@ -213,7 +214,7 @@ import WebAPI
             ("other", IdentityCloud.project("other")), ("viewer", IdentityCloud.project("demo")), ("demo", IdentityCloud.project("demo")),
             ("domainer", ["domain": ["id": "default"]]), ("admin", IdentityCloud.project("admin")),
         ] as [(String, JSONValue)] {
-            try await AuthorizationSweepTests.with { cloud, sweep in
+            try await IdentityAuthorizationSweepTests.with { cloud, sweep in
                 let token = try await cloud.token(user, scope: scope)
                 let outcomes = try await sweep.outcomes(token) { $0.action != nil }
                 for outcome in outcomes where outcome.status >= 500 { Issue.record("\(outcome)") }
@@ -230,7 +231,7 @@ import WebAPI
     }
 
     @Test("S6: only services may act on behalf of others, and nobody in Identity") func s6SubjectsAreForServicesOnly() async throws {
-        try await AuthorizationSweepTests.with { cloud, sweep in
+        try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let tokens = [try await cloud.admin(), try await cloud.token("demo", project: "demo")]
             let findings = try await sweep.forgedSubjects(tokens)
             #expect(findings == [])

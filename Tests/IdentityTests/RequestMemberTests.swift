@@ -4,7 +4,7 @@ import TestKit
 import Testing
 
 /// Every member of a request has a visible effect or is refused by name.
-@Suite struct RequestMemberTests {
+@Suite struct IdentityRequestMemberTests {
     private static func kinds(domain: String, project: String, user: String, service: String, region: String) -> [RequestMembers] {
         let domain = JSONValue.string(domain)
         let description = RequestMembers.Member("description", "d")
@@ -69,7 +69,7 @@ import Testing
             let domain = try await cloud.make("domains", "domain", ["name": "members"])["id"]?.stringValue ?? ""
             let service = try await cloud.make("services", "service", ["type": "members"])["id"]?.stringValue ?? ""
             let region = try await cloud.make("regions", "region", ["id": "members"])["id"]?.stringValue ?? ""
-            let kinds = RequestMemberTests.kinds(domain: domain, project: project, user: user, service: service, region: region)
+            let kinds = IdentityRequestMemberTests.kinds(domain: domain, project: project, user: user, service: service, region: region)
             for kind in kinds {
                 let findings = try await kind.findings(cloud.api) { method, path, body in
                     let answer = try await cloud.call(method, path, token: admin, body: body)

@@ -233,7 +233,7 @@ import WebAPI
     }
 }
 
-@Suite struct CoreTests {
+@Suite struct IdentityCoreTests {
     @Test(arguments: [
         ("http://x/v3/$(project_id)s", "http://x/v3/p"), ("http://x/%(tenant_id)s/$(user_id)s", "http://x/p/u"),
         ("http://x/100%", "http://x/100%"), ("http://x/$(nothing", "http://x/$(nothing"),

@@ -5,7 +5,7 @@ import Testing
 import WebAPI
 
 /// Every route of the Image API, for callers without access.
-@Suite struct AuthorizationSweepTests {
+@Suite struct ImageAuthorizationSweepTests {
     /// A private image of the project p1 with data, a tag, and a member other than the foreigner.
     private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
         try await ImageFixture.with { cloud in
@@ -55,7 +55,7 @@ import WebAPI
     }
 
     @Test func aKeyGivesOneEffect() async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await ImageAuthorizationSweepTests.with { sweep in
             let findings = try await sweep.repeated(
                 "admin",
                 except: [
@@ -68,7 +68,7 @@ import WebAPI
 
     @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await ImageAuthorizationSweepTests.with { sweep in
             let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }

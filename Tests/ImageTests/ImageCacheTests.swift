@@ -8,7 +8,7 @@ import Testing
 import WebAPI
 
 /// The cache of a machine.
-@Suite struct ImageCacheTests {
+@Suite struct ImageServiceCacheTests {
     private static func image(_ cloud: ImageFixture, _ count: Int) async throws -> String {
         let id = try await cloud.create()
         #expect(try await cloud.upload(id, Array(repeating: UInt8(count & 0xff), count: count)).status == 204)
@@ -22,7 +22,7 @@ import WebAPI
 
     @Test func withoutACacheThereIsNone() async throws {
         try await ImageFixture.with { cloud in
-            let id = try await ImageCacheTests.image(cloud, 10)
+            let id = try await ImageServiceCacheTests.image(cloud, 10)
             for (method, path) in [
                 ("GET", "cache"), ("DELETE", "cache"), ("PUT", "cache/\(id)"), ("DELETE", "cache/\(id)"), ("POST", "cache/clean"),
                 ("POST", "cache/prune"),
@@ -38,7 +38,7 @@ import WebAPI
     @Test func aQueuedImageIsServedFromTheCache() async throws {
         try await ImageFixture.with(cacheBytes: 1000) { cloud in
             let cache = try #require(cloud.cache)
-            let id = try await ImageCacheTests.image(cloud, 100)
+            let id = try await ImageServiceCacheTests.image(cloud, 100)
             let queued = try await cloud.create()
             #expect(try await cloud.call("PUT", "/v2/cache/\(queued)", token: "admin").status == 400)
             #expect(try await cloud.call("PUT", "/v2/cache/\(SystemRandom().uuid())", token: "admin").status == 404)
@@ -48,7 +48,7 @@ import WebAPI
             #expect(state["cached_images"] == [] && state["queued_images"] == [.string(id)])
             try await cache.runOnce()
             #expect(try await cloud.call("GET", "/v2/cache", token: "admin")["queued_images"] == [])
-            #expect(try await ImageCacheTests.cached(cloud)[id]?["size"] == 100)
+            #expect(try await ImageServiceCacheTests.cached(cloud)[id]?["size"] == 100)
             // Even when the store has lost the data.
             let file = try #require(cloud.stored.first { $0 != "cache" })
             try FileManager.default.removeItem(atPath: cloud.files.path(file))
@@ -57,9 +57,9 @@ import WebAPI
             }
             #expect(try await cloud.call("GET", "/v2/images/\(id)/file", token: "other").status == 404)
             try await cache.runOnce()
-            #expect(try await ImageCacheTests.cached(cloud)[id]?["hits"] == 3)
+            #expect(try await ImageServiceCacheTests.cached(cloud)[id]?["hits"] == 3)
             #expect(try await cloud.call("DELETE", "/v2/cache/\(id)", token: "admin").status == 204)
-            #expect(try await ImageCacheTests.cached(cloud).isEmpty && cloud.stored(in: cloud.cachePath).isEmpty)
+            #expect(try await ImageServiceCacheTests.cached(cloud).isEmpty && cloud.stored(in: cloud.cachePath).isEmpty)
             #expect(try await cloud.call("GET", "/v2/images/\(id)/file").status == 503)
         }
     }
@@ -69,7 +69,7 @@ import WebAPI
             let cache = try #require(cloud.cache)
             var ids: [String] = []
             for size in [100, 101, 102, 300] {
-                ids.append(try await ImageCacheTests.image(cloud, size))
+                ids.append(try await ImageServiceCacheTests.image(cloud, size))
                 #expect(try await cloud.call("PUT", "/v2/cache/\(ids[ids.count - 1])", token: "admin").status == 202)
                 try await cache.runOnce()
                 cloud.time?.advance(by: .seconds(10))
@@ -79,7 +79,7 @@ import WebAPI
                 cloud.time?.advance(by: .seconds(10))
             }
             // The second image is the least recently used; the fourth is larger than the cache.
-            #expect(Set(try await ImageCacheTests.cached(cloud).keys) == [ids[0], ids[2]])
+            #expect(Set(try await ImageServiceCacheTests.cached(cloud).keys) == [ids[0], ids[2]])
             #expect(try await cloud.call("GET", "/v2/cache", token: "admin")["queued_images"] == [])
             #expect(cloud.stored(in: cloud.cachePath).count == 2)
             #expect(try await cloud.call("DELETE", "/v2/images/\(ids[0])").status == 204)

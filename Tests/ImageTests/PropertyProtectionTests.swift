@@ -7,7 +7,7 @@ import Testing
 import WebAPI
 
 /// Properties that only some roles may see and change.
-@Suite struct PropertyProtectionTests {
+@Suite struct ImagePropertyProtectionTests {
     private static let file = """
         # Billing is for administrators.
         [^x_billing_]
@@ -30,7 +30,7 @@ import WebAPI
         """
 
     @Test func sectionsDecideInTheirOrder() throws {
-        let rules = try PropertyProtections(PropertyProtectionTests.file)
+        let rules = try PropertyProtections(ImagePropertyProtectionTests.file)
         func allows(_ operation: PropertyProtections.Operation, _ name: String, _ role: String) -> Bool {
             rules.allow(operation, name) { $0 == role }
         }
@@ -60,7 +60,7 @@ import WebAPI
     }
 
     @Test("S11: protected properties are created, changed and removed only by their roles") func s11Changes() async throws {
-        try await PropertyProtectionTests.with { cloud in
+        try await ImagePropertyProtectionTests.with { cloud in
             let body: JSONValue = ["name": "i", "disk_format": "raw", "container_format": "bare", "x_billing_code": "1"]
             #expect(try await cloud.call("POST", "/v2/images", json: body).status == 403)
             let id = try await cloud.create()
@@ -84,7 +84,7 @@ import WebAPI
     }
 
     @Test("S11: protected properties are neither shown nor found by those who may not read them") func s11Reads() async throws {
-        try await PropertyProtectionTests.with { cloud in
+        try await ImagePropertyProtectionTests.with { cloud in
             let creation = try await cloud.call("POST", "/v2/images", json: ["name": "i", "x_secret": "hidden", "other": "seen"])
             let id = creation["id"]?.stringValue ?? ""
             #expect(creation.status == 201 && creation["x_secret"] == nil && creation["other"] == "seen")

@@ -3,7 +3,7 @@ import TestKit
 import Testing
 
 /// The usage of quotas equals the counted resources.
-@Suite struct QuotaTests {
+@Suite struct ImageQuotaTests {
     @Test func everyQuotaIsCounted() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()

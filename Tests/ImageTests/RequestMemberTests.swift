@@ -5,7 +5,7 @@ import TestKit
 import Testing
 
 /// Every member of a request has a visible effect or is refused by name.
-@Suite struct RequestMemberTests {
+@Suite struct ImageRequestMemberTests {
     private static let id: JSONValue = "22222222-2222-4222-8222-000000000001"
 
     private static let kinds = [
@@ -39,7 +39,7 @@ import Testing
 
     @Test func membersAreSeenOrRefused() async throws {
         try await ImageFixture.with { cloud in
-            for kind in RequestMemberTests.kinds {
+            for kind in ImageRequestMemberTests.kinds {
                 let findings = try await kind.findings(cloud.api) { method, path, body in
                     let answer =
                         if let body { try await cloud.call(method, path, token: "admin", json: body) } else {

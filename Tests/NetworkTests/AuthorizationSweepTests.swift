@@ -6,7 +6,7 @@ import Testing
 import WebAPI
 
 /// Every route of the Network API, for callers without access.
-@Suite struct AuthorizationSweepTests {
+@Suite struct NetworkAuthorizationSweepTests {
     /// One resource of each kind in the project p1.
     private static func with(_ body: (RouteSweep) async throws -> Void) async throws {
         try await NetworkHarness.with { cloud in
@@ -50,7 +50,7 @@ import WebAPI
     }
 
     @Test func aKeyGivesOneEffect() async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await NetworkAuthorizationSweepTests.with { sweep in
             let network = try #require(sweep.parameters["/v2.0/networks/{id} id"])
             let group = try #require(sweep.parameters["/v2.0/security-groups/{id} id"])
             let external = try #require(sweep.parameters["external"])
@@ -81,7 +81,7 @@ import WebAPI
 
     @Test("S4 S6 S10 S11: requirements of every service", arguments: RouteSweep.Duty.allCases)
     func s10EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { sweep in
+        try await NetworkAuthorizationSweepTests.with { sweep in
             let findings = try await sweep.findings(duty, duties)
             #expect(findings == [])
         }

@@ -7,7 +7,7 @@ import WebAPI
 @testable import NetworkService
 
 /// Reads lists page by page: with null or equal values too, each item is returned once, and the pages end.
-@Suite struct ListTests {
+@Suite struct NetworkListTests {
     private static func with(_ body: (NetworkHarness, [String: String]) async throws -> Void) async throws {
         try await NetworkHarness.with { cloud in
             let external = try await cloud.external()

@@ -4,12 +4,12 @@ import Kernel
 import Testing
 
 /// Adds and removes a security group of several ports at once, as Compute requests it.
-@Suite struct PortGroupTests {
+@Suite struct NetworkPortGroupTests {
     private static let subject = ActingSubject.accepted(project: "p1", user: "u1")
 
     private static func change(
         _ cloud: NetworkHarness, _ ports: [String], _ more: JSONObject, as token: String = "service",
-        for subject: ActingSubject? = PortGroupTests.subject
+        for subject: ActingSubject? = NetworkPortGroupTests.subject
     ) async throws -> NetworkHarness.Answer {
         var body = more
         body["ports"] = JSONValue(ports)
@@ -33,17 +33,18 @@ import Testing
             let network = try await cloud.network()
             var ports: [String] = []
             for _ in 0..<3 { ports.append(try await cloud.make("ports", "port", ["network_id": .string(network)]).id) }
-            let before = try await PortGroupTests.groups(cloud, ports[0])
+            let before = try await NetworkPortGroupTests.groups(cloud, ports[0])
             let group = try await cloud.make("security-groups", "security_group", ["name": "extra"]).id
-            let added = try await PortGroupTests.change(cloud, ports, ["add": .string(group)])
+            let added = try await NetworkPortGroupTests.change(cloud, ports, ["add": .string(group)])
             #expect(added.status == 200, "\(added.json)")
             #expect(Set((added.json["port_security_groups"]?["ports"]?.arrayValue ?? []).compactMap(\.stringValue)) == Set(ports))
-            for port in ports { #expect(try await PortGroupTests.groups(cloud, port) == before.union([group])) }
+            for port in ports { #expect(try await NetworkPortGroupTests.groups(cloud, port) == before.union([group])) }
             // A repetition changes nothing.
-            #expect(try await PortGroupTests.change(cloud, ports, ["add": .string(group)]).json["port_security_groups"]?["ports"] == [])
-            #expect(try await PortGroupTests.change(cloud, Array(ports.prefix(2)), ["remove": .string(group)]).status == 200)
-            #expect(try await PortGroupTests.groups(cloud, ports[0]) == before)
-            #expect(try await PortGroupTests.groups(cloud, ports[2]) == before.union([group]))
+            #expect(
+                try await NetworkPortGroupTests.change(cloud, ports, ["add": .string(group)]).json["port_security_groups"]?["ports"] == [])
+            #expect(try await NetworkPortGroupTests.change(cloud, Array(ports.prefix(2)), ["remove": .string(group)]).status == 200)
+            #expect(try await NetworkPortGroupTests.groups(cloud, ports[0]) == before)
+            #expect(try await NetworkPortGroupTests.groups(cloud, ports[2]) == before.union([group]))
 
             // The last port (in the order of ids) has the maximum: the other ports are not changed.
             let last = try #require(ports.max())
@@ -53,9 +54,9 @@ import Testing
             }
             #expect(try await cloud.call("PUT", "/ports/\(last)", ["port": ["security_groups": JSONValue(many)]]).status == 200)
             let other = try await cloud.make("security-groups", "security_group", ["name": "other"]).id
-            let refused = try await PortGroupTests.change(cloud, ports, ["add": .string(other)])
+            let refused = try await NetworkPortGroupTests.change(cloud, ports, ["add": .string(other)])
             #expect(refused.status == 400 && refused.message?.contains(last) == true, "\(refused.json)")
-            for port in ports { #expect(try await !PortGroupTests.groups(cloud, port).contains(other), "\(port)") }
+            for port in ports { #expect(try await !NetworkPortGroupTests.groups(cloud, port).contains(other), "\(port)") }
         }
     }
 
@@ -68,12 +69,12 @@ import Testing
             let foreignNetwork = try await cloud.network("n", as: "other")
             let foreign = try await cloud.make("ports", "port", as: "other", ["network_id": .string(foreignNetwork)]).id
             let foreignGroup = try await cloud.make("security-groups", "security_group", as: "other", ["name": "g"]).id
-            let before = try await PortGroupTests.groups(cloud, own)
+            let before = try await NetworkPortGroupTests.groups(cloud, own)
             func status(
                 _ ports: [String], _ more: JSONObject, as token: String = "service",
-                for subject: ActingSubject? = PortGroupTests.subject
+                for subject: ActingSubject? = NetworkPortGroupTests.subject
             ) async throws -> Int {
-                try await PortGroupTests.change(cloud, ports, more, as: token, for: subject).status
+                try await NetworkPortGroupTests.change(cloud, ports, more, as: token, for: subject).status
             }
             #expect(try await status([own, foreign], ["add": .string(group)]) == 404)
             #expect(try await [400, 404].contains(status([own], ["add": .string(foreignGroup)])))
@@ -84,7 +85,7 @@ import Testing
                 #expect(try await status([own], wrong) == 400, "\(wrong)")
             }
             #expect(try await status([], ["add": .string(group)]) == 400)
-            #expect(try await PortGroupTests.groups(cloud, own) == before)
+            #expect(try await NetworkPortGroupTests.groups(cloud, own) == before)
         }
     }
 }

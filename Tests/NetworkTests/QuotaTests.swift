@@ -4,7 +4,7 @@ import TestKit
 import Testing
 
 /// The usage of quotas equals the counted resources.
-@Suite struct QuotaTests {
+@Suite struct NetworkQuotaTests {
     @Test func everyQuotaIsCounted() async throws {
         try await NetworkHarness.with { cloud in
             let external = try await cloud.external()

@@ -4,7 +4,7 @@ import TestKit
 import Testing
 
 /// Every member of a request has a visible effect or is refused by name.
-@Suite struct RequestMemberTests {
+@Suite struct NetworkRequestMemberTests {
     /// Members of Neutron's API with a value; nil if this cloud refuses them.
     private struct Kind: Sendable {
         let path: String
@@ -89,7 +89,7 @@ import Testing
             let network = try await cloud.network()
             _ = try await cloud.subnet(network)
             let port = try await cloud.make("ports", "port", ["network_id": .string(network)]).id
-            for kind in RequestMemberTests.kinds(network: network, external: external, port: port) {
+            for kind in NetworkRequestMemberTests.kinds(network: network, external: external, port: port) {
                 let members = RequestMembers(
                     "/\(kind.path)", kind.name, template: "/v2.0/\(kind.path)", base: kind.base,
                     seen: kind.seen.map { .init($0.0, $0.1) }, refused: kind.refused.map { .init($0.0, $0.1) },

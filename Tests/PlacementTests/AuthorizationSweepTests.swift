@@ -5,7 +5,7 @@ import Testing
 import WebAPI
 
 /// Every route of the Placement API, for callers without access: it is only for operators and services.
-@Suite struct AuthorizationSweepTests {
+@Suite struct PlacementAuthorizationSweepTests {
     @Test func answersFitTheirSchemas() async throws {
         try await Self.with { _, sweep in
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin"])
@@ -32,14 +32,14 @@ import WebAPI
     }
 
     @Test func everyIdIsReal() async throws {
-        try await AuthorizationSweepTests.with { _, sweep in
+        try await PlacementAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.unreachable(["admin"])
             #expect(findings == [])
         }
     }
 
     @Test func aKeyGivesOneEffect() async throws {
-        try await AuthorizationSweepTests.with { host, sweep in
+        try await PlacementAuthorizationSweepTests.with { host, sweep in
             let consumer = SystemRandom().uuid().description
             let provider = SystemRandom().uuid().description
             let bodies: [String: JSONValue] = [
@@ -61,14 +61,14 @@ import WebAPI
     }
 
     @Test func nothingWithoutAToken() async throws {
-        try await AuthorizationSweepTests.with { _, sweep in
+        try await PlacementAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()
             #expect(findings == [])
         }
     }
 
     @Test func nothingForTenants() async throws {
-        try await AuthorizationSweepTests.with { _, sweep in
+        try await PlacementAuthorizationSweepTests.with { _, sweep in
             for token in ["other", "member", "reader", "unscoped"] {
                 let findings = try await sweep.foreigner(token)
                 #expect(findings == [], "\(token)")
@@ -84,7 +84,7 @@ import WebAPI
             RouteSweep.Duty.subjectsAreForServicesOnly, .readingIsNoWriting, .absentAndForeignLookTheSame,
         ])
     func s6EveryServiceOwes(_ duty: RouteSweep.Duty) async throws {
-        try await AuthorizationSweepTests.with { _, sweep in
+        try await PlacementAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.findings(duty, RouteSweep.Duties())
             #expect(findings == [])
         }

@@ -18,7 +18,7 @@ import Testing
             let servers = (0..<3).map { _ in SystemRandom().uuid() }
             for server in servers {
                 try await bench.test.database.write { connection in
-                    try SchedulingTests.addServer(connection, server)
+                    try PlacementSchedulingTests.addServer(connection, server)
                     try connection.execute(
                         "UPDATE servers SET flavor = '{\"vcpus\": 1, \"ram\": 512, \"disk\": 1, \"extra_specs\": {}}', image = '{}' WHERE id = \(server)"
                     )

@@ -4,7 +4,7 @@ import TestKit
 import Testing
 
 /// Every member of a request has a visible effect or is refused by name.
-@Suite struct RequestMemberTests {
+@Suite struct PlacementRequestMemberTests {
     @Test func membersAreSeenOrRefused() async throws {
         try await PlacementBench.with { bench in
             let host = try await bench.addHost("h1")

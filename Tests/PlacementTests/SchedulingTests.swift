@@ -7,7 +7,7 @@ import ServiceCatalog
 import TestKit
 import Testing
 
-@Suite struct SchedulingTests {
+@Suite struct PlacementSchedulingTests {
     private func results(_ bench: PlacementBench, _ bodies: [JSONValue]) async throws -> [JSONValue] {
         try await withThrowingTaskGroup(of: JSONValue.self) { group in
             for body in bodies { group.addTask { try await bench.placement.schedule(body) } }
@@ -105,7 +105,7 @@ import Testing
                 try connection.execute(
                     "INSERT INTO server_groups (id, project_id, user_id, name, policy, created_at) VALUES (\(group)::uuid, 'p1', 'u1', 'g', 'anti-affinity', now())"
                 )
-                for consumer in consumers { try SchedulingTests.addServer(connection, consumer, group: group) }
+                for consumer in consumers { try PlacementSchedulingTests.addServer(connection, consumer, group: group) }
             }
             let spec: JSONValue = ["id": .string(group), "policy": "anti-affinity", "rules": [:], "members": []]
             let answers = try await results(bench, consumers.map { wanted($0, with: ["group": spec]) })
@@ -263,9 +263,9 @@ import Testing
         try await PlacementBench.with { bench in
             try await bench.addHost("h1")
             let (alive, gone, unknown) = (SystemRandom().uuid(), SystemRandom().uuid(), SystemRandom().uuid())
-            try await bench.test.database.write { connection in try SchedulingTests.addServer(connection, alive) }
+            try await bench.test.database.write { connection in try PlacementSchedulingTests.addServer(connection, alive) }
             for consumer in [alive, gone, unknown] { _ = try await bench.placement.schedule(wanted(consumer)) }
-            try await bench.test.database.write { connection in try SchedulingTests.addServer(connection, gone, deleted: true) }
+            try await bench.test.database.write { connection in try PlacementSchedulingTests.addServer(connection, gone, deleted: true) }
             #expect(try await bench.placement.removeOrphans().isEmpty)
             try await bench.test.database.write { _ = try $0.execute("UPDATE consumers SET created_at = now() - interval '1 hour'") }
             let removed = try await bench.placement.removeOrphans()
