@@ -29,7 +29,7 @@ enum ReportStore {
     static func delete(_ connection: Connection, _ report: Authorized<Subject>) throws {
         let subject = try report.value(for: "delete_report")
         guard try !Workflows.isActive(connection, subject: subject.id.description) else {
-            throw ResourceError.conflict("Report \(subject.id) is being written; delete it when that has ended.")
+            throw ResourceError.conflict("Report \(subject.id) is being written. Delete it when it is complete.")
         }
         try connection.execute("DELETE FROM reports WHERE id = \(subject.id)")
         try Quota.release(connection, project: subject.projectID, [(Reports.count, 1)])

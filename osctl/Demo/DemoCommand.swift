@@ -43,7 +43,7 @@ struct DemoCommand: AsyncParsableCommand {
             print("\nThe story did not end well; see `make status` and the logs in \(layout.log).")
             throw ExitCode(1)
         }
-        print("\nAll of it worked and nothing is left, after \(Narrator.seconds(narrator.elapsed - begun)).")
+        print("\nThe demo succeeded and everything was deleted, after \(Narrator.seconds(narrator.elapsed - begun)).")
         print("Next: export OS_CLIENT_CONFIG_FILE=\(layout.clouds) OS_CLOUD=wolke-demo, then use `openstack` or `osctl`.")
     }
 

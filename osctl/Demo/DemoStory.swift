@@ -206,7 +206,7 @@ final class DemoStory {
     /// Deletes everything in reverse order.
     func undo() async throws {
         guard !created.isEmpty else { return }
-        narrator.chapter("Away with all of it")
+        narrator.chapter("Clean up")
         for resource in created.reversed() {
             do {
                 if resource.kind == "router" { try await detach(resource.id) }

@@ -45,7 +45,8 @@ extension ServerWorker {
     private func discardStaleDisks(_ desired: DesiredServer) async throws {
         let stale: [ServerSpec.LocalDisk]
         do { stale = try record.staleDisks(desired) } catch {
-            throw PermanentFailure("its host has another \(error.disk.rawValue) disk of the server than the one that it has now")
+            throw PermanentFailure(
+                "this host has a \(error.disk.rawValue) disk from an earlier stay of the server that is not the current one")
         }
         guard !stale.isEmpty else { return }
         if record.hasKeptDisks {

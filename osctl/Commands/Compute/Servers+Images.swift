@@ -69,7 +69,7 @@ extension Servers {
         do {
             print(try output.object(try await api.get(Images.kind, id: image), fields: Images.kind.fields), terminator: "")
         } catch let error as ResourceError where error.code == .notFound {
-            throw CommandFailure("The image of the server \(server) could not be made.", hint: "See: osctl server events \(server)")
+            throw CommandFailure("The image of the server \(server) could not be created.", hint: "See: osctl server events \(server)")
         }
     }
 

@@ -33,7 +33,7 @@ extension Servers {
                     text += "\nAsked now: \(SchedulingText.outcome(now))\n"
                 }
             } else if record != nil {
-                text += "\nThe scheduler has no record of it (any more).\n"
+                text += "\nThe scheduler has no record of this decision (it may have expired).\n"
             }
             print(text + (try await lastAction(api, id, details: !isNowhere)), terminator: "")
         }

@@ -31,7 +31,7 @@ extension Volumes {
             do {
                 print(try output.object(try await api.get(Images.kind, id: image), fields: Images.kind.fields), terminator: "")
             } catch let error as ResourceError where error.code == .notFound {
-                throw CommandFailure("The image of the volume \(volume) could not be made.")
+                throw CommandFailure("The image of the volume \(volume) could not be created.")
             }
         }
     }

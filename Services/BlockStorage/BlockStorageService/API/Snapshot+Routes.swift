@@ -112,8 +112,8 @@ extension BlockStorageHandlers {
                 guard try BlockStorageStore.canBeCopiedByHost(connection, volume.id) else {
                     throw ResourceError.badRequest(
                         """
-                        Invalid volume: Volume \(volume.id) is in use by several servers, or by a machine outside this cloud, so that \
-                        no host can copy it as it is at one moment.
+                        Invalid volume: Volume \(volume.id) is in use by several servers, or by a machine outside this cloud, so no \
+                        host can take a consistent copy.
                         """
                     )
                 }
@@ -162,10 +162,10 @@ extension BlockStorageHandlers {
             // The host would continue to write its copy. Compute, which orders the copy, may delete the snapshot after the copy has ended.
             if snapshot.status == .creating, snapshot.hostCopy == .pending, !force, try !context.caller.has(role: "service") {
                 throw ResourceError.badRequest(
-                    "Invalid snapshot: A host is copying the volume for snapshot \(id); it can be deleted when that has ended.")
+                    "Invalid snapshot: A host is copying the volume for snapshot \(id); it can be deleted when the copy is complete.")
             }
             if try BlockStorageStore.isBeingCopied(connection, snapshot.id) {
-                throw ResourceError.badRequest("Invalid snapshot: A volume is being made from snapshot \(id).")
+                throw ResourceError.badRequest("Invalid snapshot: A volume is being created from snapshot \(id).")
             }
             try BlockStorageStore.set(connection, decision, .deleting, now: context.ambient.now)
             try Workflows.startOrIntend(

@@ -296,8 +296,8 @@ extension BlockStorageHandlers {
         guard volume.format.canBeShared else {
             throw ResourceError.badRequest(
                 """
-                Invalid volume: Volume \(volume.id) is stored as \(volume.format.rawValue), which several servers cannot share. Make a \
-                new volume of the type from it.
+                Invalid volume: Volume \(volume.id) is stored as \(volume.format.rawValue), which several servers cannot share. Create \
+                a new volume of that type from it.
                 """
             )
         }

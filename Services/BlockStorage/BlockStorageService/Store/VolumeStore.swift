@@ -111,7 +111,7 @@ extension BlockStorageStore {
     /// - Throws: 400 while it is being copied.
     static func requireIdle(_ connection: Connection, _ volume: Volume) throws {
         if try isBeingCopied(connection, volume.id) {
-            throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is being copied; try again when that has ended.")
+            throw ResourceError.badRequest("Invalid volume: Volume \(volume.id) is being copied. Try again when the copy is complete.")
         }
     }
 

@@ -8,7 +8,7 @@ import Messaging
 import Telemetry
 import WebAPI
 
-/// Hypervisors: what hosts have and what of it is used.
+/// Hypervisors: capacity and usage of hosts.
 struct HypervisorRoutes: Sendable {
     let compute: Compute
 
@@ -135,7 +135,7 @@ struct HypervisorRoutes: Sendable {
                 HostUptimeQuestion(), to: .agent(host: host), id: compute.ambient.newUUID(), timeout: .seconds(5), expiration: .seconds(10))
             return HostUptimeText.text(answer, at: compute.ambient.now)
         } catch let error as ResourceError {
-            compute.log.info("a host did not say its uptime", metadata: ["host": "\(host)", "error": "\(error.message)"])
+            compute.log.info("a host did not report its uptime", metadata: ["host": "\(host)", "error": "\(error.message)"])
             return nil
         }
     }

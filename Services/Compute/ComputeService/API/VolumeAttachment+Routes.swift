@@ -152,7 +152,7 @@ struct VolumeAttachmentRoutes: Sendable {
         let swaps =
             wanted == volume ? nil : try context.authorize(server.value, target: server.value.target, action: VolumeSwapStore.action)
         if swaps == nil, ends == nil {
-            throw ResourceError.badRequest("There is nothing to change: only delete_on_termination can be.")
+            throw ResourceError.badRequest("Nothing to change. Only delete_on_termination and volumeId can be changed.")
         }
         let compute = compute
         return try await context.write(compute.database) { connection in
@@ -215,16 +215,16 @@ struct VolumeAttachmentRoutes: Sendable {
                 throw VolumeAttachmentRoutes.missing(server.id, volume)
             }
             guard !attachment.isSwapped else {
-                throw ResourceError.conflict("Volume \(volume) is being exchanged: it can be detached when that has ended.")
+                throw ResourceError.conflict("Volume \(volume) is being swapped. Detach it after the swap has finished.")
             }
             if attachment.isRoot { throw ResourceError.forbidden("Cannot detach a root device volume") }
             try VolumeAttachmentStore.requireHotplug(connection, current)
             if attachment.state == "detaching" { return Change(.empty(202), "server", server.id) }
             if attachment.state == "attaching" {
-                throw ResourceError.conflict("Volume \(volume) is being attached: it can be detached when that has ended.")
+                throw ResourceError.conflict("Volume \(volume) is still being attached. Try again when it is attached.")
             }
             guard try !HostJobs.copiesVolumes(connection, of: server.id) else {
-                throw ResourceError.conflict("Volume \(volume) is being copied for a snapshot: it can be detached when that has ended.")
+                throw ResourceError.conflict("Volume \(volume) is being copied for a snapshot. Try again when the snapshot is complete.")
             }
             try VolumeAttachmentStore.markDetaching(connection, volume: volume, of: decision)
             let policy = "os_compute_api:os-volumes-attachments:delete"

@@ -155,7 +155,7 @@ struct MoveChecks {
         }
         // A guest that the host has not yet removed would be mistaken for the one that has arrived.
         guard try !connection.query(MoveChecks.hostsWithRemains(of: id)).contains(where: { try $0.string("host") == host }) else {
-            throw ResourceError.conflict("Compute host \(host) has not yet removed the remains of instance \(id).")
+            throw ResourceError.conflict("Compute host \(host) has not yet removed the leftover files of instance \(id).")
         }
         guard try row.bool("enabled") else { throw ResourceError.badRequest("Compute service of \(host) is disabled.") }
         let obstacles = try obstacles(from: source, to: row)

@@ -39,7 +39,7 @@ struct MigrateRequest {
         if let reason = try checks.whatForbidsLeaving(server) { throw ResourceError.badRequest("Migration pre-check error: \(reason)") }
         if let host, try checks.unable(toKeep: id).contains(host) {
             throw ResourceError.conflict(
-                "Compute host \(host) has not yet removed the remains of instance \(id), or its agent is of an older release.")
+                "Compute host \(host) has not yet removed the leftover files of instance \(id), or its agent is of an older release.")
         }
         var changes = Changes()
         changes.set("other_flavor", sql: "flavor")

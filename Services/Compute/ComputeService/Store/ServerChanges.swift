@@ -25,7 +25,7 @@ enum ServerChanges {
             let busy = try ServerActions.unfinished(connection, server: id, among: ServerActions.ofDevices)
         {
             throw ResourceError.conflict(
-                "Cannot '\(change.name)' instance \(id) while the action '\(busy)' is in progress for it. Try again when it has ended.")
+                "Cannot '\(change.name)' instance \(id) while the action '\(busy)' is in progress for it. Try again when it has finished.")
         }
         // Only the host, or an operator who has fenced it, decides which volume the guest has.
         if change == .evacuate, try ServerActions.unfinished(connection, server: id, among: [VolumeSwap.action]) != nil {

@@ -81,7 +81,7 @@ struct ServerRebuild {
             throw ResourceError.conflict("Volume \(volume) is \(status): its server cannot be rebuilt now.")
         }
         guard try !ServerVolumes.isBeingCopied(connection, volume) else {
-            throw ResourceError.conflict("A snapshot of volume \(volume) is being made: its server can be rebuilt when that has ended.")
+            throw ResourceError.conflict("A snapshot of volume \(volume) is in progress. Rebuild the server when it is complete.")
         }
         guard try ServerVolumes.attachments(connection, of: volume) <= 1 else {
             throw ResourceError.conflict("Volume \(volume) is attached to other servers too: an image cannot be written to it.")

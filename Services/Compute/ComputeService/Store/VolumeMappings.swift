@@ -19,7 +19,7 @@ enum VolumeMappings {
         return try rows.map { row in
             let id = try row.string("volume_id")
             guard try row.string("state") == "attached" else {
-                throw ResourceError.conflict("Volume \(id) is being attached or detached: an image can be made when that has ended.")
+                throw ResourceError.conflict("Volume \(id) is being attached or detached. Create the image when it has finished.")
             }
             return .init(
                 id: id,

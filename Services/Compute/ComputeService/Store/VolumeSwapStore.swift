@@ -28,7 +28,7 @@ enum VolumeSwapStore {
         }
         let size = try check(connection, server, old: old, new: new)
         guard let attachment = try VolumeAttachmentStore.lock(connection, volume: old, of: id), attachment.state == "attached" else {
-            throw ResourceError.conflict("Volume \(old) is being attached or detached: it can be exchanged when that has ended.")
+            throw ResourceError.conflict("Volume \(old) is being attached or detached. Try again when it has finished.")
         }
         let row = try connection.query(
             """
@@ -36,10 +36,10 @@ enum VolumeSwapStore {
             RETURNING device, connection
             """
         ).first
-        guard let row else { throw ResourceError.conflict("Volume \(old) is being exchanged for another one.") }
+        guard let row else { throw ResourceError.conflict("Volume \(old) is already being swapped for another one.") }
         let place = try row.optionalJSON("connection")
         guard place?["driver"] == "file", place?["read_only"]?.boolValue != true else {
-            throw ResourceError.badRequest("Invalid volume: Volume \(old) is attached read-only, so that its content cannot be exchanged.")
+            throw ResourceError.badRequest("Invalid volume: Volume \(old) is attached read-only and cannot be swapped.")
         }
         return VolumeSwap.Swap(
             row: attachment.id, old: old, new: new, device: try row.string("device"), size: size, job: ambient.newUUID().description)
@@ -75,10 +75,10 @@ enum VolumeSwapStore {
                 "Swapping multi-attach volumes with more than one read/write attachment is not supported.")
         }
         guard try !present.bool("multiattach"), try !wanted.bool("multiattach") else {
-            throw ResourceError.badRequest("Invalid volume: Volumes that several servers can have cannot be exchanged.")
+            throw ResourceError.badRequest("Invalid volume: Volumes that several servers can attach cannot be swapped.")
         }
         guard try !ServerVolumes.isBeingCopied(connection, old) else {
-            throw ResourceError.conflict("A snapshot of volume \(old) is being made: it can be exchanged when that has ended.")
+            throw ResourceError.conflict("A snapshot of volume \(old) is in progress. Try again when it is complete.")
         }
         return try wanted.int("size")
     }

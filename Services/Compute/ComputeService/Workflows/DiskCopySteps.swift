@@ -139,7 +139,7 @@ struct DiskCopySteps: Sendable {
         }
         if let failure = state.failure(words, host: server.host) { throw failure.failure(words) }
         if state.isDone { return true }
-        guard state.host == server.host else { throw StepFailure("\(words): the server has moved to another host.") }
+        guard state.host == server.host else { throw StepFailure("\(words): the server was moved to another host.") }
         guard let host = server.host, try await steps.isUp(host: host) else { throw StepFailure("The server's host is down.") }
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(words) }
         try await show(server.id, job, state, task: state.phase == "uploading" ? uploading : copying, from: tasks)

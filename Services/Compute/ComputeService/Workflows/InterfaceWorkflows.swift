@@ -160,7 +160,7 @@ struct InterfaceWorkflows: Sendable {
                 SELECT 1 AS one FROM published_ports p JOIN servers s ON s.id = \(id)
                 WHERE p.id = \(port) AND p.host_id IS DISTINCT FROM s.host
                 """)
-            guard strays.isEmpty else { throw StepFailure("The server has moved to another host meanwhile.") }
+            guard strays.isEmpty else { throw StepFailure("The server was moved to another host in the meantime.") }
         }
         return .next
     }

@@ -27,7 +27,7 @@ extension ServerSteps {
             compute.log.error(
                 "another service refuses to release something of a server, which is left",
                 metadata: ["server": "\(server)", "what": "\(what)", "error": "\(error.message)"])
-            let words = "Left because it was refused: \(what): \(error.message)"
+            let words = "Not released, because the request was refused: \(what): \(error.message)"
             try await compute.database.write { try ServerActions.note($0, server: server, action: action, words) }
         }
     }

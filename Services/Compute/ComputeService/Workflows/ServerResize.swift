@@ -128,7 +128,7 @@ struct ServerResize: Sendable {
         let reason = known?.reason.map { " (\($0))" } ?? ""
         let details = known?.details ?? "host \(server.host ?? "?"): no report about generation \(server.generation)"
         return StepFailure(
-            "The host has not started the server again within an hour\(reason). It keeps trying; a hard reboot has it begin anew.",
+            "The host has not started the server again within an hour\(reason). It keeps trying; a hard reboot restarts the attempt.",
             details: "\(details). Mend the host and reboot the server with --hard, or declare the host down and evacuate the server.")
     }
 

@@ -153,7 +153,7 @@ struct VolumeImage: Sendable {
         let states = try await database.read { try HostCopies.states($0, frame.snapshots) }
         for snapshot in frame.snapshots {
             guard let state = states[snapshot], state != "deleting" else { throw StepFailure("Snapshot \(snapshot) was deleted.") }
-            guard !state.hasPrefix("error") else { throw StepFailure("Snapshot \(snapshot) could not be made.") }
+            guard !state.hasPrefix("error") else { throw StepFailure("Snapshot \(snapshot) could not be created.") }
         }
         return states
     }

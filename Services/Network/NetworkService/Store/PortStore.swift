@@ -331,7 +331,7 @@ extension NetworkAPI {
         try changeAddresses(connection, id, network, mac, fixedIPRequests)
         let after = try subnetIDs(connection, id)
         guard owner != DeviceOwner.routerInterface || before == after else {
-            throw NetworkFault.badRequest("port", "a router's interface stays in its subnets.")
+            throw NetworkFault.badRequest("port", "the subnets of a router interface cannot be changed.")
         }
     }
 
