@@ -13,7 +13,7 @@ enum ImageStoreNoun: Noun {
 
     /// `osctl image store remove`
     struct Remove: APICommand {
-        static let configuration = CommandConfiguration(abstract: "Delete the data of an image from one of its stores.")
+        static let configuration = CommandConfiguration(abstract: "Delete the data of an image from a store.")
         @Argument(help: "The image.") var image: String
         @Argument(help: "The store.") var store: String
         @OptionGroup(title: "Cloud") var access: AccessOptions

@@ -221,27 +221,27 @@ extension BlockStorageHandlers {
             throw kind.notFound(context.parameter("absent_id"))
         }
         var routes = [
-            route(.get, list, kind.listAction, read, answer: .list(kind.kind), "Nothing: there are none in this cloud") {
+            route(.get, list, kind.listAction, read, answer: .list(kind.kind), "Not available; always empty") {
                 try await listAbsent($0, kind)
             },
-            route(.get, one, kind.showAction, read, "404: there are none in this cloud", noSuch),
+            route(.get, one, kind.showAction, read, "Not available; always 404", noSuch),
         ]
         if kind.hasDetail {
             routes.append(
-                route(.get, list + "/detail", kind.listAction, read, answer: .list(kind.kind), "Nothing: there are none in this cloud") {
+                route(.get, list + "/detail", kind.listAction, read, answer: .list(kind.kind), "Not available; always empty") {
                     try await listAbsent($0, kind)
                 })
         }
         if let action = kind.createAction { routes.append(refused(.post, list, action, write)) }
-        if let action = kind.updateAction { routes.append(route(.put, one, action, write, "404: there are none in this cloud", noSuch)) }
-        if let action = kind.deleteAction { routes.append(route(.delete, one, action, write, "404: there are none in this cloud", noSuch)) }
+        if let action = kind.updateAction { routes.append(route(.put, one, action, write, "Not available; always 404", noSuch)) }
+        if let action = kind.deleteAction { routes.append(route(.delete, one, action, write, "Not available; always 404", noSuch)) }
         for extra in kind.extras {
             let (path, rule) = (list + extra.path, extra.isAdmin ? admin : write)
             routes.append(
                 extra.creates
                     ? refused(extra.method, path, extra.action, rule, versions: extra.versions)
                     : route(
-                        extra.method, path, extra.action, rule, versions: extra.versions, "404: there are none in this cloud", noSuch))
+                        extra.method, path, extra.action, rule, versions: extra.versions, "Not available; always 404", noSuch))
         }
         return routes
     }

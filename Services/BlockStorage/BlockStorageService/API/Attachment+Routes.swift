@@ -44,20 +44,21 @@ extension BlockStorageHandlers {
                 Route(
                     .post, "/attachments", action: BlockStorageStore.createAction, rule: write,
                     body: .json(BlockStorageHandlers.createSchema), answer: .one(.attachments),
-                    "Keep a volume for a server, and connect it", handler: createAttachment),
+                    "Reserve a volume for a server and optionally connect it", handler: createAttachment),
                 Route(
                     .get, one, action: "volume:attachment_get", rule: read, answer: .one(.attachments), "Show an attachment",
                     handler: showAttachment),
                 Route(
                     .put, one, action: BlockStorageStore.updateAction, rule: write, body: .json(BlockStorageHandlers.updateSchema),
-                    answer: .one(.attachments), "Connect it to a host", handler: updateAttachment),
+                    answer: .one(.attachments), "Update an attachment with a connector", handler: updateAttachment),
                 Route(
                     .delete, one, action: BlockStorageStore.deleteAction, rule: write,
-                    answer: .form(.wrapped("attachments", .list(.object([.init("attachment_id", .uuid, required: true)])))), "Detach",
+                    answer: .form(.wrapped("attachments", .list(.object([.init("attachment_id", .uuid, required: true)])))),
+                    "Delete an attachment",
                     handler: deleteAttachment),
                 Route(
                     .post, one + "/action", key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
-                    body: .json(.wrapped("os-complete", BlockStorageHandlers.completion)), status: 204, "The guest has it",
+                    body: .json(.wrapped("os-complete", BlockStorageHandlers.completion)), status: 204, "Mark an attachment as complete",
                     handler: completeAttachment),
             ]))
     }

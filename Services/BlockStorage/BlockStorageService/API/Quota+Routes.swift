@@ -53,7 +53,9 @@ extension BlockStorageHandlers {
                 Route(
                     .put, one, action: "volume_extension:quotas:update", rule: admin, body: .json(body),
                     answer: .form(Self.form("quota_set")), "Set quotas", handler: updateQuota),
-                Route(.delete, one, action: "volume_extension:quotas:delete", rule: admin, "Back to the defaults", handler: resetQuota),
+                Route(
+                    .delete, one, action: "volume_extension:quotas:delete", rule: admin, "Reset quotas to the defaults",
+                    handler: resetQuota),
                 Route(
                     .get, "/os-quota-class-sets/{class}", action: "volume_extension:quota_classes:get", rule: admin,
                     answer: .form(Self.form("quota_class_set")), "Show the defaults"

@@ -66,7 +66,7 @@ extension BlockStorageHandlers {
                                     .init("status", .text, required: true),
                                     .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)]))),
                                 ]))),
-                        status: 202, "Report how far it is", handler: updateStatus),
+                        status: 202, "Update the status of a snapshot", handler: updateStatus),
                     Route(
                         .post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status",
                         rule: admin,
@@ -74,7 +74,7 @@ extension BlockStorageHandlers {
                             .wrapped(
                                 "os-reset_status",
                                 .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))),
-                        status: 202, "Set its state", handler: resetSnapshot),
+                        status: 202, "Reset the status of a snapshot", handler: resetSnapshot),
                 ]
                     + metadataRoutes(
                         one + "/metadata", .snapshot, read: "volume:get_snapshot_metadata",

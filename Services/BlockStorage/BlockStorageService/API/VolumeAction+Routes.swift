@@ -29,22 +29,23 @@ extension BlockStorageHandlers {
             "volume action",
             routes: bothPaths(
                 [
-                    action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Make larger", extend),
+                    action("os-extend", "volume:extend", object([.init("new_size", size, required: true)]), "Extend a volume", extend),
                     action(
                         "os-set_bootable", "volume_extension:volume_actions:set_bootable",
-                        object([.init("bootable", .boolean, required: true)]), status: 200, "Set whether it is bootable", setBootable
+                        object([.init("bootable", .boolean, required: true)]), status: 200, "Set the bootable flag of a volume", setBootable
                     ),
                     action(
                         "os-update_readonly_flag", "volume:update_readonly_flag", object([.init("readonly", .boolean, required: true)]),
-                        "Set whether it is read-only", setReadOnly),
+                        "Set the read-only flag of a volume", setReadOnly),
                     action(
                         "os-reset_status", "volume_extension:volume_admin_actions:reset_status", rule: admin,
                         object([
                             .init("status", .nullable(.text)), .init("attach_status", .nullable(.text)),
                             .init("migration_status", .nullable(.text)),
                         ]),
-                        "Set its state", resetStatus),
-                    action("os-force_delete", "volume:force_delete", rule: admin, .noMembers, "Delete from any state") { context, _ in
+                        "Reset the status of a volume", resetStatus),
+                    action("os-force_delete", "volume:force_delete", rule: admin, .noMembers, "Delete a volume in any status") {
+                        context, _ in
                         try await deleteVolume(context, force: true)
                     },
                     action(
@@ -53,8 +54,9 @@ extension BlockStorageHandlers {
                             .init("new_type", .text, required: true),
                             .init("migration_policy", .nullable(.enumeration(["never", "on-demand"]))),
                         ]),
-                        "Change its type", retype),
-                    action("os-reserve", "volume_extension:volume_actions:reserve", .noMembers, "Reserve it for a server") { context, _ in
+                        "Change the type of a volume", retype),
+                    action("os-reserve", "volume_extension:volume_actions:reserve", .noMembers, "Reserve a volume for a server") {
+                        context, _ in
                         try await move(context, for: "reserve", from: .available, to: .attaching)
                     },
                     action("os-unreserve", "volume_extension:volume_actions:unreserve", .noMembers, "Release the reservation") {
@@ -82,11 +84,11 @@ extension BlockStorageHandlers {
                         "Record an attachment", legacyAttach),
                     action(
                         "os-detach", BlockStorageStore.detachAction, rule: attaching,
-                        .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Forget an attachment", legacyDetach),
+                        .nullable(object([.init("attachment_id", .nullable(.uuid))])), "Detach a volume (legacy)", legacyDetach),
                     action(
                         "os-initialize_connection", "volume_extension:volume_actions:initialize_connection", rule: attaching,
                         object([.init("connector", .object([], additional: .allowed), required: true)]), status: 200,
-                        "Show how a host connects to it", initializeConnection),
+                        "Show the connection information of a volume", initializeConnection),
                     action(
                         "os-terminate_connection", "volume_extension:volume_actions:terminate_connection", rule: attaching,
                         object([.init("connector", .nullable(.object([], additional: .allowed)), required: true)]),

@@ -52,7 +52,7 @@ extension BlockStorageHandlers {
                 },
                 Route(
                     .get, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:get", rule: admin,
-                    "404: no type has encryption",
+                    "Not available; always 404",
                     handler: noEncryption),
                 .unavailable(
                     .post, one + "/encryption", action: "volume_extension:volume_type_encryption:create", rule: admin,
@@ -64,10 +64,10 @@ extension BlockStorageHandlers {
                 Route(
                     .put, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:update", rule: admin,
                     body: .optionalJSON(.any),
-                    "404: no type has encryption", handler: noEncryption),
+                    "Not available; always 404", handler: noEncryption),
                 Route(
                     .delete, one + "/encryption/{absent_id}", action: "volume_extension:volume_type_encryption:delete", rule: admin,
-                    "404: no type has encryption", handler: noEncryption),
+                    "Not available; always 404", handler: noEncryption),
                 Route(
                     .get, specs, action: "volume_extension:types_extra_specs:index", rule: admin, answer: .form(allSpecs),
                     "List extra specs"
@@ -128,7 +128,7 @@ extension BlockStorageHandlers {
                     answer: .form(.wrapped("volume_type_access", .list(access))), "List projects with access", handler: listAccess),
                 Route(
                     .post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess",
-                    rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Add a project to those with access"
+                    rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Give a project access to a type"
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "addProjectAccess") { connection, decision, type in
@@ -141,7 +141,7 @@ extension BlockStorageHandlers {
                 Route(
                     .post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess",
                     rule: admin, body: .json(.wrapped("removeProjectAccess", project)), status: 202,
-                    "Remove a project from those with access"
+                    "Revoke a project's access"
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "removeProjectAccess") { connection, decision, type in

@@ -36,7 +36,7 @@ struct HostRoutes: Sendable {
                         ])), answer: .one(.computeServices(compute)), "Enable, disable or force down a host", handler: oldUpdate),
                 Route(
                     .delete, services + "/{service_id}", action: "os_compute_api:os-services:delete", rule: Rule.admin, status: 204,
-                    "Forget a host", handler: delete),
+                    "Delete a compute service", handler: delete),
                 Route(
                     .get, "/v2.1/os-availability-zone", action: "os_compute_api:os-availability-zone:list", rule: Rule.anybody,
                     answer: .form(HostRoutes.zonesSchema), "List availability zones"

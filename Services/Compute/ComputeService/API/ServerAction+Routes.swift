@@ -38,7 +38,7 @@ struct ServerActionRoutes: Sendable {
             power("os-start", .start, "Start a server"),
             power("os-stop", .stop, "Stop a server"),
             power("pause", .pause, "Pause a server"),
-            power("unpause", .unpause, "Let a paused server go on"),
+            power("unpause", .unpause, "Unpause a server"),
             power("suspend", .suspend, "Suspend a server to disk"),
             power("resume", .resume, "Resume a suspended server"),
             power("restore", .restore, "Restore a server that is kept after its deletion"),

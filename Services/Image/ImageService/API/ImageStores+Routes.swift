@@ -37,7 +37,7 @@ extension ImageHandlers {
                 },
                 Route(
                     .delete, "/v2/stores/{store_id}/{image_id}", action: "delete_image_location",
-                    rule: ImageRules.rule("delete_image_location"), status: 204, "Delete an image's data from one of its stores",
+                    rule: ImageRules.rule("delete_image_location"), status: 204, "Delete an image's data from a store",
                     handler: leaveStore),
             ])
     }

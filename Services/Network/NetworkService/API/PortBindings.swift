@@ -31,7 +31,7 @@ extension NetworkAPI {
                     handler: listBindings),
                 Route(
                     .post, NetworkAPI.path, action: "create_port_binding", rule: rule, body: .json(NetworkAPI.schema), status: 201,
-                    answer: .form(.wrapped("binding", NetworkAPI.shape)), "Bind a port to another host too", handler: createBinding),
+                    answer: .form(.wrapped("binding", NetworkAPI.shape)), "Create an inactive binding of a port", handler: createBinding),
                 Route(
                     .put, NetworkAPI.path + "/{host}/activate", action: "activate_port_binding", rule: rule,
                     answer: .form(.wrapped("binding", NetworkAPI.shape)), "Make a binding of a port the active one",

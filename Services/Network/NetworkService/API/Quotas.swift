@@ -54,7 +54,7 @@ extension NetworkAPI {
                     body: .json(NetworkAPI.body), "Set a project's quota", handler: setQuota),
                 Route(
                     .delete, base + "/{project}", action: "delete_quota", rule: NetworkPolicy.admin, status: 204,
-                    "Back to the default quota", handler: resetQuota),
+                    "Reset quotas to the defaults", handler: resetQuota),
             ])
     }
 
