@@ -34,7 +34,7 @@ package enum CloudScope: Sendable, Hashable {
 
 /// The address and credentials of a cloud. The values come from `clouds.yaml`, the environment or a service's settings.
 package struct CloudConfiguration: Sendable {
-    /// Which of a service's endpoints is used.
+    /// The kind of a service's endpoint to use.
     package enum Interface: String, Sendable, CaseIterable {
         case `public`, `internal`, admin
     }

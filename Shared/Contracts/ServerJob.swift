@@ -114,7 +114,7 @@ extension ServerJob {
 }
 
 extension ServerJob {
-    /// Another volume in the place of one that the running guest has, with its content.
+    /// A swap of a volume of the running guest for another one, keeping its content.
     package struct VolumeSwap: Codable, Sendable, Hashable {
         /// The volume that the guest has.
         package var volumeID: String
@@ -122,7 +122,7 @@ extension ServerJob {
         package var replacement: ServerSpec.Volume
         /// The size of the new volume.
         package var sizeGiB: Int
-        /// Whether the guest shall go on with the new volume. Until then its writes go to both.
+        /// Whether to switch the guest to the new volume. Until then its writes go to both.
         package var completes: Bool?
 
         private enum CodingKeys: String, CodingKey {

@@ -13,7 +13,7 @@ struct SessionSchedule<Job: Sendable>: Sendable {
         case project
     }
 
-    /// Where a job waits.
+    /// The queue in which a job waits.
     enum Place: Sendable {
         case plane(FairQueue<Job>.Ticket)
         case tenant(FairQueue<Job>.Ticket)

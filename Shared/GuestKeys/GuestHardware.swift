@@ -55,7 +55,7 @@ package struct GuestHardware: Sendable, Hashable {
     package let hasGuestAgent: Bool
     package let hasRandomGenerator: Bool
     package let randomRate: RandomRate?
-    /// What happens when the guest hangs; nil without a watchdog.
+    /// The action when the guest hangs; nil without a watchdog.
     package let watchdog: String?
     package let hidesHypervisor: Bool
     /// Nil for the hypervisor's default.

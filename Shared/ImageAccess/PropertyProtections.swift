@@ -3,7 +3,7 @@ package import JSON
 package import Kernel
 package import Settings
 
-/// Which roles may create, read, change and remove the properties of images, as in Glance's property protection file.
+/// The roles that may create, read, change and remove the properties of images, as in Glance's property protection file.
 ///
 /// A section names properties by a regular expression that matches any part of the name. The first section that matches decides;
 /// nobody may use a property that none matches.

@@ -2,7 +2,7 @@
 ///
 /// Supported: one sparse extent with its descriptor in the same file, as in `monolithicSparse` and `streamOptimized`.
 enum VMDKReader {
-    /// Where QEMU looks for the parent of a file with a sparse header, regardless of the header.
+    /// The offset at which QEMU looks for the parent of a file with a sparse header, regardless of the header.
     private static let descriptorOffset = 512
     private static let descriptorLength = 20 * 512
     /// The grain directory's offset in a streamed image, which has it in the footer.

@@ -1,7 +1,7 @@
 /// The user and project on whose behalf a service calls another one. The callee's policy is evaluated for them, not for the
 /// service (docs/adr/0010-on-behalf-of.md).
 package struct ActingSubject: Sendable, Hashable {
-    /// Which roles the subject has.
+    /// The origin of the subject's roles.
     package enum Grounds: String, Sendable {
         /// The roles that the user has in the project now, as for a token.
         case user

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// Where randomness comes from: the operating system, or a seed in tests and simulation.
+/// The source of randomness: the operating system, or a seed in tests and simulation.
 package protocol RandomSource: Sendable {
     /// 64 uniform bits.
     func next() -> UInt64

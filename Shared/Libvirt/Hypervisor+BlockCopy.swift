@@ -31,7 +31,7 @@ extension Hypervisor {
 
     /// Ends the copy and waits for its end. Cancelling succeeds if there is none.
     ///
-    /// - Parameter pivots: whether the guest goes on with the copy.
+    /// - Parameter pivots: whether the guest uses the copy from then on.
     package func endBlockCopy(_ uuid: String, disk: String, pivots: Bool) async throws {
         try await withDomain(uuid, "virDomainBlockJobAbort") { domain in
             var info = virDomainBlockJobInfo()

@@ -1,4 +1,4 @@
-/// What `Shared/ImageAccess` and the token check of all services read of Image's and Identity's tables.
+/// Published views of Image's and Identity's tables for `Shared/ImageAccess` and for the token check of all services.
 let publishedReadsMigration = Migration(
     54, "published reads", kind: .expand,
     """

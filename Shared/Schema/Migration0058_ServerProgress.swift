@@ -1,4 +1,4 @@
-/// How far hosts are with what takes long, such as loading the image of a large disk.
+/// The progress of long tasks on hosts, such as loading the image of a large disk.
 let serverProgressMigration = Migration(
     58, "progress of hosts", kind: .expand,
     """

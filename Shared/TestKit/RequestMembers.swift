@@ -11,7 +11,7 @@ package struct RequestMembers: Sendable {
     package struct Member: Sendable {
         let name: String
         let value: JSONValue
-        /// Where the created resource shows it, and as what.
+        /// The name and value with which the created resource shows the member.
         let shown: (name: String, value: JSONValue)
         /// Further members that this one needs.
         let with: JSONObject

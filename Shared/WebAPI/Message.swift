@@ -137,7 +137,7 @@ package struct IncomingRequest: Sendable {
     }
 }
 
-/// Where a streamed response body goes.
+/// The destination of a streamed response body.
 package protocol ByteSink {
     mutating func write(_ bytes: ByteBuffer) async throws
 }

@@ -174,7 +174,7 @@ package struct Quota: Sendable {
             """)
     }
 
-    /// Back to the defaults.
+    /// Resets a project's quota to the defaults.
     package func reset(_ connection: Connection, project: String) throws {
         try connection.execute("DELETE FROM quota_limits WHERE project_id = \(project) AND resource = ANY(\(resources)::text[])")
     }

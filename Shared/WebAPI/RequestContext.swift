@@ -251,7 +251,7 @@ package struct RequestContext: Sendable {
         return response
     }
 
-    /// Where the client sent an `Idempotency-Key`.
+    /// The idempotency key of the request; nil without one.
     private func idempotency() throws -> Idempotency? {
         guard let key = headers["idempotency-key"] else { return nil }
         let caller = try caller

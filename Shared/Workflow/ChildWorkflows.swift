@@ -36,7 +36,7 @@ package struct ChildWorkflow: Sendable {
     }
 }
 
-/// Which children a step waits for.
+/// The children for which a step waits.
 package enum ChildrenWait: Sendable {
     /// Waits until all have succeeded. If one fails, the others are cancelled and the step fails.
     case all

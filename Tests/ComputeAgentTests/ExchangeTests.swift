@@ -13,7 +13,7 @@ import Testing
 @testable import ComputeAgentService
 @testable import Libvirt
 
-/// Which volume a guest has when an exchange is disturbed.
+/// The volume that a guest has after a disturbed swap.
 @Suite struct ExchangeTests {
     private static let server = Fixture.serverID
     private static let old = DesiredVolume(

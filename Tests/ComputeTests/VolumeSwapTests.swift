@@ -206,7 +206,7 @@ import Workflow
         }
     }
 
-    /// Which volume the guest has after the order is known to its host alone, unless an operator says that the host does not run.
+    /// After the order, only the host knows which volume the guest has, unless an operator declares the host down.
     @Test func afterTheOrderTheExchangeWaitsForTheHost() async throws {
         try await TestCloud.with { cloud in
             let id = try await server(cloud)

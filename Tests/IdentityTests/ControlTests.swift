@@ -8,7 +8,7 @@ import WebAPI
 
 @testable import IdentityService
 
-/// Who may change users and groups that have rights.
+/// Changes of users and groups that have rights.
 @Suite struct ControlTests {
     private static let domainScope: JSONValue = ["domain": ["id": "default"]]
 

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// Which services may name which tables in SQL.
+/// Services name only their own tables and published views in SQL.
 @Suite struct PublishedViewsTests {
     /// Migrations of tables that all services use.
     private static let foundation: Set<String> = ["Foundation", "Repairs", "PlaneServices", "Replicas"]

@@ -10,7 +10,7 @@ import Testing
 
 /// The engine: order, repetition, waiting, unwinding, intents, leases.
 @Suite struct WorkflowTests {
-    /// What happened, in order.
+    /// The recorded events, in order.
     final class Trace: Sendable {
         private let entries = Mutex<[String]>([])
         var all: [String] { entries.withLock { $0 } }

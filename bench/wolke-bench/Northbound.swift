@@ -139,7 +139,7 @@ struct PortBatches: AsyncParsableCommand {
         return uuid
     }
 
-    /// What the service writes for a port: the row, its place in the switch and in the groups.
+    /// The operations that the service writes for a port: the row, and its references in the switch and in the groups.
     private func operations(
         _ numbers: Range<Int>, _ holders: [(table: String, row: UUID128)], _ options: UUID128, _ ambient: Ambient
     ) -> [OVSDBOperation] {

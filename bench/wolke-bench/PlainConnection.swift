@@ -70,7 +70,7 @@ final class PlainConnection {
         return Answer(status: status, body: body.map { Array(bytes[$0]) } ?? [])
     }
 
-    /// Where `text` begins in the bytes.
+    /// The index at which `text` begins in the bytes.
     static func find(_ text: StaticString, _ bytes: ArraySlice<UInt8>) -> Int? {
         bytes.withUnsafeBytes { (buffer: UnsafeRawBufferPointer) -> Int? in
             guard let start = buffer.baseAddress else { return nil }

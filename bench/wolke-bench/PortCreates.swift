@@ -111,7 +111,7 @@ struct PortCreates: AsyncParsableCommand {
     }
 }
 
-/// Which request is next.
+/// The number of the next request.
 private final class RequestCounter: Sendable {
     private let taken = Atomic<Int>(0)
     func next() -> Int { taken.add(1, ordering: .relaxed).oldValue }

@@ -113,7 +113,7 @@ enum StatusReport {
         }
     }
 
-    /// Where a part gives the reasons for not being ready: APIs do so only on the operators' port.
+    /// The port on which a part gives the reasons for not being ready: APIs do so only on the operators' port.
     private static func operatorPort(_ part: RecordedPart, _ port: Int) -> Int {
         CloudService.processes.contains { $0.executable == part.name } ? port + CloudService.operatorPortDistance : port
     }

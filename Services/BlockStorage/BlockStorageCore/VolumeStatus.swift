@@ -77,7 +77,7 @@ package enum AttachmentStatus: String, Sendable, CaseIterable {
     case reserved
     /// A connection was handed out.
     case attaching
-    /// The guest has it.
+    /// Attached to the guest.
     case attached
     case detaching
     case errorAttaching = "error_attaching"

@@ -80,7 +80,7 @@ package struct VolumeDescription: Sendable, Hashable {
     }
 }
 
-/// Everything a host must know about a server: the source of the message to the agent.
+/// The complete desired state of a server: the source of the message to the agent.
 package struct ServerDescription: Sendable {
     package var id: String
     package var name: String

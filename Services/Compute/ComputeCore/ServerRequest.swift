@@ -295,7 +295,7 @@ package struct InterfaceRequest: Sendable, Hashable {
 package struct DeviceRequest: Sendable, Hashable {
     /// The source of the disk's content.
     package enum Source: String, Sendable { case image, volume, snapshot, blank }
-    /// Where the disk is: with the server on its host, or a volume.
+    /// The location of the disk: a file on the server's host, or a volume.
     package enum Destination: String, Sendable { case local, volume }
 
     package var source: Source

@@ -211,7 +211,7 @@ package enum PowerAction: String, Sendable, CaseIterable {
         }
     }
 
-    /// Where it leads.
+    /// The VM state after the action.
     package var to: VMState { task.target(power) }
 
     /// The operation to send to the agent; nil if the action changes the desired power state instead.

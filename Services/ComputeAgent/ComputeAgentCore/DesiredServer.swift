@@ -121,7 +121,7 @@ package struct DesiredFile: Sendable, Hashable {
     package let contents: [UInt8]
 }
 
-/// Everything an agent must know to make a server exist: complete, and level-triggered.
+/// The complete desired state of a server.
 package struct DesiredServer: Sendable, Hashable {
     package let id: String
     package let name: String
@@ -192,7 +192,7 @@ extension DesiredServer {
     /// create other servers from it.
     package var ownImages: [DesiredImage] { power == .expected ? [] : Array(diskSources.values) }
 
-    /// The volume that an exchange puts in the place of another one.
+    /// The old and the new volume of a swap; nil if the server does not have the old one.
     ///
     /// - Throws: `FormError` for a connection that cannot be read.
     package func replacement(_ order: ServerJob.VolumeSwap) throws(FormError) -> (old: DesiredVolume, new: DesiredVolume)? {
@@ -206,7 +206,7 @@ extension DesiredServer {
         )
     }
 
-    /// The file of the volume that an exchange puts in the place of another one; nil if the order cannot be carried out.
+    /// The file of the new volume of a swap; nil if the order cannot be carried out.
     ///
     /// - Throws: as `replacement`.
     package func exchanged(_ order: ServerJob.VolumeSwap) throws(FormError) -> ExchangedVolume? {
@@ -214,7 +214,7 @@ extension DesiredServer {
         return ExchangedVolume(path: path, format: format, bytes: order.sizeGiB << 30)
     }
 
-    /// The server after the exchanges that are complete on its host. The control plane does not know of them yet.
+    /// The server after the swaps that are complete on its host. The control plane does not know of them yet.
     ///
     /// - Throws: as `replacement`.
     package func exchanging(_ record: LocalServerRecord) throws(FormError) -> DesiredServer {

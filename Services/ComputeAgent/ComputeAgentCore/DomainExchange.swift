@@ -5,15 +5,15 @@ package enum DomainExchange {
     /// How far a disk is.
     package enum State: Sendable, Hashable {
         case untouched
-        /// Its content is being copied to the new volume; `isInSync` when every write goes to both.
+        /// The content of the disk is being copied to the new volume; `isInSync` when every write goes to both.
         case copied(isInSync: Bool)
-        /// It is being copied to something else.
+        /// The disk is being copied to another file.
         case other
         /// The guest has the new volume.
         case exchanged
     }
 
-    /// The disk of a volume in a domain's definition, and how far its exchange is; nil if the domain does not have it.
+    /// The disk of a volume in a domain's definition, and the state of its swap; nil if the domain does not have it.
     ///
     /// - Parameter new: the path of the new volume's file.
     /// - Throws: `XMLParseError`.

@@ -48,7 +48,7 @@ package struct DomainOptions: Sendable, Hashable {
     }
 }
 
-/// Where a server's own files are.
+/// The paths of a server's own files.
 package struct ServerFiles: Sendable, Hashable {
     package let directory: String
 

@@ -12,7 +12,7 @@ package struct LocalJob: Sendable, Hashable {
     package var phase: String?
     /// Files outside the server's directory that the job creates. After the job they belong to the control plane.
     package var files: [String]
-    /// The volume that an exchange puts in the place of another one.
+    /// The new volume of a swap.
     package var exchange: ExchangedVolume?
 
     package init(
@@ -46,12 +46,12 @@ package struct LocalJob: Sendable, Hashable {
             exchange: exchange.isNull ? nil : try ExchangedVolume(FieldReader(exchange, path: fields.path("exchange"))))
     }
 
-    /// Whether its guest is left alone until the exchange has ended, because the control plane has been told that the new volume has
-    /// every write of the guest.
+    /// Whether changes to the guest are deferred until the swap has finished, because the control plane has been told that the new volume
+    /// has every write of the guest.
     package var holdsGuest: Bool { exchange != nil && state == .running && phase == ServerJobReport.synchronized }
 }
 
-/// The file of a volume that takes the place of another one, and the size that the volume is to have in the end.
+/// The file of the new volume of a swap, and the size of the volume after the swap.
 package struct ExchangedVolume: Sendable, Hashable {
     package let path: String
     /// `raw` or `qcow2`.
@@ -71,7 +71,7 @@ package struct ExchangedVolume: Sendable, Hashable {
     }
 }
 
-/// What has to be done about a server's jobs.
+/// The jobs to start, cancel and forget.
 package struct JobPlan: Sendable, Hashable {
     /// Started earlier and no longer wanted: to be cancelled, and their leftovers removed.
     package var dropped: [LocalJob]

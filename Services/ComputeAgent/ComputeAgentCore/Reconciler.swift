@@ -215,7 +215,7 @@ package enum Reconciler {
         return stale.isEmpty ? [] : [.unplug(stale)]
     }
 
-    /// What must be added to and taken from a running guest. Volumes are recognised by their file, or else by their serial; ports by
+    /// Devices to attach to and detach from a running guest. Volumes are recognised by their file, or else by their serial; ports by
     /// their hardware address.
     private static func deviceChanges(_ desired: DesiredServer, _ observed: ObservedDomain) -> [AgentAction] {
         var actions: [AgentAction] = []

@@ -124,7 +124,7 @@ package struct ComputeAgentApplication: Sendable {
 
     // MARK: run
 
-    /// Runs until SIGTERM or SIGINT. Guests go on.
+    /// Runs until SIGTERM or SIGINT. Guests keep running.
     package func run() async throws {
         let lock = try lockState()
         defer { close(lock) }
@@ -191,7 +191,7 @@ package struct ComputeAgentApplication: Sendable {
         await hypervisor.close()
     }
 
-    /// Its commands run on a separate thread, because a hanging switch must not hold up work on servers.
+    /// The keeper's commands run on a separate thread, because a hanging switch must not hold up work on servers.
     private func makeSwitchKeeper(_ ports: SwitchPorts) -> SwitchKeeper {
         let own = WorkerThreads(name: "switch", count: 1)
         return SwitchKeeper(

@@ -5,7 +5,7 @@ import Libvirt
 import Logging
 import Synchronization
 
-/// How far an exchange of volumes may go.
+/// Limits of a volume swap.
 package final class ExchangeControl: Sendable {
     private struct State {
         var isOrdered: Bool
@@ -22,9 +22,9 @@ package final class ExchangeControl: Sendable {
         if order.completes == true { state.withLock { $0.isOrdered = true } }
     }
 
-    /// Whether the guest shall go on with the new volume.
+    /// Whether to switch the guest to the new volume.
     var completes: Bool { state.withLock { $0.isOrdered } }
-    /// Whether the new volume has every write of the guest, and the guest is neither started nor changed until the exchange has ended.
+    /// Whether the new volume has every write of the guest, and the guest is neither started nor changed until the swap has finished.
     var isHeld: Bool { state.withLock { $0.isHeld } }
 
     func hold() { state.withLock { $0.isHeld = true } }
@@ -46,30 +46,31 @@ struct VolumeExchanger: Sendable {
     }
 }
 
-/// What an exchange says about itself.
+/// Progress of a volume swap.
 struct ExchangeReports: Sendable {
     /// Called with the percentage.
     let copying: @Sendable (Int) async -> Void
-    /// Has the guest held if its writes still go to both volumes, which the parameter finds out. The guest is not changed meanwhile.
+    /// Defers changes to the guest if its writes still go to both volumes, which the parameter checks. The guest does not change during
+    /// that check.
     let hold: @Sendable (_ isInSync: @escaping @Sendable () async throws -> Bool) async throws -> Void
 }
 
-/// Volumes that take the place of others under running guests.
+/// Swaps of volumes of running guests.
 extension DomainDriver {
     private static let exchangePoll = Duration.milliseconds(500)
     private static let exchangeFailuresMax = 5
 
-    /// Copies a volume of the running guest to another one, and has the guest go on with that when it is ordered. Continues what an
-    /// earlier process has begun.
+    /// Copies a volume of the running guest to another one, and switches the guest when ordered. Continues a swap that an earlier
+    /// process began.
     ///
-    /// Until the guest is held, the copy may begin anew. From then on both volumes have every write of the guest until one of them is
-    /// chosen: the copy is never begun again, and a guest that ends is not started.
+    /// Until the guest is held, the copy may restart. From then on both volumes have every write of the guest until one of them is
+    /// chosen: the copy never restarts, and a guest that ends is not started.
     ///
     /// - Throws: `PermanentFailure` if the guest keeps the old volume; 503, `LibvirtError`, `FileError`, `CommandError`.
     func exchange(
         _ serverID: String, _ old: DesiredVolume, by new: ExchangedVolume, _ control: ExchangeControl, _ reports: ExchangeReports
     ) async throws {
-        guard case .file(_, _, false) = old.connection else { throw PermanentFailure("its host cannot exchange such volumes") }
+        guard case .file(_, _, false) = old.connection else { throw PermanentFailure("this host cannot swap such volumes") }
         guard disks.hasVolume(new.path) else { throw ResourceError.unavailable("\(new.path) does not exist") }
         var (hasBegun, failures) = (false, 0)
         while true {
@@ -89,7 +90,7 @@ extension DomainDriver {
                     do { try await hypervisor.endBlockCopy(serverID, disk: disk.target, pivots: true) } catch let error as LibvirtError {
                         failures += 1
                         guard failures < DomainDriver.exchangeFailuresMax else { throw error }
-                        log.info("the guest does not go on with its new volume yet", metadata: ["error": "\(error)"])
+                        log.info("the guest could not be switched to its new volume yet", metadata: ["error": "\(error)"])
                         break
                     }
                     continue
@@ -111,8 +112,8 @@ extension DomainDriver {
         }
     }
 
-    /// Ends an exchange that is no longer wanted: the guest keeps the volume that it has. If its desired state has the new one, the
-    /// order to go on with it was lost, and is carried out.
+    /// Ends a swap that is no longer wanted: the guest keeps the volume that it has. If its desired state has the new one, the order to
+    /// switch the guest was lost, and is carried out.
     func endExchange(_ serverID: String, _ new: ExchangedVolume, wanted: DesiredServer) async throws {
         guard try await hypervisor.domain(serverID)?.isActive == true else { return await enlarge(serverID, nil, new) }
         let isWanted = wanted.volumes.contains { $0.path == new.path }

@@ -42,7 +42,7 @@ package protocol HypervisorDriver: Sendable {
     func beginBlockCopy(_ uuid: String, disk: String, xml: String) async throws
     /// How far the copy is; nil if there is none.
     func blockCopyState(_ uuid: String, disk: String) async throws -> DomainBlockCopyState?
-    /// Ends the copy; the guest goes on with it if it `pivots`.
+    /// Ends the copy; if `pivots`, the guest uses the copy from then on.
     func endBlockCopy(_ uuid: String, disk: String, pivots: Bool) async throws
     /// The size of a running guest's disk in bytes.
     func diskSize(_ uuid: String, disk: String) async throws -> Int

@@ -38,7 +38,7 @@ package struct ServerDisks: Sendable {
     /// Whether the file of a volume exists.
     func hasVolume(_ path: String) -> Bool { maker.hasVolume(path) }
 
-    /// Where the files of a server are.
+    /// The paths of a server's files.
     package func files(_ serverID: String) -> ServerFiles { ServerFiles(directory: "\(directory)/\(serverID)") }
 
     /// Fetches what `provision` will need from elsewhere.

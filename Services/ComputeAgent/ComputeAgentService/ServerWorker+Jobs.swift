@@ -102,7 +102,7 @@ extension ServerWorker {
         } catch {
             // A cancelled job is ended by `dropJobs`, or by the next process.
             guard !Task.isCancelled else { return }
-            let reason = FailureWords.words(error, during: job.swap == nil ? "copying its disk" : "exchanging its volume")
+            let reason = FailureWords.words(error, during: job.swap == nil ? "copying its disk" : "swapping its volume")
             tools.log.warning("a job failed", metadata: ["server": "\(serverID)", "job": "\(job.id)", "error": "\(error)"])
             await end(job.id, .failed, error: "\(error)", reason: reason)
             if job.swap != nil { kick() }
@@ -113,7 +113,7 @@ extension ServerWorker {
         guard let order = job.swap, let (old, _) = try desired.replacement(order) else {
             throw PermanentFailure("the volume is not attached to the server")
         }
-        guard let new = try desired.exchanged(order) else { throw PermanentFailure("its host cannot exchange such volumes") }
+        guard let new = try desired.exchanged(order) else { throw PermanentFailure("this host cannot swap such volumes") }
         let control = runningJobs[job.id]?.exchange ?? ExchangeControl(order)
         let reports = ExchangeReports(
             copying: { await self.advance(job.id, phase: DiskUploader.Phase.copying.rawValue, percent: $0) },
@@ -122,8 +122,8 @@ extension ServerWorker {
         try await VolumeExchanger(tools: tools).run(serverID, old, by: new, control, reports)
     }
 
-    /// Leaves the guest as it is until an exchange has ended. This is recorded before the control plane hears that the new volume has
-    /// every write of the guest, so that no process of the agent makes that untrue.
+    /// Defers changes to the guest until a swap has finished. This is recorded before the control plane is told that the new volume has
+    /// every write of the guest, so that no later process of the agent invalidates that report.
     private func hold(_ job: String, _ control: ExchangeControl, if isInSync: @escaping @Sendable () async throws -> Bool) async throws {
         try await guestChanges.run {
             guard try await isInSync() else { return }

@@ -54,7 +54,7 @@ package actor ServerWorker {
     let tools: ServerTools
     var record: LocalServerRecord
     private let saving = Gate(width: 1)
-    /// Held while the guest is changed, and by what relies on the guest to stay as it is.
+    /// Held while the guest is changed, and by code that needs the guest not to change.
     let guestChanges = Gate(width: 1)
 
     private var loop: Task<Void, Never>?

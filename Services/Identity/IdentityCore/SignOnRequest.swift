@@ -15,13 +15,13 @@ package struct SignOnRequest: Sendable {
         case name(String, DomainReference)
     }
 
-    /// How who signs on is proved.
+    /// A method of proving the user's identity.
     package enum Method: Sendable {
         case password(user: Reference, password: Secret<String>)
         case token(Secret<String>)
         /// A one-time password; only valid together with another method.
         case totp(user: Reference, code: Secret<String>)
-        /// `user` is there where the credential comes by name.
+        /// A credential by name also needs its user.
         case applicationCredential(id: String, secret: Secret<String>)
         case namedApplicationCredential(name: String, user: Reference, secret: Secret<String>)
 

@@ -118,7 +118,7 @@ package enum ImageStatus: String, Sendable, CaseIterable {
     /// An import writes the data.
     case importing
     case active
-    /// Has data that only administrators may read.
+    /// The image's data can only be read by administrators.
     case deactivated
 
     /// Events that change the state of an image.
@@ -154,7 +154,7 @@ package enum ImageStatus: String, Sendable, CaseIterable {
     ]
 }
 
-/// Who can see an image.
+/// The projects that can see an image.
 package enum ImageVisibility: String, Sendable, CaseIterable {
     /// Everyone can see and list it.
     case `public`

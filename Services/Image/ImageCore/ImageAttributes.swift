@@ -19,7 +19,7 @@ package struct ImageAttribute: Sendable {
         case anything
     }
 
-    /// Who may set an attribute.
+    /// The callers that may set an attribute.
     package enum Writer: Sendable {
         case anyone
         /// Only administrators can set an owner.

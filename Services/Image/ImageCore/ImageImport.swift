@@ -3,7 +3,7 @@ import Kernel
 
 /// A request to import an image's data, as Glance's clients send it.
 package struct ImageImport: Sendable, Hashable {
-    /// Where the data comes from.
+    /// The source of the data.
     package enum Method: String, Sendable, CaseIterable {
         /// Staged by the client.
         case direct = "glance-direct"

@@ -94,7 +94,7 @@ package enum AddressRules {
         try check(IPNetwork(address, prefixLength: address.version.width), as: use, field: field)
     }
 
-    /// Where guests find the metadata service.
+    /// The address of the metadata service for guests.
     package static let metadata = IPAddress(version: .v4, value: 0xa9fe_a9fe)
     private static let linkLocal = IPNetwork(IPAddress(version: .v4, value: 0xa9fe_0000), prefixLength: 16)
 }

@@ -4,8 +4,8 @@ import JSON
 import Kernel
 import WebAPI
 
-/// Which properties of a volume's image its users see: those that Image would show them. Services act by the cloud's own rules and see
-/// all; on behalf of a user whose client waits, they see what the user may see.
+/// Filters image properties by Image's property protections. Services act by the cloud's own rules and see all properties; on behalf of
+/// a user whose client waits, they see the properties that the user may read.
 extension BlockStorageHandlers {
     /// Whether a member of `volume_image_metadata` is a property of the image, and not one of its attributes such as `checksum`.
     static func isImageProperty(_ name: String) -> Bool { !VolumeWorkflows.Upload.uninherited.contains(name) }

@@ -124,7 +124,7 @@ extension BlockStorageHandlers {
         let decision = try context.authorize(target: .project(project))
         try decision.value(for: "volume:create")
         let body = context.body["volume"] ?? [:]
-        try refuseWhatIsNotThere(body)
+        try refuseUnavailableFeatures(body)
         for (name, own) in [("project_id", project), ("user_id", try context.caller.userID)] {
             guard let value = body[name]?.stringValue, !value.isEmpty, value != own else { continue }
             throw ResourceError.badRequest(
@@ -149,7 +149,7 @@ extension BlockStorageHandlers {
     }
 
     /// - Throws: 400 naming a member that needs a feature which this cloud does not have.
-    private func refuseWhatIsNotThere(_ body: JSONValue) throws {
+    private func refuseUnavailableFeatures(_ body: JSONValue) throws {
         for name in ["consistencygroup_id", "group_id", "backup_id", "source_replica"] {
             if let value = body[name]?.stringValue, !value.isEmpty {
                 throw ResourceError.badRequest(

@@ -70,7 +70,7 @@ struct GuestActionRoutes: Sendable {
                 serverID: id, user: properties["os_admin_user"]?.stringValue ?? usual, password: password))
     }
 
-    /// Has the server's host send a command to the guest, and answers when the command has completed.
+    /// Sends a command to the guest through the server's host, and answers when the command has completed.
     ///
     /// - Throws: 409 in a state in which the guest cannot take it, and the host's own refusal.
     private func order<Question: MessageQuestion>(

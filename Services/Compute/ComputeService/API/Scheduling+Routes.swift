@@ -76,7 +76,8 @@ struct SchedulingRoutes: Sendable {
         }
     }
 
-    /// Where the servers of a host would go if it failed. Largest first, as they are the hardest to place.
+    /// The hosts to which the servers of a host would be evacuated if it failed. Places the largest servers first, as they are the
+    /// hardest to place.
     private func fail(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
         let host = context.body["host"]?.stringValue ?? ""

@@ -32,7 +32,7 @@ extension ResourceKind {
     ) { .notFound("Instance group \($0.prefix(64)) could not be found.") }
 }
 
-/// Server groups: servers that shall be together or apart.
+/// Server groups: servers with an affinity policy.
 struct ServerGroupRoutes: Sendable {
     let compute: Compute
 

@@ -6,7 +6,7 @@ import Kernel
 
 /// Records the hosts that expect a server which still runs elsewhere (`server_arrivals`).
 enum Arrivals {
-    /// What the host said last.
+    /// The latest report of the host.
     struct State: Sendable {
         let host: String
         let generation: Int

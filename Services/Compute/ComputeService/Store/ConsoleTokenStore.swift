@@ -7,7 +7,7 @@ import WebAPI
 
 /// The statements about tokens of consoles. Only their hashes are stored.
 enum ConsoleTokenStore {
-    /// What an unexpired token gives access to.
+    /// The console that an unexpired token opens.
     struct Access: Sendable {
         let server: String
         let host: String

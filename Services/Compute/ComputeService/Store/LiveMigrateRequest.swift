@@ -43,7 +43,7 @@ struct LiveMigrateRequest {
     }
 }
 
-/// Which hosts can take a server that moves.
+/// Finds the hosts to which a server can move.
 struct MoveChecks {
     private let connection: Connection
     private let compute: Compute

@@ -63,7 +63,7 @@ struct ServerImageCheck {
         return try content(image)
     }
 
-    /// What the agent must know of an image.
+    /// The image in the form of the agent's message.
     ///
     /// - Throws: 400 if the image does not say its disk format.
     func content(_ image: UsableImage) throws -> ServerSpec.Image {

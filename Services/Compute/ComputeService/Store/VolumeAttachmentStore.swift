@@ -105,7 +105,7 @@ enum VolumeAttachmentStore {
         return device
     }
 
-    /// Where a server has a volume; nil if it does not have it.
+    /// The device and tag of a server's volume; nil if the volume is not attached to the server.
     static func place(_ connection: Connection, of volume: String, on server: String) throws -> (device: String, tag: String?)? {
         try connection.query("SELECT device, tag FROM server_volumes WHERE server_id = \(server) AND volume_id = \(volume)").first
             .map { (device: try $0.string("device"), tag: try $0.optionalString("tag")) }

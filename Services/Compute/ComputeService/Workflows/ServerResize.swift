@@ -109,8 +109,8 @@ struct ServerResize: Sendable {
         try await awaitReturn(context)
     }
 
-    /// Waits, in an undo, until the server's host has it as it was before. A host that is up and has not done so in time keeps trying,
-    /// and the server will be in ERROR with this fault.
+    /// Waits, in an undo, until the server's host runs it in its previous state. A host that is up and has not done so in time keeps
+    /// trying, and the server will be in ERROR with this fault.
     func awaitReturn(_ context: StepContext) async throws {
         let id = context.subjectID
         if try await isOver(id) { return }
@@ -204,8 +204,8 @@ struct ServerResize: Sendable {
         try connection.execute("UPDATE servers SET fault = \(failure.fault(at: now))::jsonb WHERE id = \(id) AND NOT deleted")
     }
 
-    /// A server that its host does not start as it was before is in ERROR, with the fault that was recorded. Accepting the move had
-    /// removed earlier ones.
+    /// Puts a server that its host does not run in its previous state into ERROR. Restores the recorded fault, because accepting the
+    /// move cleared it.
     private static func endBroken(_ connection: Connection, _ id: String, now: Timestamp) throws {
         guard let server = try WorkflowServer.load(connection, id), server.task == nil else { return }
         let isWell = server.isApplied

@@ -7,7 +7,7 @@ import Kernel
 import Logging
 import Workflow
 
-/// Has hosts copy volumes of which Block Storage makes snapshots while their servers use them.
+/// Orders hosts to copy attached volumes for snapshots.
 package struct VolumeCopyTask: Sendable {
     private let compute: Compute
 

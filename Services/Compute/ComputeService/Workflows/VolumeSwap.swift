@@ -6,18 +6,18 @@ import Kernel
 import Logging
 import Workflow
 
-/// Another volume takes the place of one that a running server has, with its content.
+/// Swaps a volume of a running server for another one, keeping its content.
 ///
-/// The host copies the volume while the guest runs, and reports when every write of the guest goes to both. From then on it keeps the
-/// guest as it is, and is ordered to have the guest go on with the new volume. Until that order the exchange can be taken back; afterwards
-/// the host says which volume the guest has.
+/// The host copies the volume while the guest runs, and reports when every write of the guest goes to both. From then on it pauses
+/// changes to the guest until it is told to switch the guest to the new volume. The swap can be cancelled until that order; afterwards
+/// the host reports which volume the guest has.
 struct VolumeSwap: Sendable {
     let steps: ServerSteps
 
     static let kind = "server.swap_volume"
     /// The action of the server.
     static let action = "swap_volume"
-    private static let words = "The host could not exchange the volume"
+    private static let words = "The host could not swap the volume"
     private static let interval = Duration.seconds(1)
     private static let patience = Duration.seconds(30)
 
@@ -128,8 +128,8 @@ struct VolumeSwap: Sendable {
         return .next
     }
 
-    /// Has the host end the copy, and waits for that: until then it writes to the new volume, also while nothing is heard of it. Only a
-    /// host that an operator has fenced is not waited for.
+    /// Cancels the copy and waits for the host, which writes to the new volume until then, even if it is unreachable. Does not wait for
+    /// a host that an operator has fenced.
     private func takeBack(_ id: String, _ frame: Swap) async throws {
         let ambient = ambient
         try await database.write { try HostJobs.end($0, frame.job, server: id, ambient: ambient) }

@@ -1,6 +1,6 @@
 package import Kernel
 
-/// Which simulated hosts have failed: those with a file of their name in a directory. A file is valid for some seconds
+/// The simulated hosts that have failed: those with a file of their name in a directory. A file is valid for some seconds
 /// after it was last touched, so that a crashed test does not leave a host silent.
 package struct Silence: Sendable {
     private let directory: String?

@@ -28,7 +28,7 @@ package actor SimulatedChassis {
         self.log = log
     }
 
-    /// The ports shall be up on `host`.
+    /// Reports the ports as up on `host`.
     package func bind(ports: [String], to host: String) {
         for port in ports { placements[port] = PortPlacement(host: host, written: false) }
     }

@@ -23,7 +23,7 @@ struct ConsoleListener: Service {
     typealias Frames = NIOAsyncChannel<WebSocketFrame, WebSocketFrame>
     typealias Bytes = NIOAsyncChannel<ByteBuffer, ByteBuffer>
 
-    /// What a connection has become after its first request.
+    /// The purpose of a connection after its first request.
     enum Purpose: Sendable {
         case page(Pages)
         case browser(Frames, ConsoleTarget)

@@ -8,7 +8,7 @@ import NIOWebSocket
 import Synchronization
 import Telemetry
 
-/// Where a browser's session and the agent's connection meet.
+/// Pairs browser sessions with agents' connections.
 final class Meeting: Sendable {
     typealias Side = (inbound: NIOAsyncChannelInboundStream<ByteBuffer>, outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>)
 

@@ -3,7 +3,7 @@ import Cryptography
 import Database
 import Kernel
 
-/// What a token gives access to.
+/// The console that a token opens.
 struct ConsoleTarget: Sendable, Hashable {
     let serverID: String
     let host: String

@@ -267,7 +267,7 @@ package struct ImageServiceLimits: Sendable {
     package var importMethods: [ImageImport.Method]
     /// The sources that images can be downloaded from.
     package var download: PublicDownload.Rules
-    /// Who may see and change which properties; nil if all may.
+    /// Property protections; nil without any.
     package var protections: PropertyProtections?
     /// Converts imported images; nil if they keep their format.
     package var converter: ImageConverter?

@@ -104,7 +104,7 @@ package final class FleetCache: Sendable {
 
     // MARK: other processes
 
-    /// Has the next announcement name these providers as changed. Must be called after the commit.
+    /// Adds these providers to the changed ones of the next announcement. Must be called after the commit.
     func tell(_ ids: some Sequence<String>) { state.withLock { $0.untold.formUnion(ids) } }
 
     /// Follows the announcements of other processes until the task is cancelled.
