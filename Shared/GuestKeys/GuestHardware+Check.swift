@@ -2,7 +2,7 @@ import Kernel
 
 extension GuestHardware {
     /// Pairs of an extra spec and a property that must not differ.
-    private static let twins = [
+    private static let equivalentKeys = [
         ("hw:tpm_version", "hw_tpm_version"), ("hw:tpm_model", "hw_tpm_model"), ("os:secure_boot", "os_secure_boot"),
         ("hw:vif_multiqueue_enabled", "hw_vif_multiqueue_enabled"), ("hw:cpu_thread_policy", "hw_cpu_thread_policy"),
     ]
@@ -31,7 +31,7 @@ extension GuestHardware {
     }
 
     private static func differences(_ texts: GuestTexts) -> [String] {
-        twins.compactMap { spec, property in
+        equivalentKeys.compactMap { spec, property in
             guard let one = texts.spec(spec), let other = texts.property(property) else { return nil }
             let isSame = NovaBoolean.read(one).map { $0 == NovaBoolean.read(other) } ?? (one == other)
             guard !isSame else { return nil }

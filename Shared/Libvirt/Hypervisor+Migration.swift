@@ -139,18 +139,18 @@ extension Hypervisor {
 private struct TypedParameters {
     private(set) var list: UnsafeMutablePointer<virTypedParameter>?
     private(set) var count: Int32 = 0
-    private var room: Int32 = 0
+    private var capacity: Int32 = 0
 
     mutating func add(_ name: String, _ value: String) throws {
-        if virTypedParamsAddString(&list, &count, &room, name, value) < 0 { throw LibvirtError.last("virTypedParamsAddString") }
+        if virTypedParamsAddString(&list, &count, &capacity, name, value) < 0 { throw LibvirtError.last("virTypedParamsAddString") }
     }
 
     mutating func add(_ name: String, _ value: Int32) throws {
-        if virTypedParamsAddInt(&list, &count, &room, name, value) < 0 { throw LibvirtError.last("virTypedParamsAddInt") }
+        if virTypedParamsAddInt(&list, &count, &capacity, name, value) < 0 { throw LibvirtError.last("virTypedParamsAddInt") }
     }
 
     mutating func free() {
         virTypedParamsFree(list, count)
-        (list, count, room) = (nil, 0, 0)
+        (list, count, capacity) = (nil, 0, 0)
     }
 }

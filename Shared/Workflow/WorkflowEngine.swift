@@ -167,10 +167,10 @@ package final class WorkflowEngine: Service {
         guard running.withLock(\.isAlive) else { return [] }
         let notified = running.withLock { $0.takeNotified() }
         if !notified.isEmpty { try await store.wake(subjects: notified) }
-        let room = running.withLock { WorkflowEngine.concurrencyMax - $0.count }
-        guard room > 0 else { return [] }
+        let capacity = running.withLock { WorkflowEngine.concurrencyMax - $0.count }
+        guard capacity > 0 else { return [] }
         let leaseEnd = ambient.deadline(in: WorkflowStore.lease)
-        let leased = try await store.lease(limit: min(room, 32))
+        let leased = try await store.lease(limit: min(capacity, 32))
         running.withLock { running in
             // If the session was lost in the meantime, other processes may already take over these leases.
             for workflow in leased { running.begin(workflow, leaseEnd: leaseEnd, isLost: !running.isAlive) }

@@ -98,7 +98,7 @@ import Workflow
         }
     }
 
-    /// A host makes the disk of a larger volume smaller while it exchanges a guest's volume for it, and may be lost meanwhile.
+    /// A host makes the disk of a larger volume smaller while it swaps a guest's volume for it, and may be lost in the meantime.
     @Test(arguments: [VolumeFormat.raw, .qcow2]) func aDiskLeftTooSmallIsEnlargedWhenItIsAttached(format: VolumeFormat) async throws {
         var settings = BlockStorageSettings()
         settings.format = format

@@ -51,7 +51,7 @@ import Testing
         #expect(try DomainExchange.disk(old, new: "/srv/volumes/two.raw", xml: xml("/else")) == nil)
     }
 
-    /// Until the control plane knows of an exchange, the host starts and keeps the guest with the new volume.
+    /// Until the control plane knows of a swap, the host starts and keeps the guest with the new volume.
     @Test func anExchangeCountsFromItsEnd() throws {
         let server = try Fixture.server(["volumes": [Fixture.volume], "jobs": [DomainExchangeTests.job]])
         var record = LocalServerRecord(serverID: server.id)
@@ -186,7 +186,7 @@ extension OnARealHost {
             #expect(try host.emulatorPID(id) == emulator)
             #expect(String(decoding: try Files.read(new, offset: 0, count: 7), as: UTF8.self) == "content")
             #expect(Files.size(new) == 2 << 30)
-            // A reboot waits for the end of an exchange, so that the guest is started with the volume that has all its writes.
+            // A reboot waits for the end of a swap, so that the guest is started with the volume that has all its writes.
             let third = volume(Fixture.volumeID, old)
             let back = SystemRandom().uuid().description
             try makeVolume(old, "", gib: 2)

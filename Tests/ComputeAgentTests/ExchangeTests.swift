@@ -159,7 +159,7 @@ import Testing
         }
     }
 
-    /// A volume that was extended since an exchange with it was taken back.
+    /// A volume that was extended since a swap for it was cancelled.
     @Test func aVolumeIsNeverMadeSmallerAtTheEnd() throws {
         let path = NSTemporaryDirectory() + "volume-\(SystemRandom().uuid())"
         defer { try? FileManager.default.removeItem(atPath: path) }

@@ -85,12 +85,12 @@ import Testing
         let directory = NSTemporaryDirectory() + "silence-\(SystemRandom().uuid())"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: directory) }
-        let silence = Silence(directory: directory, ambient: Ambient())
-        #expect(!silence.isSilent("h"))
+        let silentHosts = SilentHosts(directory: directory, ambient: Ambient())
+        #expect(!silentHosts.isSilent("h"))
         _ = FileManager.default.createFile(atPath: directory + "/h", contents: nil)
-        #expect(silence.isSilent("h"))
+        #expect(silentHosts.isSilent("h"))
         try FileManager.default.setAttributes([.modificationDate: Date(timeIntervalSinceNow: -20)], ofItemAtPath: directory + "/h")
-        #expect(!silence.isSilent("h"))
-        #expect(!Silence(directory: nil, ambient: Ambient()).isSilent("h"))
+        #expect(!silentHosts.isSilent("h"))
+        #expect(!SilentHosts(directory: nil, ambient: Ambient()).isSilent("h"))
     }
 }

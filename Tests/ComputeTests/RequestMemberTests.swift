@@ -225,10 +225,10 @@ import WebAPI
                     $0["id"]?.stringValue
                 } ?? []
             }
-            let usual = try await ids("")
-            #expect(usual.count == 3)
-            #expect(try await ids("?sort_dir=desc") == usual.reversed())
-            #expect(try await ids("?offset=1") == Array(usual.dropFirst()))
+            let defaultOrder = try await ids("")
+            #expect(defaultOrder.count == 3)
+            #expect(try await ids("?sort_dir=desc") == defaultOrder.reversed())
+            #expect(try await ids("?offset=1") == Array(defaultOrder.dropFirst()))
         }
     }
 }

@@ -9,8 +9,8 @@ import Workflow
 
 /// Servers that are kept after their deletion.
 @Suite struct SoftDeleteTests {
-    private static func settings(_ usual: Duration = .seconds(600), projects: [String] = []) throws -> ComputeSettings {
-        ComputeSettings(reclaim: try ReclaimIntervals(usual, projects: projects))
+    private static func settings(_ fallback: Duration = .seconds(600), projects: [String] = []) throws -> ComputeSettings {
+        ComputeSettings(reclaim: try ReclaimIntervals(fallback, projects: projects))
     }
 
     private func used(_ cloud: TestCloud) async throws -> [Int] {

@@ -27,7 +27,7 @@ struct ImageFixture: Sendable {
     static func with(
         limits: ImageServiceLimits = ImageServiceLimits(), policy: [String: String] = [:],
         resolve: @escaping PublicDownload.Resolve = { _ in [] }, time: any TimeSource = SystemTime(), stores names: [String] = [],
-        default usual: String = "file", cacheBytes: Int? = nil,
+        default defaultStore: String = "file", cacheBytes: Int? = nil,
         _ body: (ImageFixture) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -37,7 +37,7 @@ struct ImageFixture: Sendable {
         try await TestDatabase.with { test in
             let files = try FileStore(directory: directory, threads: 2)
             let stores = try ImageStores(
-                base: files, names.compactMap { StoreDeclaration("\($0)=file:\(directory)/stores/\($0)") }, default: usual)
+                base: files, names.compactMap { StoreDeclaration("\($0)=file:\(directory)/stores/\($0)") }, default: defaultStore)
             let ambient = Ambient(time: time, random: SeededRandom(seed: 4))
             let log = Telemetry.logger(service: "test", level: "critical")
             let surroundings = ServiceSurroundings.test(

@@ -28,9 +28,9 @@ import Workflow
         return try await cloud.call("POST", "/v2/images/\(id)/import", token: token, json: .object(body))
     }
 
-    private static func with(_ usual: String = "file", _ body: (ImageFixture) async throws -> Void) async throws {
+    private static func with(_ defaultStore: String = "file", _ body: (ImageFixture) async throws -> Void) async throws {
         let limits = ImageServiceLimits(importMethods: ImageImport.Method.allCases)
-        try await ImageFixture.with(limits: limits, stores: names, default: usual, body)
+        try await ImageFixture.with(limits: limits, stores: names, default: defaultStore, body)
     }
 
     private static func uploaded(_ cloud: ImageFixture, to store: String? = nil) async throws -> String {
@@ -232,11 +232,11 @@ import Workflow
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent("wolke-stores-" + SystemRandom().uuid().compact).path
         defer { try? FileManager.default.removeItem(atPath: directory) }
         let base = try FileStore(directory: directory + "/a", threads: 1)
-        func stores(_ texts: [String], usual: String = "file") throws -> [String] {
-            try ImageStores(base: base, texts.map { try #require(StoreDeclaration($0)) }, default: usual).names
+        func stores(_ texts: [String], defaultStore: String = "file") throws -> [String] {
+            try ImageStores(base: base, texts.map { try #require(StoreDeclaration($0)) }, default: defaultStore).names
         }
         #expect(try stores([]) == ["file"])
-        #expect(try stores(["x=file:\(directory)/b", "y=file:\(directory)/c"], usual: "y") == ["y", "file", "x"])
+        #expect(try stores(["x=file:\(directory)/b", "y=file:\(directory)/c"], defaultStore: "y") == ["y", "file", "x"])
         try FileManager.default.createSymbolicLink(atPath: directory + "/link", withDestinationPath: directory + "/a")
         for texts in [
             ["x=file:\(directory)/a"], ["x=file:\(directory)/link"], ["x=file:\(directory)/b", "y=file:\(directory)/./b"],
@@ -244,7 +244,7 @@ import Workflow
         ] {
             #expect(throws: ResourceError.self, "\(texts)") { try stores(texts) }
         }
-        #expect(throws: ResourceError.self) { try stores([], usual: "x") }
+        #expect(throws: ResourceError.self) { try stores([], defaultStore: "x") }
         for text in [
             "x", "x=", "x=file", "x=file:relative", "x=rbd:/pool", "file=file:/x", "a b=file:/x", "a,b=file:/x", "os_glance_x=file:/x",
             "=file:/x",

@@ -75,11 +75,11 @@ import Testing
                     #expect(zip(nearest.resources, request.resources).contains { $0.amount < $1.amount })
                     amounts += 1
                 }
-                for (zone, room) in nearest.zones {
+                for (zone, capacity) in nearest.zones {
                     var elsewhere = request
                     elsewhere.zone = zone
                     #expect(admitted(elsewhere, affinity) > 0)
-                    if request.group == nil { #expect(Scheduler.fitCount(fleet, elsewhere, affinity) == room) }
+                    if request.group == nil { #expect(Scheduler.fitCount(fleet, elsewhere, affinity) == capacity) }
                     zones += 1
                 }
                 for filter in nearest.without {
@@ -126,13 +126,13 @@ import Testing
             var fleet = dice.fleet(12)
             var (request, _) = dice.request(fleet)
             (request.group, request.sameHost) = (nil, [])
-            let room = Scheduler.fitCount(fleet, request, .none)
+            let capacity = Scheduler.fitCount(fleet, request, .none)
             var placed = 0
             while let place = Scheduler.decide(&fleet, request, .none, random: dice.random.next()) {
                 fleet.charge(place, request.resources)
                 placed += 1
             }
-            #expect(placed == room)
+            #expect(placed == capacity)
         }
     }
 

@@ -175,7 +175,7 @@ struct SimulatedLibvirt: HypervisorDriver {
         }
     }
 
-    // Nobody exchanges volumes in the simulation.
+    // The simulation swaps no volumes.
     func beginBlockCopy(_ uuid: String, disk: String, xml: String) async throws { throw LibvirtError.invalidState(call: "block copy") }
     func blockCopyState(_ uuid: String, disk: String) async throws -> DomainBlockCopyState? { nil }
     func endBlockCopy(_ uuid: String, disk: String, pivots: Bool) async throws { throw LibvirtError.invalidState(call: "block copy") }

@@ -103,13 +103,13 @@ def test_two_servers_share_a_volume(tenant, shared_type):
     wait("the volume is gone", lambda: storage.find_volume(volume.id) is None, 60)
 
 
-def test_a_volume_is_exchanged_under_a_running_guest(cloud, tenant):
+def test_a_volume_of_a_running_guest_is_swapped(cloud, tenant):
     storage, compute = tenant.api.block_storage, tenant.api.compute
     volumes = [storage.create_volume(size=size, name=f"v{size}") for size in (1, 2)]
     status = lambda volume: storage.get_volume(volume.id).status  # noqa: E731
     wait("the volumes are available", lambda: all(status(volume) == "available" for volume in volumes), 60)
     old, new = volumes
-    server = tenant.create_server("exchanged")
+    server = tenant.create_server("swapped")
     address = tenant.floating_address(server)
     tenant.reachable(address)
     before = set(tenant.ssh(address, "ls /sys/block").split())
@@ -131,7 +131,7 @@ def test_a_volume_is_exchanged_under_a_running_guest(cloud, tenant):
     assert tenant.api.compute.put(path, json=body).status_code == 403
     answer = cloud.admin.compute.put(path, json=body)
     assert answer.status_code == 202, answer.text
-    wait("the volumes are exchanged", lambda: (status(old), status(new)) == ("available", "in-use"), 120)
+    wait("the volumes are swapped", lambda: (status(old), status(new)) == ("available", "in-use"), 120)
     assert [item.volume_id for item in compute.volume_attachments(server)] == [new.id]
     assert read(1000, disk) == "pattern"
     assert tenant.ssh(address, f"cat /sys/block/{disk}/size").strip() == str(2 << 21)

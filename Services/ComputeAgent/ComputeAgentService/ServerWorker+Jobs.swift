@@ -102,7 +102,7 @@ extension ServerWorker {
         } catch {
             // A cancelled job is ended by `dropJobs`, or by the next process.
             guard !Task.isCancelled else { return }
-            let reason = FailureWords.words(error, during: job.swap == nil ? "copying its disk" : "swapping its volume")
+            let reason = FailureMessage.message(error, during: job.swap == nil ? "copying its disk" : "swapping its volume")
             tools.log.warning("a job failed", metadata: ["server": "\(serverID)", "job": "\(job.id)", "error": "\(error)"])
             await end(job.id, .failed, error: "\(error)", reason: reason)
             if job.swap != nil { kick() }
@@ -176,7 +176,7 @@ extension ServerWorker {
             tools.log.warning("a guest did not leave", metadata: ["server": "\(serverID)", "job": "\(id)", "error": "\(error)"])
             let stays = await tools.domains.hasStayed(serverID, isPaused: isPaused)
             await end(
-                id, .failed, error: "\(error)", reason: FailureWords.words(error, during: "moving it to another host"),
+                id, .failed, error: "\(error)", reason: FailureMessage.message(error, during: "moving it to another host"),
                 phase: stays ? ServerJobReport.stayed : nil)
         }
     }

@@ -171,7 +171,7 @@ package actor ServerWorker {
     private func failed(_ error: any Error) async {
         let reason = (error as? ResourceError).map { $0.context ?? $0.message } ?? "\(error)"
         let permanent = error is PermanentFailure
-        let words = FailureWords.words(error, during: activity)
+        let message = FailureMessage.message(error, during: activity)
         tools.metrics.increment(
             "wolke_agent_failures_total", [("permanent", "\(permanent)")],
             help: "Attempts to bring a server to its desired state that failed.")
@@ -183,7 +183,7 @@ package actor ServerWorker {
             ])
         // A newer desired state may have been accepted meanwhile. The failure says nothing about that one.
         if permanent { hopelessGeneration = attempted }
-        await report(power: await powerNow(), generation: attempted, error: reason, reason: words, permanent: permanent)
+        await report(power: await powerNow(), generation: attempted, error: reason, reason: message, permanent: permanent)
         guard !isStopped else { return }
         guard attempted == record.generation else {
             again = true

@@ -25,7 +25,7 @@ package struct ImageAttribute: Sendable {
         /// Only administrators can set an owner.
         case administrator
         /// Only the service sets it.
-        case nobody
+        case readOnly
         /// Can only be set while there is no data.
         case whileQueued
     }
@@ -43,36 +43,36 @@ package struct ImageAttribute: Sendable {
     }
 
     package static let all: [ImageAttribute] = [
-        ImageAttribute("id", .uuid, .nobody, "An identifier for the image"),
+        ImageAttribute("id", .uuid, .readOnly, "An identifier for the image"),
         ImageAttribute("name", .nullableText(max: 255), .anyone, "Descriptive name for the image"),
-        ImageAttribute("status", .word(ImageStatus.filterable.sorted()), .nobody, "Status of the image"),
+        ImageAttribute("status", .word(ImageStatus.filterable.sorted()), .readOnly, "Status of the image"),
         ImageAttribute("visibility", .word(ImageVisibility.allCases.map(\.rawValue)), .anyone, "Scope of image accessibility"),
         ImageAttribute("protected", .flag, .anyone, "If true, image will not be deletable."),
         ImageAttribute("os_hidden", .flag, .anyone, "If true, image will not appear in default image list response."),
-        ImageAttribute("checksum", .nullableText(max: 32), .nobody, "md5 hash of image contents."),
-        ImageAttribute("os_hash_algo", .nullableText(max: 64), .nobody, "Algorithm to calculate the os_hash_value"),
+        ImageAttribute("checksum", .nullableText(max: 32), .readOnly, "md5 hash of image contents."),
+        ImageAttribute("os_hash_algo", .nullableText(max: 64), .readOnly, "Algorithm to calculate the os_hash_value"),
         ImageAttribute(
-            "os_hash_value", .nullableText(max: 128), .nobody,
+            "os_hash_value", .nullableText(max: 128), .readOnly,
             "Hexdigest of the image contents using the algorithm specified by the os_hash_algo"),
         ImageAttribute("owner", .nullableText(max: 255), .administrator, "Owner of the image"),
-        ImageAttribute("size", .nullableCount, .nobody, "Size of image file in bytes"),
-        ImageAttribute("virtual_size", .nullableCount, .nobody, "Virtual size of image in bytes"),
+        ImageAttribute("size", .nullableCount, .readOnly, "Size of image file in bytes"),
+        ImageAttribute("virtual_size", .nullableCount, .readOnly, "Virtual size of image in bytes"),
         ImageAttribute(
             "container_format", .nullableWord(ContainerFormat.allCases.map(\.rawValue)), .whileQueued, "Format of the container"),
         ImageAttribute("disk_format", .nullableWord(DiskFormat.accepted.map(\.rawValue)), .whileQueued, "Format of the disk"),
-        ImageAttribute("created_at", .time, .nobody, "Date and time of image registration"),
-        ImageAttribute("updated_at", .time, .nobody, "Date and time of the last image modification"),
+        ImageAttribute("created_at", .time, .readOnly, "Date and time of image registration"),
+        ImageAttribute("updated_at", .time, .readOnly, "Date and time of the last image modification"),
         ImageAttribute("tags", .words, .anyone, "List of strings related to the image"),
         ImageAttribute("min_ram", .count, .anyone, "Amount of ram (in MB) required to boot image."),
         ImageAttribute("min_disk", .count, .anyone, "Amount of disk space (in GB) required to boot image."),
-        ImageAttribute("self", .text(max: 255), .nobody, "An image self url"),
-        ImageAttribute("file", .text(max: 255), .nobody, "An image file url"),
-        ImageAttribute("schema", .text(max: 255), .nobody, "An image schema url"),
-        ImageAttribute("stores", .text(max: 255), .nobody, "Store in which image data resides."),
-        ImageAttribute("direct_url", .text(max: 255), .nobody, "URL to access the image file kept in external store"),
-        ImageAttribute("locations", .anything, .nobody, "A set of URLs to access the image file kept in external store"),
-        ImageAttribute("deleted", .flag, .nobody, "Reserved"),
-        ImageAttribute("deleted_at", .time, .nobody, "Reserved"),
+        ImageAttribute("self", .text(max: 255), .readOnly, "An image self url"),
+        ImageAttribute("file", .text(max: 255), .readOnly, "An image file url"),
+        ImageAttribute("schema", .text(max: 255), .readOnly, "An image schema url"),
+        ImageAttribute("stores", .text(max: 255), .readOnly, "Store in which image data resides."),
+        ImageAttribute("direct_url", .text(max: 255), .readOnly, "URL to access the image file kept in external store"),
+        ImageAttribute("locations", .anything, .readOnly, "A set of URLs to access the image file kept in external store"),
+        ImageAttribute("deleted", .flag, .readOnly, "Reserved"),
+        ImageAttribute("deleted_at", .time, .readOnly, "Reserved"),
     ]
 
     /// Optional properties that the schema describes.
@@ -115,7 +115,7 @@ extension Image {
     package mutating func set(_ name: String, _ value: JSONValue, isAdmin: Bool) throws {
         guard let attribute = ImageAttribute.byName[name] else { return try setProperty(name, value) }
         switch attribute.writer {
-        case .nobody: throw ResourceError.forbidden("Attribute '\(name)' is read-only.")
+        case .readOnly: throw ResourceError.forbidden("Attribute '\(name)' is read-only.")
         case .administrator where !isAdmin && value.stringValue != owner:
             throw ResourceError.forbidden("You are not permitted to set '\(name)' of this image.")
         case .whileQueued where status != .queued:

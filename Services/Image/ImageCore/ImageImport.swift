@@ -49,8 +49,8 @@ package struct ImageImport: Sendable, Hashable {
             throw ResourceError.badRequest(
                 method == .download ? "The method 'web-download' requires a 'uri'." : "'uri' is only for the method 'web-download'.")
         }
-        func flag(_ name: String, _ usual: Bool) throws -> Bool {
-            guard let value = body[name] else { return usual }
+        func flag(_ name: String, _ fallback: Bool) throws -> Bool {
+            guard let value = body[name] else { return fallback }
             guard let flag = value.boolValue else { throw ResourceError.badRequest("'\(name)' must be boolean value only") }
             return flag
         }

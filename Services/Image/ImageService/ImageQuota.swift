@@ -35,16 +35,16 @@ struct ImageQuota: Sendable {
 
     /// The largest data that may be added, and the error for larger data.
     ///
-    /// - Parameter room: what the project may still add; nil without a limit.
-    func limit(room: Int?, uploadBytesMax: Int) -> (bytes: Int, error: ResourceError) {
-        if let room, room < uploadBytesMax {
-            return (room, ResourceError(.tooLarge, "The project's quota (image_size_total) allows \(room) more bytes."))
+    /// - Parameter remaining: the bytes that the project may still add; nil without a limit.
+    func limit(remaining: Int?, uploadBytesMax: Int) -> (bytes: Int, error: ResourceError) {
+        if let remaining, remaining < uploadBytesMax {
+            return (remaining, ResourceError(.tooLarge, "The project's quota (image_size_total) allows \(remaining) more bytes."))
         }
         return (uploadBytesMax, ResourceError(.tooLarge, "The data is larger than the maximum of \(uploadBytesMax) bytes."))
     }
 
     /// Number of bytes that the project may still add; nil without a limit.
-    func room(_ connection: Connection, project: String) throws -> Int? {
+    func remaining(_ connection: Connection, project: String) throws -> Int? {
         let state = try quota.state(connection, project: project, ImageQuotas.size)
         return state.limit < 0 ? nil : max(0, state.limit - state.used) << 20
     }

@@ -144,8 +144,8 @@ package struct Explanation: Sendable {
             let kept = short.map { "\($1.amount) instead of \($0.amount)" }
             text += " It would fit with \(less.joined(separator: " and ")) less (\(kept.joined(separator: ", ")))."
         }
-        for (zone, room) in nearest.zones.sorted(by: { $0.key < $1.key }) {
-            text += " Availability zone \(zone) has room for \(room)."
+        for (zone, capacity) in nearest.zones.sorted(by: { $0.key < $1.key }) {
+            text += " Availability zone \(zone) has room for \(capacity)."
         }
         let words = nearest.without.filter { $0 != .zone }.map { $0.requirement(request) }
         if !words.isEmpty { text += " Without \(words.joined(separator: ", or without ")) it would fit." }

@@ -232,8 +232,8 @@ package struct Table: Sendable {
     private func sortKeys(
         _ request: ListRequest, _ context: RequestContext
     ) throws -> [(expression: String, descending: Bool)] {
-        let usual = defaultSort.map { (name: $0.name, descending: request.descending ?? $0.descending) }
-        var keys = try (request.sort.isEmpty ? usual : request.sort).map { item -> (expression: String, descending: Bool) in
+        let defaultKeys = defaultSort.map { (name: $0.name, descending: request.descending ?? $0.descending) }
+        var keys = try (request.sort.isEmpty ? defaultKeys : request.sort).map { item -> (expression: String, descending: Bool) in
             func isKey(_ field: Field) -> Bool { field.sortable && (field.visibleBy.map { context.allows($0) } ?? true) }
             guard let expression = fields.first(where: { $0.name == item.name && isKey($0) })?.sortExpression else {
                 throw ListRequest.unknownSortKey(item.name, fields.filter(isKey).map(\.name))

@@ -214,7 +214,7 @@ extension BlockStorageHandlers {
             let (decision, attachment, volume) = try attachment(connection, context, id, for: BlockStorageStore.deleteAction)
             // Only Compute may detach a disk from a running guest. As in Cinder, the project may delete attachments that
             // were never connected or that no server uses, because nothing else would remove them.
-            if let server = attachment.serverID, try BlockStorageStore.isServers(connection, attachment),
+            if let server = attachment.serverID, try BlockStorageStore.isRecordedByCompute(connection, attachment),
                 !context.allows("volume:detach_from_server", target: .project(attachment.projectID))
             {
                 throw ResourceError.conflict("Detach volume from instance \(server) using the Compute API")

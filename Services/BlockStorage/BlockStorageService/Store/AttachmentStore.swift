@@ -40,7 +40,7 @@ extension BlockStorageStore {
 
     /// Whether Compute records the volume for the attachment's server, and the attachment has a connection or belongs to an offloaded
     /// server.
-    static func isServers(_ connection: Connection, _ attachment: Attachment) throws -> Bool {
+    static func isRecordedByCompute(_ connection: Connection, _ attachment: Attachment) throws -> Bool {
         try connection.query(
             """
             SELECT EXISTS (SELECT 1 FROM volume_attachments a JOIN published_server_volumes s ON s.volume_id = a.volume_id

@@ -61,13 +61,13 @@ struct GuestActionRoutes: Sendable {
         let id = server.value.id
         let properties = try await compute.database.read { try GuestStore.imageProperties($0, of: id) }
         // The same states as Nova's libvirt driver.
-        let usual = properties["os_type"]?.stringValue == "windows" ? "Administrator" : "root"
+        let fallback = properties["os_type"]?.stringValue == "windows" ? "Administrator" : "root"
         let password = context.body["changePassword"]?["adminPass"]?.stringValue ?? ""
         return try await order(
             context, server, for: "os_compute_api:os-admin-password", states: ["active"], action: "changePassword",
             event: "compute_set_admin_password",
             SetPasswordQuestion(
-                serverID: id, user: properties["os_admin_user"]?.stringValue ?? usual, password: password))
+                serverID: id, user: properties["os_admin_user"]?.stringValue ?? fallback, password: password))
     }
 
     /// Sends a command to the guest through the server's host, and answers when the command has completed.

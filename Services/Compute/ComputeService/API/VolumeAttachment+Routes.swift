@@ -147,17 +147,17 @@ struct VolumeAttachmentRoutes: Sendable {
         let volume = try context.uuidParameter("volume_id", of: "Volume")
         let body = context.body["volumeAttachment"] ?? [:]
         let wanted = UUID128(body["volumeId"]?.stringValue ?? "")?.description ?? ""
-        let ends = body["delete_on_termination"]?.boolValue
+        let deletesOnTermination = body["delete_on_termination"]?.boolValue
         try await VolumeAttachmentRoutes.requireUnchanged(compute, body, server: server.value.id, volume: volume)
         let swaps =
             wanted == volume ? nil : try context.authorize(server.value, target: server.value.target, action: VolumeSwapStore.action)
-        if swaps == nil, ends == nil {
+        if swaps == nil, deletesOnTermination == nil {
             throw ResourceError.badRequest("Nothing to change. Only delete_on_termination and volumeId can be changed.")
         }
         let compute = compute
         return try await context.write(compute.database) { connection in
-            if let ends {
-                guard try VolumeAttachmentStore.setDeletesOnTermination(connection, ends, volume: volume, of: server) else {
+            if let deletesOnTermination {
+                guard try VolumeAttachmentStore.setDeletesOnTermination(connection, deletesOnTermination, volume: volume, of: server) else {
                     throw VolumeAttachmentRoutes.missing(server.value.id, volume)
                 }
             }
@@ -172,7 +172,10 @@ struct VolumeAttachmentRoutes: Sendable {
             }
             return Change(
                 .empty(202), "server", server.value.id,
-                content: ["volumeId": .string(swaps == nil ? volume : wanted), "delete_on_termination": ends.map { .bool($0) } ?? .null])
+                content: [
+                    "volumeId": .string(swaps == nil ? volume : wanted),
+                    "delete_on_termination": deletesOnTermination.map { .bool($0) } ?? .null,
+                ])
         }
     }
 

@@ -124,7 +124,7 @@ enum HostJobs {
     static func record(_ connection: Connection, _ reports: [ServerJobReport], server: String, host: String, ambient: Ambient) throws
         -> Bool
     {
-        var isNews = false
+        var hasChanged = false
         for report in reports where UUID128(report.id) != nil {
             let rows = try connection.query(
                 """
@@ -135,12 +135,12 @@ enum HostJobs {
                     AND j.state NOT IN ('done', 'failed')
                 RETURNING old.state <> j.state OR old.phase IS DISTINCT FROM j.phase AS news
                 """)
-            if let row = rows.first, try row.bool("news") { isNews = true }
+            if let row = rows.first, try row.bool("news") { hasChanged = true }
             if let progress = report.migration {
                 try MigrationStore.record(connection, progress, job: report.id, server: server, now: ambient.now)
             }
         }
-        return isNews
+        return hasChanged
     }
 
     /// The jobs of servers, for their desired states.

@@ -304,7 +304,7 @@ enum MigrationStore {
     }
 
     /// Confirms a resize that has waited for long enough.
-    static func confirmUnasked(_ connection: Connection, server id: String, _ compute: Compute) throws {
+    static func confirmAutomatically(_ connection: Connection, server id: String, _ compute: Compute) throws {
         try confirm(
             connection, server: id, requestID: "req-" + compute.ambient.newUUID().description, user: "", project: nil, compute)
     }

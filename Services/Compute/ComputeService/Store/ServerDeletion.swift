@@ -10,18 +10,18 @@ import Workflow
 
 /// How long deleted servers can be restored.
 package struct ReclaimIntervals: Sendable {
-    private let usual: Duration
+    private let fallback: Duration
     private let projects: [String: Duration]
 
     /// Servers are deleted at once.
-    package init() { (usual, projects) = (.zero, [:]) }
+    package init() { (fallback, projects) = (.zero, [:]) }
 
     /// - Parameters:
-    ///   - usual: the interval of projects that are not in `projects`.
+    ///   - fallback: the interval of projects that are not in `projects`.
     ///   - projects: `PROJECT_ID=DURATION` each.
     /// - Throws: 400 for text in another format.
-    package init(_ usual: Duration, projects: [String]) throws {
-        self.usual = usual
+    package init(_ fallback: Duration, projects: [String]) throws {
+        self.fallback = fallback
         self.projects = try projects.reduce(into: [:]) { result, text in
             let parts = text.split(separator: "=", maxSplits: 1).map { String($0).trimmedSpaces }
             guard parts.count == 2, let interval = DurationText.parse(parts[1]) else {
@@ -34,7 +34,7 @@ package struct ReclaimIntervals: Sendable {
 
     /// Nil for a project whose servers are deleted at once.
     func of(_ project: String) -> Duration? {
-        let interval = projects[project] ?? usual
+        let interval = projects[project] ?? fallback
         return interval > .zero ? interval : nil
     }
 }

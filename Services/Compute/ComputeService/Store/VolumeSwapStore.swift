@@ -6,7 +6,7 @@ import Kernel
 import WebAPI
 import Workflow
 
-/// Accepts a request to exchange a server's volume.
+/// Accepts a request to swap a server's volume.
 enum VolumeSwapStore {
     static let action = "os_compute_api:os-volumes-attachments:swap"
     /// The guest runs, so that its host can copy the volume under it.
@@ -14,7 +14,7 @@ enum VolumeSwapStore {
 
     /// Checks both volumes, and records that one is to take the place of the other.
     ///
-    /// - Throws: 404 without the old volume, 400 for volumes that cannot be exchanged, 409 for a server that does something else.
+    /// - Throws: 404 without the old volume, 400 for volumes that cannot be swapped, 409 for a server that does something else.
     static func begin(
         _ connection: Connection, _ context: RequestContext, _ decision: Authorized<ServerRecord>, old: String, new: String,
         ambient: Ambient

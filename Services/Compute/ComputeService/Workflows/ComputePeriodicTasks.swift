@@ -95,7 +95,7 @@ package struct ComputePeriodicTasks: Sendable {
                 AND locked_by IS NULL ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
-            return try each(connection, ids) { try MigrationStore.confirmUnasked(connection, server: $0, compute) }
+            return try each(connection, ids) { try MigrationStore.confirmAutomatically(connection, server: $0, compute) }
         }
     }
 

@@ -101,7 +101,7 @@ struct DiskCopySteps: Sendable {
             throw StepFailure("Image \(copy.image) was deleted.")
         }
         let isDone = try await isDone(
-            context, job: copy.job, words: "The host could not make the image", copying: copying, uploading: uploading, from: tasks)
+            context, job: copy.job, message: "The host could not make the image", copying: copying, uploading: uploading, from: tasks)
         guard isDone else { return .wait(DiskCopySteps.interval) }
         // The host's result is compared with the state of the image at that time.
         let status = try await database.read { try images.status($0, of: copy.image) }
@@ -110,7 +110,7 @@ struct DiskCopySteps: Sendable {
     }
 
     /// Ends the action that requested an image of a server, and removes the host's job.
-    func imageMade(_ connection: Connection, _ copy: DiskCopy, of server: String, action: String) throws {
+    func recordImageCreated(_ connection: Connection, _ copy: DiskCopy, of server: String, action: String) throws {
         try HostJobs.end(connection, copy.job, server: server, ambient: ambient)
         try DiskCopySteps.settle(connection, server, from: TaskState.snapshot, ambient: ambient)
         try ServerActions.finish(connection, server: server, action: action, now: ambient.now)
@@ -128,20 +128,20 @@ struct DiskCopySteps: Sendable {
 
     /// Whether the host has completed a job. Shows the progress in the server's task.
     ///
-    /// - Parameter words: a sentence about the failure, without its full stop.
+    /// - Parameter message: a sentence about the failure, without its full stop.
     /// - Throws: `StepFailure` if the host gives up or is down.
     func isDone(
-        _ context: StepContext, job: String, words: String, copying: TaskState, uploading: TaskState, from tasks: [TaskState]
+        _ context: StepContext, job: String, message: String, copying: TaskState, uploading: TaskState, from tasks: [TaskState]
     ) async throws -> Bool {
         let server = try await steps.server(context.subjectID)
         guard let state = try await database.read({ try HostJobs.state($0, job) }) else {
-            throw StepFailure("\(words): it no longer works on it.")
+            throw StepFailure("\(message): it no longer works on it.")
         }
-        if let failure = state.failure(words, host: server.host) { throw failure.failure(words) }
+        if let failure = state.failure(message, host: server.host) { throw failure.failure(message) }
         if state.isDone { return true }
-        guard state.host == server.host else { throw StepFailure("\(words): the server was moved to another host.") }
+        guard state.host == server.host else { throw StepFailure("\(message): the server was moved to another host.") }
         guard let host = server.host, try await steps.isUp(host: host) else { throw StepFailure("The server's host is down.") }
-        if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(words) }
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(message) }
         try await show(server.id, job, state, task: state.phase == "uploading" ? uploading : copying, from: tasks)
         return false
     }

@@ -6,7 +6,7 @@ import Kernel
 import Workflow
 
 /// A local disk that is being moved to another host. In between, an image holds its content.
-struct MovedDisk: Codable, Sendable {
+struct DiskTransfer: Codable, Sendable {
     var disk: ServerSpec.LocalDisk
     var copy: DiskCopy
 }
@@ -29,7 +29,7 @@ struct DiskTransferSteps: Sendable {
     /// The disks that have to be moved. A swap disk is recreated, because its content is not needed after the guest was off.
     ///
     /// - Parameter subject: the owner of the images: the user who requested the move.
-    static func plan(_ connection: Connection, server id: String, as subject: ActingSubject, ambient: Ambient) throws -> [MovedDisk] {
+    static func plan(_ connection: Connection, server id: String, as subject: ActingSubject, ambient: Ambient) throws -> [DiskTransfer] {
         let rows = try connection.query(
             """
             SELECT s.name, s.image IS NOT NULL AND NOT EXISTS (SELECT 1 FROM server_volumes v WHERE v.server_id = s.id AND v.boot_index = 0)
@@ -45,7 +45,7 @@ struct DiskTransferSteps: Sendable {
                 "id": .string(image), "name": .string("\(name.prefix(200)) \(disk.rawValue) disk"), "visibility": "private",
                 "os_hidden": true, "disk_format": "qcow2", "container_format": "bare", "instance_uuid": .string(id),
             ]
-            return MovedDisk(
+            return DiskTransfer(
                 disk: disk,
                 copy: DiskCopy(
                     image: image, body: body, project: subject.project, user: subject.user, job: ambient.newUUID().description,
@@ -53,17 +53,17 @@ struct DiskTransferSteps: Sendable {
         }
     }
 
-    func createImages(_ disks: inout [MovedDisk]) async throws -> StepResult {
+    func createImages(_ disks: inout [DiskTransfer]) async throws -> StepResult {
         for index in disks.indices { _ = try await copies.createImage(&disks[index].copy) }
         return .next
     }
 
-    func deleteImages(_ disks: [MovedDisk]) async throws {
+    func deleteImages(_ disks: [DiskTransfer]) async throws {
         for disk in disks { try await copies.deleteImage(disk.copy) }
     }
 
     /// Orders the host to upload the disks.
-    func order(_ context: inout StepContext, _ disks: [MovedDisk], host: String) -> StepResult {
+    func order(_ context: inout StepContext, _ disks: [DiskTransfer], host: String) -> StepResult {
         let (id, ambient) = (context.subjectID, ambient)
         context.commit { connection in
             for disk in disks {
@@ -78,12 +78,12 @@ struct DiskTransferSteps: Sendable {
         return .next
     }
 
-    func endJobs(_ disks: [MovedDisk], server: String) async throws {
+    func endJobs(_ disks: [DiskTransfer], server: String) async throws {
         for disk in disks { try await copies.endJob(disk.copy, server: server) }
     }
 
     /// Waits until the images have the content of the disks.
-    func awaitUploads(_ context: StepContext, _ disks: [MovedDisk]) async throws -> StepResult {
+    func awaitUploads(_ context: StepContext, _ disks: [DiskTransfer]) async throws -> StepResult {
         for disk in disks {
             let result = try await copies.awaitUpload(
                 context, disk.copy, copying: .resizeMigrating, uploading: .resizeMigrating, from: [.resizeMigrating])
@@ -95,7 +95,7 @@ struct DiskTransferSteps: Sendable {
     /// The data that a host needs to download the images.
     ///
     /// - Throws: `StepFailure` if an image does not exist.
-    func sources(_ disks: [MovedDisk]) async throws -> [ServerSpec.DiskSource] {
+    func sources(_ disks: [DiskTransfer]) async throws -> [ServerSpec.DiskSource] {
         let images = steps.compute.images
         return try await steps.database.read { connection in
             try disks.map { disk in
@@ -108,7 +108,7 @@ struct DiskTransferSteps: Sendable {
     }
 
     /// Makes the server's next host create its disks from the images.
-    static func offer(_ connection: Connection, server id: String, _ sources: [ServerSpec.DiskSource], of disks: [MovedDisk]) throws {
+    static func offer(_ connection: Connection, server id: String, _ sources: [ServerSpec.DiskSource], of disks: [DiskTransfer]) throws {
         guard !sources.isEmpty else { return }
         try connection.execute("DELETE FROM server_jobs WHERE id = ANY(\(disks.map(\.copy.job))::uuid[])")
         try connection.execute("UPDATE servers SET disk_sources = \(try JSONValue(encoding: sources))::jsonb WHERE id = \(id)")
@@ -119,7 +119,7 @@ struct DiskTransferSteps: Sendable {
     }
 
     /// Deletes the images when both hosts have their disks.
-    static func end(_ connection: Connection, server id: String, _ disks: [MovedDisk], requestID: String?, _ compute: Compute) throws {
+    static func end(_ connection: Connection, server id: String, _ disks: [DiskTransfer], requestID: String?, _ compute: Compute) throws {
         try withdraw(connection, server: id)
         for disk in disks {
             var images = ImageRemoval.Images(project: disk.copy.project, user: disk.copy.user, image: disk.copy.image)

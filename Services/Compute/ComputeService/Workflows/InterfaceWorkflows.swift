@@ -155,12 +155,12 @@ struct InterfaceWorkflows: Sendable {
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }
             // An evacuation may have begun after the port was bound.
-            let strays = try connection.query(
+            let mismatches = try connection.query(
                 """
                 SELECT 1 AS one FROM published_ports p JOIN servers s ON s.id = \(id)
                 WHERE p.id = \(port) AND p.host_id IS DISTINCT FROM s.host
                 """)
-            guard strays.isEmpty else { throw StepFailure("The server was moved to another host in the meantime.") }
+            guard mismatches.isEmpty else { throw StepFailure("The server was moved to another host in the meantime.") }
         }
         return .next
     }

@@ -167,20 +167,20 @@ struct MoveSteps: Sendable {
 
     /// Waits until the host has applied the server's desired state.
     ///
-    /// - Parameter words: a sentence about the failure, without its full stop.
+    /// - Parameter message: a sentence about the failure, without its full stop.
     /// - Throws: `StepFailure` if the host cannot.
-    func awaitHost(_ id: String, _ words: String) async throws -> StepResult {
+    func awaitHost(_ id: String, _ message: String) async throws -> StepResult {
         let server = try await steps.server(id)
-        if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(words) }
+        if let failure = server.hostFailure(of: server.generation), failure.isPermanent { throw failure.failure(message) }
         return server.isApplied ? .next : try await steps.wait(.seconds(5), for: id, on: server.host)
     }
 
     /// Like `awaitHost`, for steps that are not undone: records a failure, and does not wait for a deleted server.
-    func awaitReversal(_ id: String, _ frame: inout some ReversalFrame, _ words: String) async throws -> StepResult {
+    func awaitReversal(_ id: String, _ frame: inout some ReversalFrame, _ message: String) async throws -> StepResult {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .next }
         if server.isApplied || server.task == TaskState.deleting.rawValue { return .next }
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
-            let failure = failure.failure(words)
+            let failure = failure.failure(message)
             (frame.failure, frame.details) = (failure.message, failure.details)
             return .next
         }

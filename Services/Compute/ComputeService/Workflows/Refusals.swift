@@ -27,8 +27,8 @@ extension ServerSteps {
             compute.log.error(
                 "another service refuses to release something of a server, which is left",
                 metadata: ["server": "\(server)", "what": "\(what)", "error": "\(error.message)"])
-            let words = "Not released, because the request was refused: \(what): \(error.message)"
-            try await compute.database.write { try ServerActions.note($0, server: server, action: action, words) }
+            let text = "Not released, because the request was refused: \(what): \(error.message)"
+            try await compute.database.write { try ServerActions.note($0, server: server, action: action, text) }
         }
     }
 }

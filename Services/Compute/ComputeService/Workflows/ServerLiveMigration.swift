@@ -44,7 +44,7 @@ struct ServerLiveMigration: Sendable {
                 .init(
                     "schedule", deadline: .seconds(300), run: { try await schedule(&$0, &$1) },
                     undo: { context, frame in
-                        if try await !hasMoved(context.subjectID, frame) {
+                        if try await !isOnTarget(context.subjectID, frame) {
                             try await compute.clients.scheduler.release(consumer: context.subjectID)
                         }
                     }),
@@ -86,7 +86,7 @@ struct ServerLiveMigration: Sendable {
     }
 
     /// Whether the server belongs to the target now.
-    private func hasMoved(_ id: String, _ frame: Frame) async throws -> Bool {
+    private func isOnTarget(_ id: String, _ frame: Frame) async throws -> Bool {
         guard let target = frame.target else { return false }
         return try await database.read { try WorkflowServer.load($0, id)?.host == target }
     }
@@ -101,7 +101,7 @@ struct ServerLiveMigration: Sendable {
     // MARK: allocations
 
     private func returnAllocation(_ id: String, _ frame: Frame) async throws {
-        if try await hasMoved(id, frame) {
+        if try await isOnTarget(id, frame) {
             try await compute.clients.scheduler.release(consumer: frame.migration)
         } else {
             try await moves.giveBack(id, frame.migration)
@@ -138,10 +138,10 @@ struct ServerLiveMigration: Sendable {
     /// Removes the bindings and connections of the host that the server is not on.
     private func unbind(_ id: String, _ frame: Frame) async throws {
         guard let target = frame.target else { return }
-        let isMoved = try await hasMoved(id, frame)
-        if isMoved { try await activate(id, frame) } else { _ = try await moves.connectVolumes(of: id, to: frame.source) }
+        let isOnTarget = try await self.isOnTarget(id, frame)
+        if isOnTarget { try await activate(id, frame) } else { _ = try await moves.connectVolumes(of: id, to: frame.source) }
         for port in try await steps.ports(of: id) {
-            try await compute.clients.network.unbind(port: port.id, host: isMoved ? frame.source : target, as: port.subject)
+            try await compute.clients.network.unbind(port: port.id, host: isOnTarget ? frame.source : target, as: port.subject)
         }
     }
 
@@ -171,7 +171,7 @@ struct ServerLiveMigration: Sendable {
     /// - Parameter mayHaveArrived: whether the guest may run on the target. A target that does not report must then be fenced off,
     ///   because the source starts the guest again.
     private func withdraw(_ id: String, _ frame: Frame, mayHaveArrived: Bool) async throws {
-        if try await hasMoved(id, frame) {
+        if try await isOnTarget(id, frame) {
             return try await database.write { try Arrivals.forget($0, server: id) }
         }
         let ambient = ambient
@@ -255,7 +255,7 @@ struct ServerLiveMigration: Sendable {
 
     /// Finds out where the guest is, and keeps it there, before anything else is undone.
     private func land(_ id: String, _ frame: Frame) async throws {
-        if try await hasMoved(id, frame) { return }
+        if try await isOnTarget(id, frame) { return }
         let ambient = ambient
         let (job, arrival) = try await database.write { connection in
             try HostJobs.revise(connection, frame.migration, server: id, ambient: ambient) { $0.migration?.isCancelled = true }
@@ -323,12 +323,12 @@ struct ServerLiveMigration: Sendable {
         let id = context.subjectID
         let (now, ambient) = (ambient.now, ambient)
         compute.log(failure, of: id, "a live migration failed")
-        let isMoved = try await hasMoved(id, frame)
+        let isOnTarget = try await self.isOnTarget(id, frame)
         try await database.write { connection in
             let isAborted = try MigrationStore.isAborted(connection, frame.migration)
-            let status = isMoved ? "completed" : isAborted ? "cancelled" : "error"
+            let status = isOnTarget ? "completed" : isAborted ? "cancelled" : "error"
             try ServerLiveMigration.end(
-                connection, id, frame.migration, status: status, failure: isMoved ? nil : failure, ambient: ambient, now: now)
+                connection, id, frame.migration, status: status, failure: isOnTarget ? nil : failure, ambient: ambient, now: now)
         }
     }
 }

@@ -104,8 +104,8 @@ extension ServerMigration {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .goto("allocation") }
         if server.isApplied || server.task == TaskState.deleting.rawValue { return .goto("allocation") }
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
-            let words = failure.failure("The host could not start the server")
-            (frame.failure, frame.details) = (words.message, words.details)
+            let failure = failure.failure("The host could not start the server")
+            (frame.failure, frame.details) = (failure.message, failure.details)
             return try await canReturn(id, to: frame.target)
         }
         if try await steps.isFencedOff(host: frame.source) {

@@ -34,7 +34,7 @@ struct ServerMigration: Sendable {
         /// The desired power after the move.
         var power: DesiredPower
         /// The server's local disks; nil in version 1, which moved only servers on volumes.
-        var localDisks: [MovedDisk]?
+        var localDisks: [DiskTransfer]?
         /// The id of the new flavor's row; nil if the server keeps its flavor.
         var newFlavor: String?
         var target: String?
@@ -45,7 +45,7 @@ struct ServerMigration: Sendable {
             case newFlavor = "new_flavor"
         }
 
-        var disks: [MovedDisk] {
+        var disks: [DiskTransfer] {
             get { localDisks ?? [] }
             set { localDisks = newValue }
         }
@@ -79,7 +79,7 @@ struct ServerMigration: Sendable {
                     "exchange", deadline: .seconds(60), run: { try await exchange(&$0, $1) }, undo: { try await takeBack($0.subjectID, $1) }
                 ),
                 .init("await", deadline: ServerResize.hostDeadline) { context, _ in
-                    try await moves.awaitHost(context.subjectID, ServerResize.words)
+                    try await moves.awaitHost(context.subjectID, ServerResize.failureMessage)
                 },
                 .init("finish", deadline: .seconds(60)) { context, frame in
                     let (id, moved, requestID) = (context.subjectID, frame.disks, context.requestID)

@@ -20,7 +20,7 @@ struct ServerResize: Sendable {
     private var database: Database { steps.database }
     private var ambient: Ambient { steps.ambient }
 
-    static let words = "The host could not resize the server"
+    static let failureMessage = "The host could not resize the server"
     /// How long a host may take without reporting progress; it may have to copy a large disk.
     static let hostDeadline: Duration = .seconds(3600)
 
@@ -48,7 +48,7 @@ struct ServerResize: Sendable {
                 moves.schedule { try await schedule(&$0, $1) },
                 .init("exchange", deadline: ServerResize.hostDeadline, run: { exchange(&$0, $1) }, undo: { try await takeBack($0, $1) }),
                 .init("await", deadline: ServerResize.hostDeadline) { context, _ in
-                    try await moves.awaitHost(context.subjectID, ServerResize.words)
+                    try await moves.awaitHost(context.subjectID, ServerResize.failureMessage)
                 },
                 .init("finish", deadline: .seconds(60)) { finish(&$0, $1) },
             ],

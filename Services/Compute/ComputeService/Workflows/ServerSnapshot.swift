@@ -64,7 +64,7 @@ struct ServerSnapshot: Sendable {
                     project: frame.copy.project, user: frame.copy.user, server: id, backupType: backup.type, rotation: backup.rotation)
                 try Workflows.start(connection, removal, subject: frame.copy.image, frame: old, requestID: requestID, ambient: ambient)
             }
-            try copies.imageMade(connection, frame.copy, of: id, action: frame.action)
+            try copies.recordImageCreated(connection, frame.copy, of: id, action: frame.action)
         }
         return .next
     }

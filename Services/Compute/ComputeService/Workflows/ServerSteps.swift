@@ -209,7 +209,7 @@ struct ServerSteps: Sendable {
 
     /// Deletes ports that the workflow created and unbinds existing ports that it used.
     ///
-    /// - Parameter refusals: which permanent refusals to leave at.
+    /// - Parameter refusals: the permanent refusals that do not fail the step.
     func releasePorts(_ id: String, _ refusals: Refusals) async throws {
         let ports = try await database.read { connection in
             try connection.query(
@@ -334,7 +334,7 @@ struct ServerSteps: Sendable {
 
     /// Detaches all volumes; deletes those that `alsoDelete` says.
     ///
-    /// - Parameter refusals: which permanent refusals to leave at.
+    /// - Parameter refusals: the permanent refusals that do not fail the step.
     func releaseVolumes(_ id: String, as subject: ActingSubject, undoing: Bool, _ refusals: Refusals) async throws {
         let volumes = compute.clients.volumes
         let (attachments, rows) = try await database.read { connection in
@@ -350,7 +350,7 @@ struct ServerSteps: Sendable {
             ).map { row in
                 (
                     id: try row.string("volume_id"), created: try row.bool("created"),
-                    ends: try row.bool("delete_on_termination")
+                    deletesOnTermination: try row.bool("delete_on_termination")
                 )
             }
             return (attachments, rows)
@@ -360,7 +360,7 @@ struct ServerSteps: Sendable {
                 try await volumes.detach(attachment: attachment, as: subject)
             }
         }
-        for row in rows where undoing ? row.created : row.ends {
+        for row in rows where undoing ? row.created : row.deletesOnTermination {
             do { try await volumes.deleteVolume(row.id, as: subject) } catch let error as ResourceError where !error.isRetryable {
                 // As in Nova, a volume that cannot be deleted because it has snapshots does not prevent the deletion of the server.
                 compute.log.notice(

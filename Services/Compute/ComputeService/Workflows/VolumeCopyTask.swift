@@ -72,7 +72,7 @@ struct VolumeCopy: Sendable {
         var quiesce: ServerJob.DiskUpload.Quiesce
     }
 
-    private static let words = "The host could not copy the volume"
+    private static let failureMessage = "The host could not copy the volume"
 
     var workflow: Workflow<Copy> {
         Workflow(
@@ -86,7 +86,8 @@ struct VolumeCopy: Sendable {
                     let snapshots = frame.snapshots
                     if try await steps.database.read({ try HostCopies.stillPending($0, snapshots) }).isEmpty { return .next }
                     let isDone = try await copies.isDone(
-                        context, job: frame.job, words: VolumeCopy.words, copying: .imageSnapshot, uploading: .imageSnapshot, from: [])
+                        context, job: frame.job, message: VolumeCopy.failureMessage, copying: .imageSnapshot, uploading: .imageSnapshot,
+                        from: [])
                     return isDone ? .next : .wait(.seconds(2))
                 },
                 .init("finish", run: { try await finish(&$0, $1) }),

@@ -42,7 +42,7 @@ struct VolumeImage: Sendable {
         var snapshots: [String] { volumes.compactMap(\.snapshotID) }
     }
 
-    private static let words = "The host could not copy the server's volumes"
+    private static let failureMessage = "The host could not copy the server's volumes"
 
     var workflow: Workflow<Copy> {
         Workflow(
@@ -65,7 +65,7 @@ struct VolumeImage: Sendable {
                 },
                 .init("finish", deadline: .seconds(60)) { context, frame in
                     let (id, copy) = (context.subjectID, frame.copy)
-                    context.commit { try copies.imageMade($0, copy, of: id, action: "createImage") }
+                    context.commit { try copies.recordImageCreated($0, copy, of: id, action: "createImage") }
                     return .next
                 },
             ],
@@ -135,7 +135,7 @@ struct VolumeImage: Sendable {
         guard isOrdered else { return .next }
         try await requireSnapshots(frame)
         let isDone = try await copies.isDone(
-            context, job: frame.copy.job, words: VolumeImage.words, copying: .imagePendingUpload, uploading: .imagePendingUpload,
+            context, job: frame.copy.job, message: VolumeImage.failureMessage, copying: .imagePendingUpload, uploading: .imagePendingUpload,
             from: TaskState.snapshot)
         guard isDone else { return .wait(.seconds(2)) }
         let server = try await steps.server(context.subjectID)

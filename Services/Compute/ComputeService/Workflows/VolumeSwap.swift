@@ -17,7 +17,7 @@ struct VolumeSwap: Sendable {
     static let kind = "server.swap_volume"
     /// The action of the server.
     static let action = "swap_volume"
-    private static let words = "The host could not swap the volume"
+    private static let failureMessage = "The host could not swap the volume"
     private static let interval = Duration.seconds(1)
     private static let patience = Duration.seconds(30)
 
@@ -153,9 +153,9 @@ struct VolumeSwap: Sendable {
 
     private func state(_ server: WorkflowServer, _ frame: Swap) async throws -> HostJobs.State {
         guard let state = try await database.read({ try HostJobs.state($0, frame.job) }) else {
-            throw StepFailure("\(VolumeSwap.words): it no longer works on it.")
+            throw StepFailure("\(VolumeSwap.failureMessage): it no longer works on it.")
         }
-        if let failure = state.failure(VolumeSwap.words, host: server.host) { throw failure.failure(VolumeSwap.words) }
+        if let failure = state.failure(VolumeSwap.failureMessage, host: server.host) { throw failure.failure(VolumeSwap.failureMessage) }
         return state
     }
 
@@ -191,7 +191,7 @@ struct VolumeSwap: Sendable {
         let (state, isOrdered) = try await database.read { connection in
             (try HostJobs.state(connection, frame.job), try HostJobs.job(connection, frame.job)?.swap?.completes == true)
         }
-        if let state, isOrdered, state.failure(VolumeSwap.words, host: server.host) == nil {
+        if let state, isOrdered, state.failure(VolumeSwap.failureMessage, host: server.host) == nil {
             let isFenced = if let host = server.host { try await steps.isFencedOff(host: host) } else { true }
             guard state.isDone || isFenced else {
                 try await repeatOrder(id, frame)
@@ -248,7 +248,7 @@ struct VolumeSwap: Sendable {
 
     private func failed(_ context: StepContext, _ frame: Swap, _ failure: StepFailure) async throws {
         compute.log.warning(
-            "a volume is not exchanged",
+            "a volume is not swapped",
             metadata: ["server": "\(context.subjectID)", "message": "\(failure.message)", "details": "\(failure.details ?? "")"])
         try await compute.finish(VolumeSwap.action, server: context.subjectID, error: failure)
     }

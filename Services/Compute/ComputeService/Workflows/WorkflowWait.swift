@@ -26,7 +26,7 @@ extension Compute {
 extension Compute {
     /// Waits until the host has applied a generation, or the server was deleted.
     ///
-    /// - Parameter what: what of the server changes, for the failure's words.
+    /// - Parameter what: the changed part of the server, for the failure's message.
     /// - Throws: `StepFailure` if the host reports a permanent failure.
     func awaitApplied(_ wanted: Int, server id: String, what: String) async throws -> StepResult {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }) else { return .done }

@@ -15,7 +15,7 @@ package struct SimulatedFleet: Sendable {
     private let ambient: Ambient
     private let log: Logger
     private let hosts: [(name: String, host: SimulatedHost)]
-    private let silence: Silence
+    private let silentHosts: SilentHosts
 
     package init(
         options: SimulationOptions, bus: any MessageBus, reports: ReportQueue, chassis: SimulatedChassis?,
@@ -28,7 +28,7 @@ package struct SimulatedFleet: Sendable {
         self.heartbeatInterval = heartbeatInterval
         self.ambient = ambient
         self.log = log
-        silence = Silence(directory: options.silenced, ambient: ambient)
+        silentHosts = SilentHosts(directory: options.silenced, ambient: ambient)
         hosts = (1...options.hosts).map { number in
             let name = options.hostName(number)
             return (
@@ -80,7 +80,7 @@ package struct SimulatedFleet: Sendable {
         var silent: Set<String> = []
         while true {
             try await ambient.time.sleep(for: .milliseconds(500))
-            for (name, host) in hosts where silence.isSilent(name) != silent.contains(name) {
+            for (name, host) in hosts where silentHosts.isSilent(name) != silent.contains(name) {
                 guard silent.remove(name) != nil else {
                     silent.insert(name)
                     await host.fail()
@@ -100,7 +100,7 @@ package struct SimulatedFleet: Sendable {
     /// One message per host; a bounded number awaits the broker's confirmation at a time.
     private func publish(_ message: @escaping @Sendable (String) throws -> Message) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for (index, (name, _)) in hosts.filter({ !silence.isSilent($0.name) }).enumerated() {
+            for (index, (name, _)) in hosts.filter({ !silentHosts.isSilent($0.name) }).enumerated() {
                 if index >= 200 { try await group.next() }
                 group.addTask { [bus] in try await bus.publish(try message(name), to: .computeAgents) }
             }

@@ -18,13 +18,13 @@ package actor SimulatedHost {
     private let ambient: Ambient
     private let reports: ReportQueue
     private let chassis: SimulatedChassis?
-    private let silence: Silence
+    private let silentHosts: SilentHosts
     private var servers: [String: Server] = [:]
 
     package init(
         name: String, options: SimulationOptions, ambient: Ambient, reports: ReportQueue, chassis: SimulatedChassis?
     ) {
-        silence = Silence(directory: options.silenced, ambient: ambient)
+        silentHosts = SilentHosts(directory: options.silenced, ambient: ambient)
         self.name = name
         self.options = options
         self.ambient = ambient
@@ -41,7 +41,7 @@ package actor SimulatedHost {
     /// - Throws: `FormError` for a message that cannot be read; `CancellationError`.
     package func handle(_ body: JSONValue) async throws -> JSONValue {
         // Messages to a failed host stay unanswered until it returns.
-        while silence.isSilent(name) { try await ambient.time.sleep(for: .milliseconds(200)) }
+        while silentHosts.isSilent(name) { try await ambient.time.sleep(for: .milliseconds(200)) }
         switch try PlaneMessage.decode(body) {
         case .ensure(let server): try await ensure(server)
         case .sync(let desired, _):
@@ -101,7 +101,7 @@ package actor SimulatedHost {
     }
 
     private func report(_ id: String, _ server: Server, unknown: Bool = false) async {
-        if silence.isSilent(name) { return }
+        if silentHosts.isSilent(name) { return }
         await reports.put(
             ObservedReport(
                 host: name, serverID: id, generation: server.generation, epoch: server.epoch, power: server.power,

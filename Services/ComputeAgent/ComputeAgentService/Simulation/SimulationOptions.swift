@@ -13,7 +13,7 @@ package struct SimulationOptions: Sendable {
     package var startTime: Duration
     /// Number of failures per 1000 starts.
     package var failuresPerMille: Int
-    /// Directory whose files, by their names, make hosts silent; see `Silence`.
+    /// Directory whose files, by their names, make hosts silent; see `SilentHosts`.
     package var silenced: String?
 
     package init(

@@ -70,7 +70,7 @@ extension ImageHandlers {
     ///
     /// - Throws: 400 for an unknown store.
     func store(_ context: RequestContext) throws -> NamedStore {
-        guard let name = context.headers["x-image-meta-store"] else { return stores.usual }
+        guard let name = context.headers["x-image-meta-store"] else { return stores.defaultStore }
         guard let store = stores.all.first(where: { $0.name == name }) else {
             throw ResourceError.badRequest(
                 "Invalid value for header x-image-meta-store: '\(name.prefix(64))'. It must be \(storeNames.joined(separator: ", ")).")
@@ -99,7 +99,7 @@ extension ImageHandlers {
         guard let disk = image.diskFormat, let container = image.containerFormat else {
             throw ResourceError.badRequest("Properties disk_format, container_format must be set prior to saving data.")
         }
-        let limit = quota.limit(room: try quota.room(connection, project: image.owner), uploadBytesMax: limits.uploadBytesMax)
+        let limit = quota.limit(remaining: try quota.remaining(connection, project: image.owner), uploadBytesMax: limits.uploadBytesMax)
         return Plan(declared: container.holdsBareDisk ? disk : nil, bytesMax: limit.bytes, tooLarge: limit.error)
     }
 

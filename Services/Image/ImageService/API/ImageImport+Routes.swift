@@ -73,7 +73,7 @@ extension ImageHandlers {
         guard image.status.after(.stage) != nil else {
             throw ResourceError.conflict("Image status transition from \(image.status.rawValue) to uploading is not allowed")
         }
-        return quota.limit(room: try quota.room(connection, project: image.owner), uploadBytesMax: limits.uploadBytesMax)
+        return quota.limit(remaining: try quota.remaining(connection, project: image.owner), uploadBytesMax: limits.uploadBytesMax)
     }
 
     private func stage(_ context: RequestContext) async throws -> Response {

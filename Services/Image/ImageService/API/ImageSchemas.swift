@@ -73,7 +73,7 @@ enum ImageSchemas {
         for attribute in ImageAttribute.all where !ImageAttribute.unpublished.contains(attribute.name) {
             var schema = type(attribute.kind)
             schema["description"] = .string(attribute.summary)
-            if attribute.writer == .nobody, attribute.name != "id" { schema["readOnly"] = true }
+            if attribute.writer == .readOnly, attribute.name != "id" { schema["readOnly"] = true }
             result[attribute.name] = .object(schema)
         }
         for property in ImageAttribute.properties {

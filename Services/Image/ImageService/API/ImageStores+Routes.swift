@@ -52,7 +52,7 @@ extension ImageHandlers {
     /// Glance writes "true" as a string, and omits it for all other stores.
     private func entry(_ store: NamedStore) -> JSONObject {
         var entry: JSONObject = ["id": .string(store.name)]
-        if store.name == stores.usual.name { entry["default"] = "true" }
+        if store.name == stores.defaultStore.name { entry["default"] = "true" }
         return entry
     }
 

@@ -36,7 +36,7 @@ extension ImageHandlers {
                 user: try context.caller.userID, requestID: context.requestID, input: context.body["input"] ?? [:])
             let frame = ImageWorkflows.Frame(
                 task: task.id.description, method: ImageImport.Method.download.rawValue, uri: order.uri,
-                file: context.ambient.newUUID().description, stores: [stores.usual.name], needsAll: true,
+                file: context.ambient.newUUID().description, stores: [stores.defaultStore.name], needsAll: true,
                 converted: context.ambient.newUUID().description)
             try ImageImportStore.begin(
                 connection, imported, task, file: frame.file, converted: frame.converted, stores: frame.stores, now: now)

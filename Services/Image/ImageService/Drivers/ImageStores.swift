@@ -24,9 +24,9 @@ package struct ImageStores: Sendable {
         all = [NamedStore(name: StoreDeclaration.base, driver: base)]
     }
 
-    /// - Parameter usual: the name of the default store.
+    /// - Parameter name: the name of the default store.
     /// - Throws: `FileError` for a directory that cannot be used, 400 for duplicate stores and an unknown default.
-    package init(base: FileStore, _ declarations: [StoreDeclaration], default usual: String = StoreDeclaration.base) throws {
+    package init(base: FileStore, _ declarations: [StoreDeclaration], default name: String = StoreDeclaration.base) throws {
         var stores = [NamedStore(name: StoreDeclaration.base, driver: base)]
         var places = [try base.identity()]
         for declaration in declarations {
@@ -46,8 +46,8 @@ package struct ImageStores: Sendable {
                 stores.append(NamedStore(name: declaration.name, driver: files))
             }
         }
-        guard let first = stores.firstIndex(where: { $0.name == usual }) else {
-            throw ResourceError.badRequest("The default store '\(usual)' is not one of \(stores.map(\.name).joined(separator: ", ")).")
+        guard let first = stores.firstIndex(where: { $0.name == name }) else {
+            throw ResourceError.badRequest("The default store '\(name)' is not one of \(stores.map(\.name).joined(separator: ", ")).")
         }
         stores.insert(stores.remove(at: first), at: 0)
         self.base = base
@@ -55,7 +55,7 @@ package struct ImageStores: Sendable {
     }
 
     var names: [String] { all.map(\.name) }
-    var usual: NamedStore { all[0] }
+    var defaultStore: NamedStore { all[0] }
 
     subscript(_ name: String) -> (any ImageStoreDriver)? { all.first { $0.name == name }?.driver }
 

@@ -45,9 +45,9 @@ extension ImageWorkflows {
                 .init("stores", deadline: ImageWorkflows.timeMax) { context, frame in
                     let task = try taskID(frame.task)
                     guard let image = try await copying(context.subjectID, task) else { return .goto("end") }
-                    let room = try await database.read { try quota.room($0, project: image.owner) }
-                    if let room, ImageQuotas.mebibytes(frame.size, stores: frame.stores.count) << 20 > room, frame.needsAll {
-                        throw StepFailure("The project's quota (image_size_total) allows \(room) more bytes.")
+                    let remaining = try await database.read { try quota.remaining($0, project: image.owner) }
+                    if let remaining, ImageQuotas.mebibytes(frame.size, stores: frame.stores.count) << 20 > remaining, frame.needsAll {
+                        throw StepFailure("The project's quota (image_size_total) allows \(remaining) more bytes.")
                     }
                     frame.outcome = try await distribute(
                         Distribution(

@@ -186,9 +186,9 @@ package struct ImageWorkflows: Sendable {
 
     /// The largest data that the project and the service allow.
     func bytesMax(_ image: Image) async throws -> (bytes: Int, error: ResourceError) {
-        let room = try await database.read { try quota.room($0, project: image.owner) }
+        let remaining = try await database.read { try quota.remaining($0, project: image.owner) }
         let staged = image.staging?.size.map { ImageQuota.mebibytes($0) << 20 } ?? 0
-        return quota.limit(room: room.map { $0 + staged }, uploadBytesMax: limits.uploadBytesMax)
+        return quota.limit(remaining: remaining.map { $0 + staged }, uploadBytesMax: limits.uploadBytesMax)
     }
 
     private func intake(_ image: Image, _ frame: Frame) async throws -> ImageIntake {

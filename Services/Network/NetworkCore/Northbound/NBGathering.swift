@@ -11,7 +11,7 @@ extension [NBOperation] {
     package var gathered: [NBOperation] {
         var result: [NBOperation] = []
         var order: [Place] = []
-        var gone: [Place: SmallMap<String, SmallSet<NBAtom>>] = [:]
+        var deleted: [Place: SmallMap<String, SmallSet<NBAtom>>] = [:]
         var fresh: [Place: SmallMap<String, SmallSet<NBAtom>>] = [:]
         for operation in self {
             guard case .mutate(let table, let target, let delete, let insert) = operation,
@@ -21,15 +21,15 @@ extension [NBOperation] {
                 continue
             }
             let place = Place(table: table, target: target)
-            if gone[place] == nil, fresh[place] == nil { order.append(place) }
-            for (column, value) in delete { gone[place, default: [:]][column, default: []].formUnion(value.atoms) }
+            if deleted[place] == nil, fresh[place] == nil { order.append(place) }
+            for (column, value) in delete { deleted[place, default: [:]][column, default: []].formUnion(value.atoms) }
             for (column, value) in insert { fresh[place, default: [:]][column, default: []].formUnion(value.atoms) }
         }
         // Merged mutations come last, after all rows that they refer to are inserted.
         for place in order {
             result.append(
                 .mutate(
-                    place.table, place.target, delete: (gone[place] ?? [:]).mapValues { .set($0) },
+                    place.table, place.target, delete: (deleted[place] ?? [:]).mapValues { .set($0) },
                     insert: (fresh[place] ?? [:]).mapValues { .set($0) }))
         }
         return result

@@ -128,25 +128,25 @@ package struct NBTransaction: Sendable {
             switch wanted {
             case .map(let entries):
                 let current = found.entries
-                var gone = SmallSet<String>()
+                var deleted = SmallSet<String>()
                 var fresh: NBEntries = [:]
                 for (key, value) in entries where current[key] != value {
                     fresh[key] = value
                     // Delete the entry first, because inserting an existing key keeps its old value.
-                    if current[key] != nil { gone.insert(key) }
+                    if current[key] != nil { deleted.insert(key) }
                 }
                 for key in current.keys where entries[key] == nil && (column != "external_ids" || NBKey.isLabel(key)) {
-                    gone.insert(key)
+                    deleted.insert(key)
                 }
-                if !gone.isEmpty { delete[column] = .strings(gone) }
+                if !deleted.isEmpty { delete[column] = .strings(deleted) }
                 if !fresh.isEmpty { insert[column] = .map(fresh) }
             case .set(let atoms):
                 let current = found.atoms
                 guard atoms != current else { continue }
                 if row.key.table.manyValued.contains(column) {
-                    let gone = current.subtracting(atoms)
+                    let deleted = current.subtracting(atoms)
                     let fresh = atoms.subtracting(current)
-                    if !gone.isEmpty { delete[column] = .set(gone) }
+                    if !deleted.isEmpty { delete[column] = .set(deleted) }
                     if !fresh.isEmpty { insert[column] = .set(fresh) }
                 } else {
                     update[column] = wanted

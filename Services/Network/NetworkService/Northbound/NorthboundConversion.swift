@@ -39,9 +39,9 @@ enum NorthboundConversion {
         case .update(let table, let target, let columns):
             return .update(table: table.rawValue, where: [condition(target)], row: try columns.mapValues(value))
         case .mutate(let table, let target, let delete, let insert):
-            let gone = try delete.sorted { $0.key < $1.key }.map { OVSDBMutation.delete($0.key, try value($0.value)) }
-            let fresh = try insert.sorted { $0.key < $1.key }.map { OVSDBMutation.insert($0.key, try value($0.value)) }
-            return .mutate(table: table.rawValue, where: [condition(target)], mutations: gone + fresh)
+            let deletions = try delete.sorted { $0.key < $1.key }.map { OVSDBMutation.delete($0.key, try value($0.value)) }
+            let insertions = try insert.sorted { $0.key < $1.key }.map { OVSDBMutation.insert($0.key, try value($0.value)) }
+            return .mutate(table: table.rawValue, where: [condition(target)], mutations: deletions + insertions)
         case .delete(let table, let uuid): return .delete(table: table.rawValue, where: [.uuid(uuid)])
         }
     }

@@ -99,7 +99,7 @@ struct NorthboundMachine {
     /// How often in this round a subject was found changed after it had been applied.
     private var reapplyCounts: [NBSubject: Int] = [:]
     /// Rows of switch ports whose state may have changed.
-    private var touchedPorts: Set<UUID128> = []
+    private var changedPorts: Set<UUID128> = []
     /// Subjects that are compared without a recorded change: any difference found there is drift.
     private var driftCandidates: Set<NBSubject> = []
     /// Subjects whose rows change because gateways were added or removed; this does not count as drift in this round.
@@ -170,7 +170,7 @@ struct NorthboundMachine {
         switch phase {
         case .exchanging(let applied, let ports):
             changes.applied += applied
-            touchedPorts.formUnion(ports)
+            changedPorts.formUnion(ports)
         case .landing(let landing), .readingNewsAfterCommit(let landing), .recording(let landing):
             if let single = landing.single { abandon(single) }
             abandon(landing.flight)
@@ -196,7 +196,7 @@ struct NorthboundMachine {
         let seen = updateModel(news)
         for row in seen.ports {
             if let port = model.port(row), !port.isUp, down.contains(port.id) { continue }
-            touchedPorts.insert(row)
+            changedPorts.insert(row)
         }
         if !news.changes.isEmpty { hasNewRows = true }
         // The audit that follows compares everything.
@@ -234,18 +234,18 @@ struct NorthboundMachine {
         audit.queue = all.union(deferredSubjects).sorted()[...]
         audit.isRunning = true
         deferredSubjects = []
-        touchedPorts.formUnion(model.rows.filter { $0.value.table == .logicalSwitchPort }.keys)
+        changedPorts.formUnion(model.rows.filter { $0.value.table == .logicalSwitchPort }.keys)
     }
 
     private mutating func exchange() -> [Effect] {
         let job = NorthboundLedger.Job(
-            appliedChanges: changes.applied, ports: touchedPorts.compactMap { model.port($0) }, knownChanges: changes.known,
+            appliedChanges: changes.applied, ports: changedPorts.compactMap { model.port($0) }, knownChanges: changes.known,
             pendingSubjects: pendingSubjects,
             auditQueue: Array(audit.queue.prefix(NorthboundLedger.auditBatchMax)), driftCandidates: driftCandidates,
             inFlight: Set(flight?.plan.done ?? []))
-        phase = .exchanging(applied: changes.applied, ports: touchedPorts)
+        phase = .exchanging(applied: changes.applied, ports: changedPorts)
         changes.applied = []
-        touchedPorts = []
+        changedPorts = []
         return [.exchange(job)]
     }
 
@@ -273,7 +273,7 @@ struct NorthboundMachine {
             blockedOnMissingRows = []
         }
         hasNewRows = false
-        return !pendingSubjects.isEmpty || !audit.queue.isEmpty || !changes.applied.isEmpty || !touchedPorts.isEmpty
+        return !pendingSubjects.isEmpty || !audit.queue.isEmpty || !changes.applied.isEmpty || !changedPorts.isEmpty
     }
 
     private mutating func endRound(_ now: UInt64) -> [Effect] {

@@ -13,7 +13,8 @@ enum CandidateStore {
     static func trees(_ connection: Connection, _ query: ProviderQuery, limit: Int) throws -> [[CandidateProvider]] {
         var conditions: [SQL] = ["t.parent_id IS NULL"]
         for need in query.resources {
-            conditions.append(whole("FROM resource_providers p WHERE p.root_id = t.id AND \(ProviderStore.room(for: need, provider: "p"))"))
+            conditions.append(
+                whole("FROM resource_providers p WHERE p.root_id = t.id AND \(ProviderStore.hasCapacity(for: need, provider: "p"))"))
         }
         for group in query.required {
             conditions.append(

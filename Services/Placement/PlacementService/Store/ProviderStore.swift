@@ -9,7 +9,7 @@ import WebAPI
 enum ProviderStore {
     /// Conditions on the provider `t` itself.
     static func conditions(_ query: ProviderQuery) -> [SQL] {
-        var conditions: [SQL] = query.resources.map { room(for: $0, provider: "t") }
+        var conditions: [SQL] = query.resources.map { hasCapacity(for: $0, provider: "t") }
         conditions += query.required.map { group in
             "EXISTS (SELECT 1 FROM provider_traits p WHERE p.resource_provider_id = t.id AND p.trait = ANY(\(group)::text[]))"
         }
@@ -43,7 +43,7 @@ enum ProviderStore {
     }
 
     /// Whether a provider currently has enough capacity for an allocation of this amount.
-    static func room(for need: ResourceAmount, provider: String) -> SQL {
+    static func hasCapacity(for need: ResourceAmount, provider: String) -> SQL {
         """
         EXISTS (SELECT 1 FROM inventories i WHERE i.resource_provider_id = \(raw: provider).id
             AND i.resource_class = \(need.resourceClass) AND \(need.amount)::bigint BETWEEN i.min_unit AND i.max_unit

@@ -16,7 +16,7 @@ extension Placement {
     struct Outcome: Sendable {
         var host: HostState?
         var explanation: Explanation
-        var room: Int?
+        var capacity: Int?
     }
 
     /// - Parameter body: a `ScheduleServer` or a `ScheduleTrial`.
@@ -51,7 +51,7 @@ extension Placement {
             let place = Scheduler.decide(&fleet, request, affinity, random: random)
             return Outcome(
                 host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, affinity),
-                room: Scheduler.fitCount(fleet, request, affinity))
+                capacity: Scheduler.fitCount(fleet, request, affinity))
         }
         var answer = Placement.answer(request, outcome)
         answer.dryRun = true
@@ -201,7 +201,8 @@ extension Placement {
                 refusals: explanation.refusals)
         }
         return SchedulingAnswer(
-            .scheduled, host: host.name, providerID: host.id.description, alternatives: max(0, explanation.passed - 1), fits: outcome.room,
+            .scheduled, host: host.name, providerID: host.id.description, alternatives: max(0, explanation.passed - 1),
+            fits: outcome.capacity,
             filters: explanation.filters)
     }
 

@@ -52,7 +52,7 @@ extension Placement {
             request,
             Outcome(
                 host: place.map { fleet.hosts[$0] }, explanation: Explanation(fleet, request, affinity),
-                room: Scheduler.fitCount(fleet, request, affinity)))
+                capacity: Scheduler.fitCount(fleet, request, affinity)))
         // Only a single request has them, because there would be too many.
         answer.refusals = nil
         return answer

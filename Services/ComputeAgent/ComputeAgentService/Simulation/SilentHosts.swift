@@ -2,7 +2,7 @@ package import Kernel
 
 /// The simulated hosts that have failed: those with a file of their name in a directory. A file is valid for some seconds
 /// after it was last touched, so that a crashed test does not leave a host silent.
-package struct Silence: Sendable {
+package struct SilentHosts: Sendable {
     private let directory: String?
     private let ambient: Ambient
 
@@ -17,6 +17,6 @@ package struct Silence: Sendable {
     /// Whether the host is to be silent now.
     package func isSilent(_ host: String) -> Bool {
         guard let directory, let modifiedAt = Files.modified(directory + "/" + host) else { return false }
-        return ambient.now < modifiedAt + Silence.validity
+        return ambient.now < modifiedAt + SilentHosts.validity
     }
 }

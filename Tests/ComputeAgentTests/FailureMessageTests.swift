@@ -7,8 +7,8 @@ import Testing
 @testable import ComputeAgentService
 
 /// Tenants see what failed, but not where or with what output.
-@Suite struct FailureWordsTests {
-    @Test func s17_wordsForTenantsNameNoPathsOrTools() {
+@Suite struct FailureMessageTests {
+    @Test func s17_messagesForTenantsNameNoPathsOrTools() {
         let secret = "/var/lib/wolke/agent/servers/x"
         let errors: [any Error] = [
             PermanentFailure("the hypervisor refuses the server's definition", details: "cannot open \(secret)"),
@@ -18,9 +18,9 @@ import Testing
             LibvirtError(code: 1, domain: 1, message: "cannot access \(secret)", call: "start"),
             ResourceError.unavailable("10.0.0.1 refused \(secret)"),
         ]
-        let words = errors.map { FailureWords.words($0, during: "starting it") }
+        let messages = errors.map { FailureMessage.message($0, during: "starting it") }
         #expect(
-            words == [
+            messages == [
                 "the hypervisor refuses the server's definition", "its host lacks disk space for the server's disks",
                 "an error on its host while starting it", "its host lacks disk space for the server's disks",
                 "an error on its host while starting it", "an error on its host while starting it",

@@ -5,9 +5,9 @@ import Kernel
 
 /// Describes a failure on this host for the server's owner. The error itself, with its paths, addresses and the output of
 /// tools, is for operators.
-enum FailureWords {
+enum FailureMessage {
     /// - Parameter activity: the worker's activity, such as `making its disks`.
-    static func words(_ error: any Error, during activity: String?) -> String {
+    static func message(_ error: any Error, during activity: String?) -> String {
         switch error {
         case let failure as PermanentFailure: return failure.reason
         case let error as FileError where [ENOSPC, EDQUOT].contains(error.number): return noRoom
