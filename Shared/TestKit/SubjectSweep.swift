@@ -47,8 +47,8 @@ extension RouteSweep {
         let allowed = api.service.subjectActions
         let other = try await with(headers: subject.headers).outcomes(token) { $0.action != nil && !allowed.contains($0.action ?? "") }
             .filter { $0.status != 403 }.map { "for p1: \($0)" }
-        let stranger = ActingSubject(project: "p2", user: "u3", grounds: .accepted)
-        let foreign = try await with(headers: stranger.headers).outcomes(token) {
+        let otherProject = ActingSubject(project: "p2", user: "u3", grounds: .accepted)
+        let foreign = try await with(headers: otherProject.headers).outcomes(token) {
             $0.path.contains("{") && allowed.contains($0.action ?? "") && !$0.path.contains("{project_id}")
         }.filter { ![403, 404].contains($0.status) }.map { "for p2: \($0)" }
         return try await alone + other + foreign + changed(since: before)

@@ -38,9 +38,11 @@ import Workflow
             #expect(form["visibility"] == "shared" && form["protected"] == true)
             try await cloud.settle()
             let image = try #require(form["image_id"]?.stringValue)
-            let made = try #require(cloud.images.created.withLock { $0[image] })
-            #expect(made["disk_format"] == .string(format) && made["protected"] == true && made["visibility"] == "shared")
-            #expect(made["checksum"] == nil && made["image_id"] == nil)
+            let createdImage = try #require(cloud.images.created.withLock { $0[image] })
+            #expect(
+                createdImage["disk_format"] == .string(format) && createdImage["protected"] == true
+                    && createdImage["visibility"] == "shared")
+            #expect(createdImage["checksum"] == nil && createdImage["image_id"] == nil)
             let data = try #require(cloud.images.data.withLock { $0[image] })
             if format == "raw" {
                 #expect(data.prefix(10) == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3])
@@ -150,9 +152,9 @@ import Workflow
                 #expect(answer.status == 202 || isLate || !variant.succeeds, name)
                 try await cloud.settle(engine)
                 #expect(try await cloud.call("GET", "/v3/volumes/\(id)")["volume"]?["status"] == "available", name)
-                let made = cloud.images.created.withLock { Array($0.keys) }
-                #expect(made.count == (variant.succeeds ? 1 : 0), name)
-                #expect(made.allSatisfy { image in cloud.images.data.withLock { $0[image] != nil } }, name)
+                let createdImages = cloud.images.created.withLock { Array($0.keys) }
+                #expect(createdImages.count == (variant.succeeds ? 1 : 0), name)
+                #expect(createdImages.allSatisfy { image in cloud.images.data.withLock { $0[image] != nil } }, name)
                 cloud.images.created.withLock { $0 = [:] }
                 #expect(try files(cloud) == [], name)
             }

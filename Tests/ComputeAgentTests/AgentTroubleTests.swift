@@ -173,19 +173,19 @@ extension OnARealHost {
 
         @Test func domainsOfOthersAreReportedAndLeft() async throws {
             let host = try await PrivateHost.shared.value
-            let agent = try await TestAgent(host, state: host.directory + "/strangers")
-            let stranger = "33333333-0000-0000-0000-000000000001"
+            let agent = try await TestAgent(host, state: host.directory + "/unknown-guest")
+            let unknownGuest = "33333333-0000-0000-0000-000000000001"
             try await agent.hypervisor.define(
                 xml: """
-                    <domain type='qemu'><name>stranger</name><uuid>\(stranger)</uuid><memory unit='MiB'>16</memory>
+                    <domain type='qemu'><name>unknown-guest</name><uuid>\(unknownGuest)</uuid><memory unit='MiB'>16</memory>
                     <os><type arch='x86_64' machine='pc'>hvm</type></os></domain>
                     """)
-            let report = try await agent.waitForReport(stranger) { _ in true }
+            let report = try await agent.waitForReport(unknownGuest) { _ in true }
             #expect(report["unknown"]?.boolValue == true)
             try await agent.fleet.sync([])
             try await SystemTime().sleep(for: .seconds(1))
-            #expect(try await agent.hypervisor.domain(stranger) != nil)
-            try await agent.hypervisor.undefine(stranger)
+            #expect(try await agent.hypervisor.domain(unknownGuest) != nil)
+            try await agent.hypervisor.undefine(unknownGuest)
             await agent.stop()
         }
     }

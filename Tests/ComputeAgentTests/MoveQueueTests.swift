@@ -53,7 +53,7 @@ import Testing
             }
             two.cancel()
             await #expect(throws: PermanentFailure.self) { try await waiting.value }
-            #expect(hypervisor.moved == [MoveQueueTests.first], "it has not begun")
+            #expect(hypervisor.migrated == [MoveQueueTests.first], "it has not begun")
             // The slot is free again for the next one.
             hypervisor.finish(MoveQueueTests.first)
             try await leaving.value
@@ -145,7 +145,7 @@ private final class Phases: Sendable {
 /// Guests whose moves take until the test ends or aborts them.
 private final class MovingHypervisor: QuietHypervisor, Sendable {
     private struct State {
-        var moved: [String] = []
+        var migrated: [String] = []
         var aborted: [String] = []
         var left: Set<String> = []
         var looksToFail = 0
@@ -155,7 +155,7 @@ private final class MovingHypervisor: QuietHypervisor, Sendable {
 
     private let state = Mutex(State())
 
-    var moved: [String] { state.withLock { $0.moved } }
+    var migrated: [String] { state.withLock { $0.migrated } }
     var aborted: [String] { state.withLock { $0.aborted } }
     func failLooks(_ count: Int) { state.withLock { $0.looksToFail = count } }
 
@@ -187,7 +187,7 @@ private final class MovingHypervisor: QuietHypervisor, Sendable {
     func move(_ uuid: String, _ order: DomainMove) async throws {
         try await withCheckedThrowingContinuation { continuation in
             let watchers = state.withLock { state in
-                state.moved.append(uuid)
+                state.migrated.append(uuid)
                 state.moves[uuid] = continuation
                 let watchers = state.watchers.filter { $0.uuid == uuid }.map(\.continuation)
                 state.watchers.removeAll { $0.uuid == uuid }

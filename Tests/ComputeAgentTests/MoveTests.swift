@@ -130,8 +130,8 @@ import Testing
             return try MigrationXML(directory: "/here/s", order: .init(endpoint: endpoint, volumes: [volume]))
                 .document(MoveTests.running).rendered
         }
-        let moved = try text(["driver": "nbd", "host": "storage-2", "port": 10809])
-        #expect(moved.contains("storage-2") && !moved.contains("/volumes/v"), "\(moved)")
+        let migrated = try text(["driver": "nbd", "host": "storage-2", "port": 10809])
+        #expect(migrated.contains("storage-2") && !migrated.contains("/volumes/v"), "\(migrated)")
         #expect(throws: FormError.self) { try text(["driver": "nbd", "host": "storage-2"]) }
     }
 

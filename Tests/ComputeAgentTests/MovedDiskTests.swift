@@ -57,7 +57,7 @@ import Testing
 
 extension OnARealHost {
     @Suite(.serialized) struct MovedDiskTests {
-        private let moved = SystemRandom().uuid().description
+        private let migratedImage = SystemRandom().uuid().description
 
         private func server(_ id: String, _ generation: Int, _ changes: JSONObject = [:]) throws -> DesiredServer {
             var document: JSONObject = [
@@ -84,7 +84,7 @@ extension OnARealHost {
         /// The first host still has the disk of the earlier stay when the server comes back with another one.
         @Test func aServerThatComesBackHasTheDiskThatItHasNow() async throws {
             let (agent, state) = try await agent(
-                "moved-back", [TestImages.talking: TestImages.bytes, moved: TestImages.bytes.map { $0 == 0x68 ? 0x48 : $0 }])
+                "moved-back", [TestImages.talking: TestImages.bytes, migratedImage: TestImages.bytes.map { $0 == 0x68 ? 0x48 : $0 }])
             let id = SystemRandom().uuid().description
             try await agent.fleet.ensure(try server(id, 1))
             _ = try await agent.waitForReport(id) { $0.power == "running" && $0.state == "applied" }
@@ -92,13 +92,13 @@ extension OnARealHost {
             try await agent.fleet.ensure(try server(id, 2, ["power": "absent", "keep_disks": true]))
             _ = try await agent.waitForReport(id) { $0.power == "absent" }
             #expect(Files.exists(agent.disks.files(id).root))
-            let back: JSONObject = ["disk_sources": [["disk": "root", "image": StaleDiskTests.image(moved)]]]
+            let back: JSONObject = ["disk_sources": [["disk": "root", "image": StaleDiskTests.image(migratedImage)]]]
             try await agent.fleet.ensure(try server(id, 3, back))
             _ = try await agent.waitForReport(id) { $0.power == "running" && $0.state == "applied" && $0.body["generation"] == 3 }
             #expect(try backing(agent, id) == nil, "the disk is a copy of the one that came")
             let cached = try Files.list("\(state)/images")
             #expect(cached.contains { $0.hasPrefix(TestImages.talking) })
-            #expect(!cached.contains { $0.hasPrefix(moved) }, "the copy in the cache is gone: \(cached)")
+            #expect(!cached.contains { $0.hasPrefix(migratedImage) }, "the copy in the cache is gone: \(cached)")
 
             try await agent.fleet.ensure(try server(id, 4, ["power": "absent"]))
             _ = try await agent.waitForReport(id) { $0.power == "absent" && $0.body["generation"] == 4 }
@@ -111,7 +111,7 @@ extension OnARealHost {
             for (rootGiB, size) in [(2, 2 << 30), (0, 1 << 30)] {
                 let id = SystemRandom().uuid().description
                 let changes: JSONObject = [
-                    "power": "expected", "root_gb": JSONValue(rootGiB), "image": StaleDiskTests.image(moved),
+                    "power": "expected", "root_gb": JSONValue(rootGiB), "image": StaleDiskTests.image(migratedImage),
                 ]
                 try await agent.fleet.ensure(try server(id, 1, changes))
                 let report = try await agent.waitForReport(id) { $0.body["generation"] == 1 }

@@ -161,8 +161,8 @@ import WebAPI
     @Test func nothingForOtherProjects() async throws {
         try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let other = try await cloud.token("other", project: "other")
-            let strangers = try await sweep.foreigner(other, except: IdentityAuthorizationSweepTests.forAll)
-            #expect(strangers == [])
+            let otherProjectFindings = try await sweep.foreigner(other, except: IdentityAuthorizationSweepTests.forAll)
+            #expect(otherProjectFindings == [])
         }
     }
 
@@ -200,8 +200,8 @@ import WebAPI
     @Test func unscopedTokensReachOnlyTheirOwn() async throws {
         try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let token = try await cloud.token("demo", scope: "unscoped")
-            let strangers = try await sweep.foreigner(token, except: IdentityAuthorizationSweepTests.forAll)
-            #expect(strangers == [])
+            let otherProjectFindings = try await sweep.foreigner(token, except: IdentityAuthorizationSweepTests.forAll)
+            #expect(otherProjectFindings == [])
             let written = try await sweep.reader(token)
             #expect(written == [])
         }

@@ -191,8 +191,8 @@ import WebAPI
                 #expect(try await cloud.call("DELETE", "\(credentials)/\(one.id)", token: token).status == 204)
             }
             #expect(try await cloud.call("GET", "\(rules)/\(rule)", token: token).status == 200)
-            let stranger = try await cloud.token("other", project: "other")
-            #expect(try await cloud.call("DELETE", "\(rules)/\(rule)", token: stranger).status == 403)
+            let otherProject = try await cloud.token("other", project: "other")
+            #expect(try await cloud.call("DELETE", "\(rules)/\(rule)", token: otherProject).status == 403)
             #expect(try await cloud.call("DELETE", "\(rules)/\(rule)", token: token).status == 204)
             #expect(try await cloud.call("DELETE", "\(rules)/\(rule)", token: token).status == 404)
             let unknown = try await cloud.call(

@@ -226,10 +226,10 @@ import WebAPI
             }
             #expect(!stored.contains(FactorTests.secret) && !stored.contains("a certificate"))
             // A sealed text that was moved to another row cannot be decrypted.
-            let moved = try await cloud.database.write { connection in
+            let updated = try await cloud.database.write { connection in
                 try connection.execute("UPDATE credentials SET type = 'totp' WHERE type = 'cert'")
             }
-            #expect(moved == 1)
+            #expect(updated == 1)
             #expect(try await cloud.call("GET", "/v3/credentials", token: admin).status == 500)
             #expect(try await cloud.call("DELETE", "/v3/credentials/\(id)", token: admin).status == 204)
         }

@@ -342,10 +342,10 @@ import Testing
                 }
             }
             let member = try await cloud.id("roles", "member")
-            let stranger = try await cloud.make("users", "user", ["name": "stranger", "domain_id": .string(domain)]).id
+            let other = try await cloud.make("users", "user", ["name": "other-user", "domain_id": .string(domain)]).id
             let theirs = try await project("theirs", in: domain)
             let ours = try await project("ours", in: "default")
-            for id in [theirs, ours] { try await tenant.put("projects/\(id)/users/\(stranger)/roles/\(member)") }
+            for id in [theirs, ours] { try await tenant.put("projects/\(id)/users/\(other)/roles/\(member)") }
             #expect(try await !isMarked(theirs), "\(attribute)")
             #expect(try await isMarked(ours) == (attribute == "project_domain_id"), "\(attribute)")
             let mixed = try await project("mixed", in: domain)

@@ -348,10 +348,10 @@ import WebAPI
             let added = try await cloud.call(
                 "PUT", "/routers/\(router.id)/add_router_interface", ["subnet_id": .string(subnet.id)])
             let port = added.json.text("port_id")
-            let moved = try await cloud.call(
+            let updated = try await cloud.call(
                 "PUT", "/ports/\(port)",
                 ["port": ["fixed_ips": [["subnet_id": .string(subnet.id), "ip_address": "10.0.0.200"]]]])
-            #expect(moved.json["port"]?["fixed_ips"]?[0]["ip_address"] == "10.0.0.200", "\(moved.json)")
+            #expect(updated.json["port"]?["fixed_ips"]?[0]["ip_address"] == "10.0.0.200", "\(updated.json)")
         }
     }
 

@@ -9,7 +9,7 @@ import Testing
 
 /// A database that listens with TLS, and the clients that it accepts.
 @Suite struct OVSDBTLSTests {
-    /// The authorities `ca` and `strangers`, and certificates signed by them.
+    /// The authorities `ca` and `untrusted`, and certificates signed by them.
     private static func makeKeys(in directory: String) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         func openssl(_ words: String) throws {
@@ -17,10 +17,10 @@ import Testing
                 timeout: .seconds(30))
         }
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-        for ca in ["ca", "strangers"] {
+        for ca in ["ca", "untrusted"] {
             try openssl("req -x509 \(key) -days 2 -subj /CN=\(ca) -keyout DIR/\(ca).key -out DIR/\(ca).pem")
         }
-        for (name, ca) in [("server", "ca"), ("client", "ca"), ("stranger", "strangers")] {
+        for (name, ca) in [("server", "ca"), ("client", "ca"), ("untrustedClient", "untrusted")] {
             try openssl("req \(key) -subj /CN=\(name) -keyout DIR/\(name).key -out DIR/\(name).csr")
             try openssl("x509 -req -in DIR/\(name).csr -CA DIR/\(ca).pem -CAkey DIR/\(ca).key -CAcreateserial -days 2 -out DIR/\(name).pem")
         }
@@ -77,12 +77,12 @@ import Testing
                     privateKey: "\(keys)/\(name).key", certificate: "\(keys)/\(name).pem", authorities: "\(keys)/\(ca).pem")
             }
             let own = try credentials("client", trusting: "ca")
-            let credulous = try credentials("client", trusting: "strangers")
-            let stranger = try credentials("stranger", trusting: "ca")
+            let credulous = try credentials("client", trusting: "untrusted")
+            let untrustedClient = try credentials("untrustedClient", trusting: "ca")
             #expect(try await OVSDBTLSTests.connects(port, own))
             // The client refuses the server, the server refuses the client, and a connection without TLS fails.
             #expect(try await !OVSDBTLSTests.connects(port, credulous))
-            #expect(try await !OVSDBTLSTests.connects(port, stranger))
+            #expect(try await !OVSDBTLSTests.connects(port, untrustedClient))
             #expect(try await !OVSDBTLSTests.connects(port, nil))
             #expect(try await !OVSDBTLSTests.connects(port, nil, tls: false))
             for (key, certificate) in [("client", "server"), ("nothing", "client"), ("client", "nothing")] {

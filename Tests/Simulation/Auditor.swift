@@ -103,19 +103,20 @@ struct Auditor {
             }
         }
         let found = Dictionary(uniqueKeysWithValues: servers.map { ($0.id, $0) })
-        for thing in history.all("server") {
-            guard let server = found[thing.id] else {
-                world.violation("I1: server \(thing.id) was accepted and is not there")
+        for resource in history.all("server") {
+            guard let server = found[resource.id] else {
+                world.violation("I1: server \(resource.id) was accepted and is not there")
                 continue
             }
-            if server.deleted != thing.deleteAccepted {
-                world.violation("I1: server \(thing.id) is \(server.state); its deletion was\(thing.deleteAccepted ? "" : " not") accepted")
+            if server.deleted != resource.deleteAccepted {
+                world.violation(
+                    "I1: server \(resource.id) is \(server.state); its deletion was\(resource.deleteAccepted ? "" : " not") accepted")
             }
-            if server.state == "building" { world.violation("I1: server \(thing.id) is still building") }
-            if server.state == "error", !server.explained { world.violation("I1: server \(thing.id) failed without a reason") }
+            if server.state == "building" { world.violation("I1: server \(resource.id) is still building") }
+            if server.state == "error", !server.explained { world.violation("I1: server \(resource.id) failed without a reason") }
             world.count("server \(server.state)")
         }
-        for server in servers where history.things["server"]?[server.id] == nil {
+        for server in servers where history.resources["server"]?[server.id] == nil {
             world.violation("I2: nobody asked for server \(server.id) (\(server.name))")
         }
         violate(
@@ -124,15 +125,16 @@ struct Auditor {
             ("volume", "volumes"), ("port", "ports"), ("floatingip", "floating_ips"), ("security_group", "security_groups"),
         ] {
             let ids = Set(try world.store.look { try $0.query("SELECT id FROM \(raw: table)").map { try $0.string("id") } })
-            for thing in history.all(kind) where ids.contains(thing.id) == thing.deleteAccepted {
-                world.violation("I1: \(kind) \(thing.id) is \(thing.deleteAccepted ? "there although its deletion was accepted" : "gone")")
+            for resource in history.all(kind) where ids.contains(resource.id) == resource.deleteAccepted {
+                world.violation(
+                    "I1: \(kind) \(resource.id) is \(resource.deleteAccepted ? "there although its deletion was accepted" : "gone")")
             }
             guard kind == "volume" else { continue }
             let own = Set(
                 try world.store.look {
                     try $0.query("SELECT volume_id FROM server_volumes WHERE created").map { try $0.string("volume_id") }
                 })
-            for id in ids.sorted() where history.things[kind]?[id] == nil && !own.contains(id) { try strayVolume(id) }
+            for id in ids.sorted() where history.resources[kind]?[id] == nil && !own.contains(id) { try strayVolume(id) }
         }
     }
 

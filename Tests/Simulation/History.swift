@@ -3,7 +3,7 @@ import Kernel
 
 /// The results that clients were promised.
 final class History: @unchecked Sendable {
-    struct Thing {
+    struct CreatedResource {
         let project: String
         let service: String
         /// The path of the collection.
@@ -14,7 +14,7 @@ final class History: @unchecked Sendable {
     }
 
     /// By kind and id: `server`, `volume`, `port`, `floatingip`, `security_group`.
-    private(set) var things: [String: [String: Thing]] = [:]
+    private(set) var resources: [String: [String: CreatedResource]] = [:]
     /// Resources whose deletion was requested: reads may or may not find them.
     private(set) var doomed: Set<String> = []
     private var deletions: [String: Int] = [:]
@@ -22,9 +22,9 @@ final class History: @unchecked Sendable {
     /// The policy action and resource of required audit records.
     private(set) var audited: [(action: String, resource: String)] = []
 
-    func made(_ kind: String, _ thing: Thing) { things[kind, default: [:]][thing.id] = thing }
+    func recordCreated(_ kind: String, _ resource: CreatedResource) { resources[kind, default: [:]][resource.id] = resource }
 
-    func deleting(_ kind: String, _ id: String) { things[kind]?[id]?.deleteAccepted = true }
+    func deleting(_ kind: String, _ id: String) { resources[kind]?[id]?.deleteAccepted = true }
 
     /// A tenant requests the deletion of `id`.
     func ask(toDelete id: String) {
@@ -40,7 +40,7 @@ final class History: @unchecked Sendable {
         audited.append((action, resource))
     }
 
-    func all(_ kind: String) -> [Thing] { (things[kind] ?? [:]).values.sorted { $0.id < $1.id } }
+    func all(_ kind: String) -> [CreatedResource] { (resources[kind] ?? [:]).values.sorted { $0.id < $1.id } }
 
     /// The existing resources according to the responses to the project.
     func living(_ kind: String, _ project: String) -> [String] {

@@ -17,19 +17,19 @@ struct Scene {
     mutating func build() async throws {
         try rows()
         let admin = Tenant(world: world, token: "admin", number: 0)
-        external = try await admin.made(
+        external = try await admin.createAndWait(
             "network", "/v2.0/networks", "network",
             ["name": "public", "router:external": true, "provider:network_type": "flat", "provider:physical_network": "physnet1"])
-        _ = try await admin.made(
+        _ = try await admin.createAndWait(
             "network", "/v2.0/subnets", "subnet",
             ["network_id": .string(external), "cidr": "172.24.4.0/24", "ip_version": 4, "enable_dhcp": false])
         for (number, project) in Scene.projects.enumerated() {
             let tenant = Tenant(world: world, token: project, number: 0)
-            let network = try await tenant.made("network", "/v2.0/networks", "network", ["name": "net"])
-            let subnet = try await tenant.made(
+            let network = try await tenant.createAndWait("network", "/v2.0/networks", "network", ["name": "net"])
+            let subnet = try await tenant.createAndWait(
                 "network", "/v2.0/subnets", "subnet",
                 ["network_id": .string(network), "cidr": .string("10.\(number).0.0/24"), "ip_version": 4])
-            let router = try await tenant.made(
+            let router = try await tenant.createAndWait(
                 "network", "/v2.0/routers", "router", ["name": "r", "external_gateway_info": ["network_id": .string(external)]])
             let answer = try await tenant.call(
                 "network", "PUT", "/v2.0/routers/\(router)/add_router_interface", ["subnet_id": .string(subnet)])

@@ -123,19 +123,19 @@ struct Story {
     /// Tenants delete all their resources.
     private func clean() async throws {
         for kind in ["floatingip", "server", "volume", "port", "security_group"] {
-            for thing in history.all(kind) where !thing.deleteAccepted {
-                let tenant = Tenant(world: world, token: thing.project, number: 9)
-                var answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(thing.id)")
+            for resource in history.all(kind) where !resource.deleteAccepted {
+                let tenant = Tenant(world: world, token: resource.project, number: 9)
+                var answer = try await tenant.call(resource.service, "DELETE", "\(resource.path)/\(resource.id)")
                 // Volumes and ports are in use until their servers are deleted.
                 for _ in 0..<60 where answer.status == 400 || answer.status == 409 {
                     try await world.executor.sleep(.seconds(2))
-                    answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(thing.id)")
+                    answer = try await tenant.call(resource.service, "DELETE", "\(resource.path)/\(resource.id)")
                 }
                 guard answer.isAccepted else {
-                    world.violation("I1: \(kind) \(thing.id) cannot be deleted: \(answer.status) \(answer.json)")
+                    world.violation("I1: \(kind) \(resource.id) cannot be deleted: \(answer.status) \(answer.json)")
                     continue
                 }
-                history.deleting(kind, thing.id)
+                history.deleting(kind, resource.id)
             }
         }
         try await leftVolumes()

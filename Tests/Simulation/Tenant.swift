@@ -60,7 +60,7 @@ final class Tenant: @unchecked Sendable {
     }
 
     /// Creates a resource, which must succeed; returns its id.
-    func made(_ service: String, _ target: String, _ name: String, _ body: JSONObject) async throws -> String {
+    func createAndWait(_ service: String, _ target: String, _ name: String, _ body: JSONObject) async throws -> String {
         let answer = try await call(service, "POST", target, .object(JSONObject([(name, .object(body))])))
         guard let id = answer.json[name]?["id"]?.stringValue else {
             throw SimulationExecutor.Failure(description: "no \(name): \(answer.status) \(answer.json)")

@@ -95,11 +95,11 @@ final class Workload: @unchecked Sendable {
         guard let id = answer.json[kind]?["id"]?.stringValue else {
             return world.violation("I1: \(answer.status) to a new \(kind) without an id: \(answer.json)")
         }
-        history.made(kind, .init(project: project, service: service, path: path, name: name, id: id))
+        history.recordCreated(kind, .init(project: project, service: service, path: path, name: name, id: id))
         history.accept(action, id)
         let seen = try await tenant.call(service, "GET", "\(path)/\(id)")
         if seen.status != 200, !history.doomed.contains(id) {
-            world.violation("I14: \(kind) \(id) was made and is not seen: \(seen.status) \(seen.json)")
+            world.violation("I14: \(kind) \(id) was created and is not seen: \(seen.status) \(seen.json)")
         }
     }
 
@@ -160,12 +160,12 @@ final class Workload: @unchecked Sendable {
     }
 
     private func remove(_ kind: String) async throws {
-        guard let id = pick(kind), let thing = history.things[kind]?[id] else { return }
+        guard let id = pick(kind), let resource = history.resources[kind]?[id] else { return }
         history.ask(toDelete: id)
-        let answer = try await tenant.call(thing.service, "DELETE", "\(thing.path)/\(id)")
+        let answer = try await tenant.call(resource.service, "DELETE", "\(resource.path)/\(id)")
         guard answer.isAccepted else {
             if answer.status == 404, history.isAsked(once: id) {
-                world.violation("I1: \(kind) \(id) was made and is not there to delete: \(answer.json)")
+                world.violation("I1: \(kind) \(id) was created and is not there to delete: \(answer.json)")
             }
             return refused(answer, "delete \(kind)")
         }

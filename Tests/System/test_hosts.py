@@ -29,10 +29,10 @@ def test_guests_reach_each_other_across_the_tunnel(cloud, tenant, other_tenant):
         assert "SSH-2.0" in tenant.ssh(addresses[here.id], f"timeout 3 nc {target} 22 < /dev/null | head -n 1", check=False)
 
     # Another project with the same range cannot reach them.
-    stranger = other_tenant.create_server("stranger")
-    outside = other_tenant.floating_address(stranger)
+    other_server = other_tenant.create_server("other-server")
+    outside = other_tenant.floating_address(other_server)
     other_tenant.reachable(outside)
-    taken = {other_tenant.fixed_address(stranger)}
+    taken = {other_tenant.fixed_address(other_server)}
     for server in (one, two):
         target = tenant.fixed_address(server)
         if target not in taken:

@@ -35,7 +35,7 @@ def other(cloud, name):
     return next(each for each in cloud.hosts() if each != name)
 
 
-def moved(cloud, server, target, status="completed"):
+def wait_for_migration(cloud, server, target, status="completed"):
     def ended():
         now = cloud.admin.compute.get_server(server.id)
         assert now.status != "ERROR", now.fault
@@ -72,7 +72,7 @@ def test_a_guest_runs_on_while_it_moves(cloud, tenant, disk):
     for source, target in ((first, second), (second, first)):
         ping = Ping(address)
         cloud.admin.compute.live_migrate_server(server.id, host=None, block_migration="auto")
-        moved(cloud, server, target)
+        wait_for_migration(cloud, server, target)
         gap = ping.longest_gap()
         print(f"{disk}: {source} to {target}: {gap * 1000:.0f} ms without an answer")
         assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
@@ -96,7 +96,7 @@ def test_a_paused_server_moves_and_stays_paused(cloud, tenant):
     compute.pause_server(server.id)
     settled(tenant, server, "PAUSED")
     compute.live_migrate_server(server.id, host=None, block_migration="auto")
-    moved(cloud, server, other(cloud, here))
+    wait_for_migration(cloud, server, other(cloud, here))
     assert compute.get_server(server.id).status == "PAUSED"
     compute.unpause_server(server.id)
     settled(tenant, server, "ACTIVE")
@@ -205,7 +205,7 @@ def test_local_disks_move_while_the_server_is_off(cloud, tenant):
         wait("the first host has nothing left", lambda: not files(cloud, first, server), 60)
         # A full-copy disk moves to the next host while the guest runs, and is complete after a restart.
         compute.live_migrate_server(server.id, host=None, block_migration="auto")
-        moved(cloud, server, first)
+        wait_for_migration(cloud, server, first)
         compute.reboot_server(server.id, "HARD")
         settled(tenant, server, "ACTIVE")
         tenant.reachable(address)
@@ -259,7 +259,7 @@ def test_hosts_of_an_aggregate_share_a_processor(cloud, tenant):
         first = host(cloud, server)
         boot = tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id")
         compute.live_migrate_server(server.id, host=None, block_migration="auto")
-        moved(cloud, server, other(cloud, first))
+        wait_for_migration(cloud, server, other(cloud, first))
         assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
         assert tenant.ssh(address, "grep -m1 '^model name' /proc/cpuinfo") == model
     finally:

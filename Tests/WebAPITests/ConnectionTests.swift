@@ -299,14 +299,14 @@ private final class Kept: Sendable {
         #expect(project.take(4 << 20) && !project.take(1))
         #expect(!budget.share(of: "p1").take(1), "another request of the project")
         #expect(budget.share(of: "p2").take(1))
-        let stranger = budget.share(ofAnonymous: "192.0.2.1")
-        #expect(stranger.take(2 << 20) && !stranger.take(1))
+        let anonymous = budget.share(ofAnonymous: "192.0.2.1")
+        #expect(anonymous.take(2 << 20) && !anonymous.take(1))
         #expect(budget.share(ofAnonymous: "192.0.2.2").take(1))
         let others = ["p2", "p3"].map { budget.share(of: $0) }
         for other in others { #expect(other.take(4 << 20)) }
         let last = budget.share(of: "p4")
         #expect(last.take(2 << 20) && !last.take(1), "all together")
-        withExtendedLifetime((project, stranger, others, last)) {}
+        withExtendedLifetime((project, anonymous, others, last)) {}
     }
 
     @Test("S6: forwarded headers are only trusted from trusted proxies") func s6ForwardedFieldsNeedATrustedProxy() async throws {
@@ -454,9 +454,10 @@ private final class Kept: Sendable {
             #expect(status(answer) == 200)
             #expect(answer.contains("42"))
             // Refused without reading the body.
-            let stranger = try await served.ask("POST /things HTTP/1.1\r\nHost: x\r\n" + head.replacing("Connection: close\r\n", with: ""))
-            #expect(status(stranger) == 401)
-            #expect(stranger.lowercased().contains("connection: close"))
+            let unauthenticated = try await served.ask(
+                "POST /things HTTP/1.1\r\nHost: x\r\n" + head.replacing("Connection: close\r\n", with: ""))
+            #expect(status(unauthenticated) == 401)
+            #expect(unauthenticated.lowercased().contains("connection: close"))
         }
     }
 

@@ -81,10 +81,10 @@ def member(admin):
 
 
 @pytest.fixture(scope="module")
-def stranger(admin):
-    stranger = new_member(admin)
-    yield stranger
-    close(stranger, admin)
+def other_project(admin):
+    other_project = new_member(admin)
+    yield other_project
+    close(other_project, admin)
 
 
 @pytest.fixture(scope="module")

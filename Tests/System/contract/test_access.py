@@ -129,24 +129,24 @@ def put_in(value, things):
 
 
 @pytest.mark.parametrize("service,method,path,body", FOREIGN)
-def test_foreign_things_do_not_exist(member, stranger, unchanged, belongings, service, method, path, body):
-    with unchanged(), unchanged(stranger):
-        answer = stranger.send(method, service, path.format(**belongings), put_in(body, belongings))
+def test_foreign_things_do_not_exist(member, other_project, unchanged, belongings, service, method, path, body):
+    with unchanged(), unchanged(other_project):
+        answer = other_project.send(method, service, path.format(**belongings), put_in(body, belongings))
         check_fault(service, answer)
     assert answer.status_code == 404, answer.text
 
 
-def test_a_server_with_foreign_things(stranger, belongings, unchanged, guest, nano):
+def test_a_server_with_foreign_things(other_project, belongings, unchanged, guest, nano):
     for part in ({"networks": [{"uuid": belongings["network"]}]}, {"networks": [{"port": belongings["port"]}]}, {"networks": "none", "imageRef": belongings["image"]}):
-        with unchanged(stranger):
+        with unchanged(other_project):
             body = {"server": {"name": "s", "imageRef": guest, "flavorRef": nano, **part}}
-            answer = stranger.post("compute", "/servers", body)
+            answer = other_project.post("compute", "/servers", body)
             check_fault("compute", answer)
             assert answer.status_code in (400, 404)
 
 
-def test_lists_show_only_ones_own(stranger, belongings):
-    inventory = stranger.inventory()
+def test_lists_show_only_ones_own(other_project, belongings):
+    inventory = other_project.inventory()
     seen = {one for ids in inventory.values() for one in ids}
     assert not seen & set(belongings.values())
 
@@ -192,8 +192,8 @@ def test_members_are_no_operators(member, unchanged, service, method, path, body
     assert answer.status_code == 403, answer.text
 
 
-def test_the_project_in_the_path_must_be_the_tokens(member, stranger):
-    answer = member.send("GET", "volume", f"/v3/{stranger.project_id}/volumes", root=True)
+def test_the_project_in_the_path_must_be_the_tokens(member, other_project):
+    answer = member.send("GET", "volume", f"/v3/{other_project.project_id}/volumes", root=True)
     assert answer.status_code in (400, 403), answer.text
 
 

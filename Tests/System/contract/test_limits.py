@@ -155,7 +155,7 @@ KEYED = [
 
 
 @pytest.mark.parametrize("service,path,body,identify", KEYED, ids=[case[0] for case in KEYED])
-def test_the_same_request_twice(member, stranger, service, path, body, identify):
+def test_the_same_request_twice(member, other_project, service, path, body, identify):
     key = {"Idempotency-Key": unique("key")}
     answers, threads = [], []
     for _ in range(5):
@@ -172,5 +172,5 @@ def test_the_same_request_twice(member, stranger, service, path, body, identify)
     assert again.status_code == good[0].status_code
     other = member.post(service, path, {**body, "name": "another"} if service == "image" else {k: {**v, "name": "another"} for k, v in body.items()}, headers=key)
     assert other.status_code in (409, 422), other.text
-    theirs = stranger.post(service, path, body, headers=key)
+    theirs = other_project.post(service, path, body, headers=key)
     assert theirs.status_code < 300 and identify(theirs.json()) != identify(good[0].json())

@@ -264,20 +264,21 @@ def test_a_shared_network_is_used_but_not_changed(admin, member):
 # Image
 
 
-def test_an_image_shared_with_a_project(member, stranger):
+def test_an_image_shared_with_a_project(member, other_project):
     image = member.ok(member.post("image", "/images", {"name": unique("i"), "disk_format": "raw", "container_format": "bare", "visibility": "shared"}), 201)
     one = f"/images/{image['id']}"
-    assert stranger.get("image", one).status_code == 404
-    made = member.ok(member.post("image", one + "/members", {"member": stranger.project_id}), 200)
-    assert made["status"] == "pending" and made["member_id"] == stranger.project_id
-    assert stranger.get("image", one).status_code == 200
-    assert image["id"] not in [row["id"] for row in stranger.ok(stranger.get("image", "/images"))["images"]]
-    assert stranger.ok(stranger.put("image", f"{one}/members/{stranger.project_id}", {"status": "accepted"}), 200)["status"] == "accepted"
-    assert image["id"] in [row["id"] for row in stranger.ok(stranger.get("image", "/images"))["images"]]
-    assert stranger.delete("image", one).status_code == 403
-    assert stranger.put("image", f"{one}/members/{stranger.project_id}", {"status": "perhaps"}).status_code == 400
-    assert member.delete("image", f"{one}/members/{stranger.project_id}").status_code == 204
-    assert stranger.get("image", one).status_code == 404
+    assert other_project.get("image", one).status_code == 404
+    made = member.ok(member.post("image", one + "/members", {"member": other_project.project_id}), 200)
+    assert made["status"] == "pending" and made["member_id"] == other_project.project_id
+    assert other_project.get("image", one).status_code == 200
+    assert image["id"] not in [row["id"] for row in other_project.ok(other_project.get("image", "/images"))["images"]]
+    accepted = other_project.put("image", f"{one}/members/{other_project.project_id}", {"status": "accepted"})
+    assert other_project.ok(accepted, 200)["status"] == "accepted"
+    assert image["id"] in [row["id"] for row in other_project.ok(other_project.get("image", "/images"))["images"]]
+    assert other_project.delete("image", one).status_code == 403
+    assert other_project.put("image", f"{one}/members/{other_project.project_id}", {"status": "perhaps"}).status_code == 400
+    assert member.delete("image", f"{one}/members/{other_project.project_id}").status_code == 204
+    assert other_project.get("image", one).status_code == 404
     member.ok(member.delete("image", one), 204)
 
 

@@ -177,7 +177,7 @@ def test_rename(member, server):
         assert answer.status_code == 400 and word in message(answer)
 
 
-def test_a_volume_comes_and_goes(member, server, stranger, unchanged):
+def test_a_volume_comes_and_goes(member, server, other_project, unchanged):
     volume = member.ok(member.post("volume", "/volumes", {"volume": {"name": unique("v"), "size": 1}}), 202)["volume"]["id"]
 
     def status(wanted):
@@ -196,8 +196,8 @@ def test_a_volume_comes_and_goes(member, server, stranger, unchanged):
         member.post("compute", path, {"volumeAttachment": {"volumeId": volume}}),
         member.delete("volume", f"/volumes/{volume}"),
         member.post("compute", path, {"volumeAttachment": {"volumeId": "deadbeef-0000-4000-8000-000000000000"}}),
-        stranger.post("compute", path, {"volumeAttachment": {"volumeId": volume}}),
-        stranger.delete("compute", f"{path}/{volume}"),
+        other_project.post("compute", path, {"volumeAttachment": {"volumeId": volume}}),
+        other_project.delete("compute", f"{path}/{volume}"),
     ):
         assert 400 <= refused.status_code < 500, refused.text
     assert member.delete("compute", f"{path}/{volume}").status_code == 202

@@ -59,7 +59,7 @@ def body(request, member, network, subnet, routed, public):
 
 
 @pytest.mark.parametrize("body", LIVES, indirect=True)
-def test_the_life_of(member, stranger, body):
+def test_the_life_of(member, other_project, body):
     kind, members = body
     service, path, member_name, list_key, shape, change = LIVES[kind]
     made = member.ok(member.post(service, path, {member_name: members}))[member_name]
@@ -76,9 +76,9 @@ def test_the_life_of(member, stranger, body):
             named = member.ok(member.get(service, path, params={"name": members["name"]}))[list_key]
             assert [row["id"] for row in named] == [made["id"]]
             assert member.ok(member.get(service, path, params={"name": "no-such-name"}))[list_key] == []
-        check_fault(service, stranger.get(service, one))
-        assert stranger.get(service, one).status_code == 404
-        assert stranger.delete(service, one).status_code == 404
+        check_fault(service, other_project.get(service, one))
+        assert other_project.get(service, one).status_code == 404
+        assert other_project.delete(service, one).status_code == 404
         if change:
             if kind == "volume":
                 wait("the volume is available", lambda: member.ok(member.get(service, one))["volume"]["status"] == "available")
@@ -87,7 +87,7 @@ def test_the_life_of(member, stranger, body):
                 assert changed[name] == value
             if "revision_number" in shape:
                 assert changed["revision_number"] > made["revision_number"]
-            assert stranger.put(service, one, {member_name: change}).status_code == 404
+            assert other_project.put(service, one, {member_name: change}).status_code == 404
     finally:
         if kind == "volume":
             wait("the volume is settled", lambda: member.ok(member.get(service, one))["volume"]["status"] in ("available", "error"))
@@ -98,13 +98,13 @@ def test_the_life_of(member, stranger, body):
     check_fault(service, member.delete(service, one))
 
 
-def test_a_keypair(member, stranger):
+def test_a_keypair(member, other_project):
     name = unique("key")
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGMgZ0p2ZmFrZWtleWZha2VrZXlmYWtla2V5ZmFrZWtl test"
     made = member.ok(member.post("compute", "/os-keypairs", {"keypair": {"name": name, "public_key": key, "type": "ssh"}}))["keypair"]
     check(made, shapes.KEYPAIR)
     assert member.ok(member.get("compute", f"/os-keypairs/{name}"))["keypair"]["public_key"] == key
-    assert stranger.get("compute", f"/os-keypairs/{name}").status_code == 404
+    assert other_project.get("compute", f"/os-keypairs/{name}").status_code == 404
     again = member.post("compute", "/os-keypairs", {"keypair": {"name": name, "public_key": key}})
     assert again.status_code == 409 and name in again.text
     generated = member.post("compute", "/os-keypairs", {"keypair": {"name": unique("key")}}, version="2.10")
@@ -114,7 +114,7 @@ def test_a_keypair(member, stranger):
     assert member.get("compute", f"/os-keypairs/{name}").status_code == 404
 
 
-def test_an_image(member, stranger):
+def test_an_image(member, other_project):
     made = member.ok(member.post("image", "/images", {"name": unique("i"), "disk_format": "raw", "container_format": "bare", "my_property": "x"}), 201)
     check(made, shapes.IMAGE)
     assert made["status"] == "queued" and made["my_property"] == "x" and made["owner"] == member.project_id
@@ -128,8 +128,8 @@ def test_an_image(member, stranger):
     assert member.get("image", one + "/file").content == data
     again = member.put("image", one + "/file", data=data, headers={"Content-Type": "application/octet-stream"})
     assert again.status_code == 409
-    assert stranger.get("image", one).status_code == 404
-    assert stranger.get("image", one + "/file").status_code == 404
+    assert other_project.get("image", one).status_code == 404
+    assert other_project.get("image", one + "/file").status_code == 404
     patch = [{"op": "replace", "path": "/name", "value": "renamed"}, {"op": "add", "path": "/other", "value": "y"}, {"op": "remove", "path": "/my_property"}]
     kind = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
     changed = member.ok(member.patch("image", one, patch, headers=kind), 200)
