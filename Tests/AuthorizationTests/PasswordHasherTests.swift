@@ -29,7 +29,7 @@ import Testing
     }
 
     /// crypt(3) reads up to a NUL; the text after it must not be ignored.
-    @Test func whatCryptWouldNotSeeIsRefused() async throws {
+    @Test func passwordsWithNULAreRefused() async throws {
         let stored = try await hasher.hash(Secret("abc"))
         #expect(try await !hasher.verify(Secret("abc\u{0}def"), hash: stored))
         for bad in ["", "a\u{0}b", String(repeating: "x", count: 4097)] {

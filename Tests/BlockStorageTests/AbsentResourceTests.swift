@@ -72,7 +72,7 @@ import Testing
         }
     }
 
-    @Test func nothingIsFoundAndCreatingIsRefusedWithTheReason() async throws {
+    @Test func absentResourcesAreNotFoundAndCreatesAreRefused() async throws {
         try await VolumeFixture.with { cloud in
             let id = "0a0a0a0a-0000-4000-8000-00000000000b"
             for kind in AbsentResource.all {
@@ -99,7 +99,7 @@ import Testing
         }
     }
 
-    @Test func whatASpecRequiresAndTheStorageLacksIsRefused() async throws {
+    @Test func unsupportedExtraSpecsAreRefused() async throws {
         try await VolumeFixture.with { cloud in
             func create(_ name: String, _ specs: JSONValue) async throws -> VolumeFixture.Answer {
                 try await cloud.call("POST", "/v3/types", token: "admin", ["volume_type": ["name": .string(name), "extra_specs": specs]])

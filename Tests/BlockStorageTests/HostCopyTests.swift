@@ -143,7 +143,7 @@ import Workflow
     }
 
     @Test(arguments: [("error", 1 << 30), ("available", 1 << 20), ("available", nil)] as [(String, Int?)])
-    func whatIsNotCompleteIsNoSnapshot(reported: String, bytes: Int?) async throws {
+    func incompleteCopiesFailTheSnapshot(reported: String, bytes: Int?) async throws {
         try await VolumeFixture.with { cloud in
             let volume = try await volumeInUse(cloud)
             let id = try #require(try await ask(cloud, volume)["snapshot"]?["id"]?.stringValue)

@@ -74,7 +74,7 @@ import Testing
         }
     }
 
-    @Test func whatIsMadeOfASharedVolumeIsSharedToo() async throws {
+    @Test func copiesOfSharedVolumesAreShared() async throws {
         var settings = BlockStorageSettings()
         settings.format = .qcow2
         try await VolumeFixture.with(settings: settings) { cloud in

@@ -45,7 +45,7 @@ import Workflow
         }
     }
 
-    @Test func whatCannotBeWrittenIsRefused() async throws {
+    @Test func invalidReimagesAreRefused() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()
             #expect(try await reimage(cloud, id, SystemRandom().uuid().description).status == 400)

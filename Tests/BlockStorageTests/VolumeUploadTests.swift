@@ -54,7 +54,7 @@ import Workflow
         }
     }
 
-    @Test func whatCannotBeDoneIsRefused() async throws {
+    @Test func unsupportedUploadsAreRefused() async throws {
         try await VolumeFixture.with { cloud in
             let id = try await cloud.create()
             for (changes, text) in [

@@ -39,7 +39,7 @@ import Workflow
         }
     }
 
-    @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
+    @Test func storedFramesMatchEarlierReleases() async throws {
         try await VolumeFixture.with { cloud in
             let differences = try WorkflowRecords.differences(cloud.module.workflows, file: "block-storage-workflows.json")
             #expect(differences == [])

@@ -108,7 +108,7 @@ import Testing
         #expect(cloud.certificateFile == "/ca.pem")
     }
 
-    @Test func nothingAtAllSaysWhatToDo() {
+    @Test func missingConfigurationHasAHint() {
         let error = #expect(throws: CommandFailure.self) { try resolver(files: [:]).resolve() }
         #expect(error?.message.hasPrefix("There is no clouds.yaml (looked for ./clouds.yaml, ") == true)
         #expect(error?.hint?.contains("OS_CLIENT_CONFIG_FILE") == true)
@@ -133,7 +133,7 @@ import Testing
         ),
         ("clouds: {}", "clouds.yaml contains no clouds."),
         ("a: 1", "clouds.yaml contains no clouds."),
-    ]) func whatIsMissingIsNamed(text: String, message: String) {
+    ]) func incompleteConfigurationIsRefused(text: String, message: String) {
         let error = #expect(throws: CommandFailure.self) { try resolver(files: ["clouds.yaml": text]).resolve() }
         #expect(error?.message == message)
     }

@@ -20,7 +20,7 @@ import Testing
         #expect(Outages(json: nil) == Outages())
     }
 
-    @Test func whatAgentsSawIsToldInWords() {
+    @Test func outagesOfHostsAreDescribed() {
         let outages: JSONValue = [
             "count": 2, "milliseconds": 3250, "since": "2026-01-01T00:00:00Z", "last_at": "2026-01-02T00:00:00Z", "is_away": false,
         ]

@@ -46,7 +46,7 @@ import Testing
         #expect(words(state)[0].contains("schema \(Self.next) of release 0.9.0"))
     }
 
-    @Test func whatIsMissingOrPendingIsNamed() {
+    @Test func missingAndPendingMigrationsAreNamed() {
         #expect(words(SchemaState(applied: [1]))[0].contains("run `osctl db migrate`"))
         let waits = words(Self.present, [replica("wolke-compute", schema: Schema.version)], migrations: Self.pending)
         #expect(waits == ["migration \(Self.next) (narrow) is pending: older replicas still run; then run `osctl db contract`"])

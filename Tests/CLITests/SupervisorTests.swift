@@ -67,7 +67,7 @@ import Testing
         #expect(result.seconds < 300)
     }
 
-    @Test func whatMayStillComeIsWaitedFor() async throws {
+    @Test func slowMilestonesAreAwaited() async throws {
         let result = try await start([milestone("slow", failures: 2), milestone("after", needs: ["slow"], failures: 0)])
         #expect(result.problem == nil)
         #expect(result.progress.contains("!!"), "it failed at first: \(result.progress)")

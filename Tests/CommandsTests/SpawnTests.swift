@@ -6,7 +6,7 @@ import Testing
 @testable import Commands
 
 @Suite struct SpawnTests {
-    @Test func nothingButWhatIsGivenIsInherited() async throws {
+    @Test func onlyGivenDescriptorsAreInherited() async throws {
         // As a library opens them: without close-on-exec.
         let leaking = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(leaking) }

@@ -100,7 +100,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        @Test func whoIsToldTwiceThatAServerIsToGoSaysOnceThatItIsGone() async throws {
+        @Test func concurrentRemovalsAreReported() async throws {
             let host = try await PrivateHost.shared.value
             let agent = try await TestAgent(host, state: host.directory + "/twice")
             for number in 100..<140 {

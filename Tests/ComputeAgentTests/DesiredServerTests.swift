@@ -124,7 +124,7 @@ import Testing
     }
 
     /// A report is about a generation. One that cannot be read is not reported as generation 0.
-    @Test func whatCannotBeReadIsReportedWithWhatIsKnown() throws {
+    @Test func unreadableMessagesAreReported() throws {
         let error = FormError(path: "server.power", problem: "is \"frozen\"")
         func report(_ changes: JSONObject, record: LocalServerRecord? = nil) throws -> ObservedReport? {
             var document = try #require(Fixture.document().objectValue)

@@ -37,7 +37,7 @@ import Testing
         #expect(plan == [.provision, .plug(server.ports), .define, .start(paused: false)])
     }
 
-    @Test func nothingToDo() throws {
+    @Test func matchingGuestNeedsNoAction() throws {
         let server = try Fixture.server(["volumes": [Fixture.volume]])
         let plan = Reconciler.plan(
             server, observed: running(server), record: record(server, applied: .running, plugged: true))

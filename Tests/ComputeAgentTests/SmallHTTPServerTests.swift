@@ -27,7 +27,7 @@ import WebAPI
         }
     }
 
-    @Test(.timeLimit(.minutes(10))) func whoHasAskedIsAnswered() async throws {
+    @Test(.timeLimit(.minutes(10))) func everyRequestIsAnswered() async throws {
         let channel = try await SmallHTTPServer.serve(
             host: "127.0.0.1", port: 0, ConnectionLedger(limits: .small, listener: "test", metrics: Metrics())
         ) { request in

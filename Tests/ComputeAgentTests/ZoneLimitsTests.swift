@@ -73,7 +73,7 @@ import Testing
     }
 
     /// A restart of the agent is no outage of the switch, regardless of the process that runs then.
-    @Test func whatHappenedWithoutTheAgentIsNotCounted() throws {
+    @Test func restartsWithoutTheAgentAreNotCounted() throws {
         var outages = SwitchOutages(bootID: "b", since: Timestamp(seconds: 0))
         _ = outages.observe(first, at: Timestamp(seconds: 1))
         var later = try SwitchOutages(document: outages.document)

@@ -46,7 +46,7 @@ import Testing
         }
     }
 
-    @Test func whatIsKnownIsNotAskedFor() async throws {
+    @Test func matchingServersAreNotSentAgain() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             cloud.time.advance(by: .seconds(20))

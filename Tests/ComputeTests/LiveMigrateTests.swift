@@ -96,7 +96,7 @@ import Workflow
         }
     }
 
-    @Test func whatCannotMoveIsRefusedAndNothingChanges() async throws {
+    @Test func impossibleLiveMigrationsAreRefused() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             func refusal(_ host: JSONValue, blocks: JSONValue = "auto", as token: String = "admin") async throws -> TestCloud.Answer {

@@ -198,7 +198,7 @@ import Workflow
         }
     }
 
-    @Test func whatCannotMoveIsRefused() async throws {
+    @Test func impossibleMigrationsAreRefused() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()
             #expect(try await cloud.act(id, ["migrate": nil], as: "member").status == 403)

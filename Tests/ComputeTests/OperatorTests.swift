@@ -316,7 +316,7 @@ import WebAPI
         }
     }
 
-    @Test func whatFindsNoHostHearsWhatWouldFit() async throws {
+    @Test func rejectionsNameFlavorsThatFit() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.reject(["result": "rejected", "message": "No valid host was found.", "operator": [], "filters": []])
             cloud.cloud.tryOut { request in
@@ -368,7 +368,7 @@ import WebAPI
         }
     }
 
-    @Test func whatEndedLongAgoIsForgotten() async throws {
+    @Test func oldActionsAreDeleted() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             try await cloud.call("DELETE", "/v2.1/servers/\(id)")

@@ -35,7 +35,7 @@ import WebAPI
     }
 
     /// A quota without a count cannot be reserved, because nothing would correct its ledger.
-    @Test func whatIsNotCountedCannotBeTaken() async throws {
+    @Test func uncountedQuotasCannotBeReserved() async throws {
         try await TestCloud.with { cloud in
             await #expect(throws: ResourceError.self) {
                 try await cloud.database.write {

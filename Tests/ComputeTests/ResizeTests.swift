@@ -89,7 +89,7 @@ import Workflow
         }
     }
 
-    @Test func whatCannotBeResizedIsRefused() async throws {
+    @Test func impossibleResizesAreRefused() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer(["flavorRef": "2"])
             func refusal(_ flavor: String, _ status: Int = 400) async throws -> String {

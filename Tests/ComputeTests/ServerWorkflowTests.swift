@@ -12,7 +12,7 @@ import Workflow
 
 /// The generic checks of a server's create and delete, and checks specific to servers.
 @Suite struct ServerWorkflowTests {
-    @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
+    @Test func storedFramesMatchEarlierReleases() async throws {
         try await TestCloud.with { cloud in
             let definitions = cloud.module.workflows
             let differences = try WorkflowRecords.differences(definitions, file: "compute-workflows.json")

@@ -74,7 +74,7 @@ import Workflow
         }
     }
 
-    @Test func whatCannotBeExchangedIsRefused() async throws {
+    @Test func impossibleSwapsAreRefused() async throws {
         try await TestCloud.with { cloud in
             let id = try await server(cloud)
             func refusal(_ change: SQL, _ back: SQL, _ status: Int, _ text: String) async throws {

@@ -58,7 +58,7 @@ import Testing
         #expect(connection.export == "volume-1" && connection.format == "raw" && connection.readOnly == true && connection.path == nil)
     }
 
-    @Test func whatIsWrongIsNamed() throws {
+    @Test func decodingErrorsNameTheField() throws {
         func problem(_ body: JSONValue) -> String? {
             let message = Message(id: SystemRandom().uuid(), type: "observed", body: body)
             do {

@@ -138,7 +138,7 @@ import Testing
         ("resources:VCPU", "+1", "resources:VCPU"),
         ("resources:VCPU", "", "resources:VCPU"), ("resources:VCPU", "2147483648", "resources:VCPU"), ("trait:X", "perhaps", "trait:X"),
     ])
-    func whatMeansNothingIsRefused(_ name: String, _ value: String, _ named: String) {
+    func invalidExtraSpecsAreRefused(_ name: String, _ value: String, _ named: String) {
         let error = #expect(throws: ResourceError.self) {
             try ServerNeeds(ServerFlavor(vcpus: 1, memoryMiB: 1, rootGiB: 1, extraSpecs: TextMap([name: value])), nil, properties: [:])
         }

@@ -257,7 +257,7 @@ import Testing
         }
     }
 
-    @Test func whatHasBegunIsCarriedToItsEnd() async throws {
+    @Test func startedWorkContinuesAfterTheClientLeft() async throws {
         try await TestDatabase.with { test in
             let database = Self.database(test)
             defer { database.close() }

@@ -148,7 +148,7 @@ import WebAPI
         }
     }
 
-    @Test func nothingWithoutAToken() async throws {
+    @Test func requestsWithoutATokenAreRefused() async throws {
         try await IdentityAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()
             #expect(findings == [])
@@ -158,7 +158,7 @@ import WebAPI
     /// Allowed to every authenticated caller: the catalog's regions, and the user's own domain.
     private static let forAll: Set<String> = ["identity:get_region", "identity:get_domain"]
 
-    @Test func nothingForOtherProjects() async throws {
+    @Test func otherProjectsAreRefused() async throws {
         try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let other = try await cloud.token("other", project: "other")
             let otherProjectFindings = try await sweep.foreigner(other, except: IdentityAuthorizationSweepTests.forAll)
@@ -166,7 +166,7 @@ import WebAPI
         }
     }
 
-    @Test("S11: another project's resource looks like a missing one") func s11NothingTellsWhatIsThere() async throws {
+    @Test("S11: another project's resource looks like a missing one") func s11ForeignResourcesLookMissing() async throws {
         try await IdentityAuthorizationSweepTests.with { cloud, sweep in
             let other = try await cloud.token("other", project: "other")
             let findings = try await sweep.tellsExistence(other, except: IdentityAuthorizationSweepTests.forAll)

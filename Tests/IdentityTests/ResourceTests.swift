@@ -339,7 +339,7 @@ extension JSONValue {
     }
 
     /// After a deletion, nothing refers to the deleted resource any more.
-    @Test func nothingDangles() async throws {
+    @Test func deletionsRemoveAllReferences() async throws {
         try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let domain = try await cloud.make("domains", "domain", ["name": "gone"])

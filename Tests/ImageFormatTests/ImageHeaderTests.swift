@@ -41,7 +41,7 @@ import Testing
     }
 
     @Test("S1: images that refer to other files are refused for every disk_format")
-    func s1_nothingPassesUnderAnotherName() {
+    func s1_hostileImagesAreRefusedForEveryDeclaredFormat() {
         // Images that are only declared with the wrong format may be valid for their own.
         for image in HostileImages.corpus(canary: "/etc/canary") where image.reason != "content is" {
             for declared in ["qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "raw", "ami", "ari", "aki", "ploop", ""] {

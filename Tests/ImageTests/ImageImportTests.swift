@@ -203,7 +203,7 @@ import Workflow
         }
     }
 
-    @Test func whatIsStoredIsWhatReleasesHaveStored() async throws {
+    @Test func storedFramesMatchEarlierReleases() async throws {
         try await ImageFixture.with { (cloud: ImageFixture) async throws -> Void in
             #expect(try WorkflowRecords.differences(cloud.module.workflows, file: "image-workflows.json") == [])
             let missing = try DisturbanceTests.missing(cloud.module.workflows.map(\.kind), file: #filePath)

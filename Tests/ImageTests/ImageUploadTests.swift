@@ -57,7 +57,7 @@ import WebAPI
     }
 
     /// An import by URL refuses these addresses before it fetches anything. No other request takes a URL.
-    @Test("S13: no request makes the cloud fetch a URL of its own networks") func s13NothingIsFetched() async throws {
+    @Test("S13: no request makes the cloud fetch a URL of its own networks") func s13InternalURLsAreNotFetched() async throws {
         let canary = try StubServer { _ in .bytes(200, Array("fetched".utf8)) }
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()
@@ -149,7 +149,7 @@ import WebAPI
         }
     }
 
-    @Test func whatADeadProcessLeftIsSwept() async throws {
+    @Test func orphanedUploadsAreRemoved() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()
             let kept = try await cloud.create()

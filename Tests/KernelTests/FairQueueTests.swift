@@ -49,7 +49,7 @@ import Testing
         #expect(queue.next()?.key == "b")
     }
 
-    @Test func whatIsTakenOutDoesNotRun() {
+    @Test func removedElementsDoNotRun() {
         var queue = FairQueue<Int>(runningMax: 2)
         let tickets = (0..<5).map { queue.append($0, of: "a") }
         #expect(queue.remove(tickets[0]) == 0)

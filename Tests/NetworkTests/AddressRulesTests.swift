@@ -93,7 +93,7 @@ import Testing
         ("bootfile-name", "a\"b"), ("bootfile-name", "a\nb"), ("router", "nowhere"), ("mtu", "12"), ("dhcp_disabled", "maybe"),
         ("ia-addr", "x"),
     ])
-    func whatOVNCannotHandOutIsRefused(_ name: String, _ value: String) {
+    func unsupportedDHCPOptionsAreRefused(_ name: String, _ value: String) {
         #expect(option(name, value) == nil)
         #expect(option(name, value, .v6) == nil)
     }

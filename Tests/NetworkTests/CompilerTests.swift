@@ -45,7 +45,7 @@ import Testing
         apply()
     }
 
-    @Test(arguments: 0..<20) func nothingIsPlannedForWhatIsShown(seed: Int) {
+    @Test(arguments: 0..<20) func matchingSubjectsNeedNoOperations(seed: Int) {
         var cloud = RandomCloud(seed: UInt64(seed))
         var northbound = NorthboundSimulator()
         /// Minimum number of subjects that are shown as matching; others may match too.

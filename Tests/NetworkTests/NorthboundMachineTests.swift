@@ -277,7 +277,7 @@ import Testing
     }
 
     /// Another client removes every change: the round still ends.
-    @Test func whatIsNeverKeptIsLeftToTheNextAudit() throws {
+    @Test func repeatedlyRevertedSubjectsWaitForTheNextAudit() throws {
         var bench = Bench()
         try bench.round()
         bench.add(1)
@@ -290,7 +290,7 @@ import Testing
         #expect(bench.names == bench.wanted && bench.log.contains("audited 1"))
     }
 
-    @Test func whatOthersChangeIsDrift() throws {
+    @Test func foreignChangesAreDrift() throws {
         var bench = Bench()
         bench.add(1)
         try bench.round()
@@ -318,7 +318,7 @@ import Testing
         #expect(bench.log.suffix(3) == ["audit", "audited 1", "ask"])
     }
 
-    @Test func nothingIsDoneBeforeTheHypervisorsAreKnown() throws {
+    @Test func changesWaitForTheHypervisors() throws {
         var bench = Bench()
         bench.gateways = nil
         bench.add(1)

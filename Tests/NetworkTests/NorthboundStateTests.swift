@@ -44,7 +44,7 @@ import Testing
         }
     }
 
-    @Test func whatIsSwitchedOffIsDown() async throws {
+    @Test func disabledPortsAreDown() async throws {
         try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()

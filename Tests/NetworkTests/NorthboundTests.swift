@@ -274,7 +274,7 @@ private struct Hands: Sendable {
         }
     }
 
-    @Test func whatOthersChangeIsPutRightAtOnce() async throws {
+    @Test func foreignChangesAreRevertedAtOnce() async throws {
         try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
@@ -311,7 +311,7 @@ private struct Hands: Sendable {
         }
     }
 
-    @Test func whatOthersAddIsTakenAway() async throws {
+    @Test func foreignRowsAreRemoved() async throws {
         try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let network = try await cloud.network()
@@ -392,7 +392,7 @@ private struct Hands: Sendable {
         }
     }
 
-    @Test(arguments: 1...4) func whatOthersChangeInTheSameMomentIsPutRight(_ seed: UInt64) async throws {
+    @Test(arguments: 1...4) func concurrentForeignChangesAreReverted(_ seed: UInt64) async throws {
         try await NorthboundPlane.with { plane in
             let cloud = plane.cloud
             let random = SeededRandom(seed: seed)

@@ -40,7 +40,7 @@ import Testing
         }
     }
 
-    @Test func nothingOfANetworkThatIsDownIsEnabled() throws {
+    @Test func portsOfADownNetworkAreDisabled() throws {
         var down = network
         down.adminStateUp = false
         for owner in ["compute:nova", "", DeviceOwner.metadata, DeviceOwner.routerInterface] {

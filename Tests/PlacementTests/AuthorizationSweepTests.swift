@@ -60,14 +60,14 @@ import WebAPI
         }
     }
 
-    @Test func nothingWithoutAToken() async throws {
+    @Test func requestsWithoutATokenAreRefused() async throws {
         try await PlacementAuthorizationSweepTests.with { _, sweep in
             let findings = try await sweep.anonymous()
             #expect(findings == [])
         }
     }
 
-    @Test func nothingForTenants() async throws {
+    @Test func tenantsAreRefused() async throws {
         try await PlacementAuthorizationSweepTests.with { _, sweep in
             for token in ["other", "member", "reader", "unscoped"] {
                 let findings = try await sweep.foreigner(token)

@@ -81,7 +81,7 @@ import Testing
         }
     }
 
-    @Test func whatIsUnderWayIsLeftAlone() async throws {
+    @Test func repairSkipsServersWithAWorkflow() async throws {
         try await with { bench, servers in
             try await run(
                 bench,

@@ -143,7 +143,7 @@ import Testing
         }
     }
 
-    @Test func whatComputeSaysCountsAtOnce() async throws {
+    @Test func hostStateTakesEffectAtOnce() async throws {
         try await PlacementBench.with { bench in
             try await bench.addHost("h1")
             #expect(try await bench.placement.schedule(wanted(with: ["availability_zone": "far"]))["result"] == "rejected")

@@ -252,7 +252,7 @@ import Testing
         expectNone(findings, "no shell is ever started; arguments are arrays")
     }
 
-    @Test("S25: no text is evaluated as code") func s25NothingIsEvaluated() {
+    @Test("S25: no text is evaluated as code") func s25TextIsNotEvaluated() {
         let banned = [
             "NSExpression", "NSPredicate", "JSContext", "JavaScriptCore", "dlopen(", "dlsym(", "NSClassFromString", "NSKeyedUnarchiver",
             "NSUnarchiver",

@@ -65,7 +65,7 @@ import WebAPI
 
     /// A client that sends nothing more may still read (RFC 9112, 9.6), as `nc -N` does; one that has gone looks the same.
     @Test("S18: a client that closes its connection, or its side of it, is answered soon or has left", .timeLimit(.minutes(10)))
-    func s18WhoClosesHasLeft() async throws {
+    func s18ClosedConnectionCancelsRequest() async throws {
         try await TestDatabase.with { test in
             let metrics = Metrics()
             let database = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 3), metrics: metrics)

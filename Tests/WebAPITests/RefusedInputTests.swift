@@ -87,7 +87,7 @@ import WebAPI
         #expect(text.status == 400 && text.text.contains("'thing.password'") && !text.text.contains("secret"), "\(text.text)")
     }
 
-    @Test func whatOnlyAStatementCanCauseIsNotTheClients() async throws {
+    @Test func errorsOfStatementsAreInternal() async throws {
         let answer = try await RefusedInputTests.answer("GET", "/things?n=0") { connection, context in
             try connection.query("SELECT 1 / \(context.query["n"])::int")
         }

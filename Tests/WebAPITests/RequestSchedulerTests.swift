@@ -93,7 +93,7 @@ import WebAPI
         for task in tasks { try await task.value }
     }
 
-    @Test func whoWaitsForAnotherServiceGivesItsSeatUp() async throws {
+    @Test func waitingRequestReleasesSeat() async throws {
         let scheduler = RequestScheduler(Self.limits(alone: 1), time: StandingTime())
         let requests = Requests(scheduler)
         let (stream, answer) = AsyncStream.makeStream(of: Void.self)
@@ -126,7 +126,7 @@ import WebAPI
         #expect(requests.scheduler.counts == (0, 0))
     }
 
-    @Test func whoLeavesOrIsCancelledWaitsNoLonger() async throws {
+    @Test func cancelledRequestsLeaveTheQueue() async throws {
         let requests = Requests(RequestScheduler(Self.limits(alone: 1), time: StandingTime()))
         let first = try await requests.send("first", of: "p")
         let presence = ClientPresence()
@@ -141,7 +141,7 @@ import WebAPI
         try await first.value
     }
 
-    @Test func whoWaitsTooLongIsRefused() async throws {
+    @Test func overdueRequestsAreRefused() async throws {
         let time = StandingTime()
         var limits = Self.limits(alone: 1)
         limits.heldMax = .seconds(1000)
@@ -158,7 +158,7 @@ import WebAPI
         #expect(requests.scheduler.counts == (0, 0))
     }
 
-    @Test func whoComesBackKeepsNobodyFromBeginning() async throws {
+    @Test func resumedRequestDoesNotBlockOthers() async throws {
         var limits = Self.limits(alone: 1)
         limits.seats = 1
         let requests = Requests(RequestScheduler(limits, time: StandingTime()))

@@ -52,7 +52,7 @@ import Testing
                 == "UPDATE notes SET name = NULL, tags = $1::text[], updated_at = $2, generation = generation + 1 WHERE id = $3")
     }
 
-    @Test func nothingToSetIsNoStatement() {
+    @Test func emptyChangesMakeNoStatement() {
         #expect(Changes().statement("notes", where: "TRUE", at: now) == nil)
         #expect(Changes().statement("notes", where: "TRUE", at: now, touching: true)?.text == "UPDATE notes SET updated_at = $1 WHERE TRUE")
     }

@@ -128,7 +128,7 @@ import Testing
         }
     }
 
-    @Test func whatCanHealIsRepeatedAndWhatCannotUnwinds() async throws {
+    @Test func transientFailuresAreRetriedAndOthersUnwind() async throws {
         try await with { bench in
             let definition = bench.workflow(
                 "healing",
@@ -239,7 +239,7 @@ import Testing
         }
     }
 
-    @Test func whoLostTheLeaseChangesNothing() async throws {
+    @Test func processWithoutLeaseChangesNothing() async throws {
         try await with { bench in
             let definition = bench.workflow(
                 "fenced",
@@ -292,7 +292,7 @@ import Testing
         }
     }
 
-    @Test func whatBelongsToAStepIsCommittedWithItsRecordOrNotAtAll() async throws {
+    @Test func effectsCommitWithTheStepsRecord() async throws {
         try await with { bench in
             let effect: @Sendable (Connection) throws -> Void = {
                 try $0.execute("INSERT INTO inbox (consumer, message_id, received_at) VALUES ('effect', gen_random_uuid(), now())")
