@@ -145,7 +145,7 @@ import json, socket, sys, time
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as server:
     server.settimeout(60)
     print("ready", flush=True)
-    words, longest, error, end = 0, 0.0, None, time.monotonic() + float(sys.argv[3])
+    replies, longest, error, end = 0, 0.0, None, time.monotonic() + float(sys.argv[3])
     try:
         while time.monotonic() < end:
             begun = time.monotonic()
@@ -153,11 +153,11 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as server:
             if server.recv(64) == b"":
                 raise OSError("closed")
             longest = max(longest, time.monotonic() - begun)
-            words += 1
+            replies += 1
             time.sleep(0.1)
     except OSError as problem:
         error = str(problem)
-print(json.dumps({"words": words, "longest": longest, "error": error}))
+print(json.dumps({"replies": replies, "longest": longest, "error": error}))
 """
 
 

@@ -38,7 +38,7 @@ import Testing
             let word = migration.path.split(separator: "_").last.map { String($0.dropLast(".swift".count)) } ?? ""
             let creation = /(?:CREATE TABLE (?:IF NOT EXISTS )?|CREATE (?:OR REPLACE )?FUNCTION |ALTER FUNCTION .* RENAME TO )(\w+)/
             for match in migration.lines.joined(separator: "\n").matches(of: creation) where !match.1.hasPrefix("published_") {
-                let owner = try #require(PublishedViewsTests.owner(word), "say who owns what \(migration.path) makes")
+                let owner = try #require(PublishedViewsTests.owner(word), "add the owner of the tables of \(migration.path)")
                 relations.updateValue(owner, forKey: String(match.1))
             }
         }

@@ -236,7 +236,7 @@ import Testing
         let answering = TidyTests.sources.filter { $0.path.hasPrefix("Services/") && $0.code.contains { $0.contains(".notImplemented") } }
         let findings = answering.map(\.path).filter { !parts.contains($0) }
         expectNone(findings, "what is not available in this cloud is declared with Route.unavailable")
-        expectNone(parts.subtracting(answering.map(\.path)).sorted(), "exceptions that are none any more")
+        expectNone(parts.subtracting(answering.map(\.path)).sorted(), "unused exceptions")
     }
 
     @Test("S12: no shell is ever started") func s12NoShell() {

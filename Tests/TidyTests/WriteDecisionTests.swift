@@ -10,8 +10,8 @@ import Testing
 @Suite struct WriteDecisionTests {
     /// Handlers that write without such a decision, with the reason.
     private static let exceptions = [
-        "TokenIssue.swift issue": "signing on finds out who asks; the attempts are counted and one-time codes used up before that",
-        "User+Routes.swift changePassword": "needs no token; the old password is what allows it",
+        "TokenIssue.swift issue": "sign-on identifies the caller; attempts are counted and one-time codes used up before that",
+        "User+Routes.swift changePassword": "needs no token; the current password is required instead",
     ]
 
     private static let services = Dictionary(grouping: TidyTests.sources.filter { $0.path.hasPrefix("Services/") }) {
@@ -36,16 +36,16 @@ import Testing
         }
         #expect(findings.isEmpty, "writes without `value(for:)` before them:\n\(findings.sorted().joined(separator: "\n"))")
         #expect(guarded > 150, "the scan sees the decisions")
-        #expect(excepted == Set(WriteDecisionTests.exceptions.keys), "exceptions that are none any more")
+        #expect(excepted == Set(WriteDecisionTests.exceptions.keys), "unused exceptions")
     }
 
     /// Functions of stores that handlers call and that write without taking a decision, with the reason.
     private static let unprotected = [
         "SecurityGroupStore.swift defaultGroup": "the first use of a project's groups creates it, also a list",
-        "ImageStore.swift abandonUpload": "a request that failed takes back its own upload, by an id that only it has",
-        "ImageImportStore.swift abandonStaging": "a request that failed takes back its own staging, by an id that only it has",
-        "UserStore.swift replacePassword": "needs no token; the old password is what allows it",
-        "SignOn.swift prove": "signing on finds out who asks, so that no caller exists yet whom a policy could decide about",
+        "ImageStore.swift abandonUpload": "a failed request removes its own upload, by an id that only this request knows",
+        "ImageImportStore.swift abandonStaging": "a failed request removes its own staging, by an id that only this request knows",
+        "UserStore.swift replacePassword": "needs no token; the current password is required instead",
+        "SignOn.swift prove": "sign-on identifies the caller, so the policy cannot decide about the caller before",
         "SignOn.swift provePassword": "part of signing on: wrong passwords are counted, right ones end the count",
         "SignOn.swift noteFailure": "part of signing on: counts a wrong password, and locks the user",
         "SpentCodes.swift spendCode": "part of signing on: a one-time code is used up, and a wrong one is counted",
@@ -67,7 +67,7 @@ import Testing
             }
         }
         #expect(findings.isEmpty, "writes without an `Authorized`:\n\(findings.sorted().joined(separator: "\n"))")
-        #expect(excepted == Set(WriteDecisionTests.unprotected.keys), "exceptions that are none any more")
+        #expect(excepted == Set(WriteDecisionTests.unprotected.keys), "unused exceptions")
     }
 
     /// The scan of stores with and without a decision.
