@@ -234,7 +234,7 @@ import Testing
         }
     }
 
-    @Test func quotasBelowWhatIsUsedAreRefused() async throws {
+    @Test func quotasBelowUsageAreRefused() async throws {
         try await VolumeFixture.with { cloud in
             _ = try await cloud.create(["size": 2])
             func set(_ limit: Int) async throws -> VolumeFixture.Answer {

@@ -120,7 +120,7 @@ import Testing
         }
     }
 
-    @Test func policyDecidesWhoSharesVolumes() async throws {
+    @Test func policyRestrictsMultiattach() async throws {
         let rules = ["volume:multiattach": "rule:admin_required", "volume:multiattach_bootable_volume": "rule:admin_required"]
         try await VolumeFixture.with(policy: rules) { cloud in
             try await addType(cloud)

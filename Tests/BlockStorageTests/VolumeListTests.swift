@@ -26,7 +26,7 @@ import WebAPI
         }
     }
 
-    @Test func everyListComesInPagesWhateverIsNull() async throws {
+    @Test func everyListHasPagesDespiteNulls() async throws {
         try await VolumeFixture.with { cloud in
             for n in 0..<3 {
                 let volume = try await cloud.create(n == 0 ? ["size": 1, "name": "a"] : ["size": 1])

@@ -136,7 +136,7 @@ import Testing
         }
     }
 
-    @Test func aBadImageEndsInErrorAndLeavesNothing() async throws {
+    @Test func invalidImagesEndInErrorWithoutFiles() async throws {
         try await VolumeFixture.with { cloud in
             let broken = try await cloud.addImage([1, 2, 3], format: "qcow2")
             let id = try await cloud.create(["size": 1, "imageRef": .string(broken)])

@@ -176,7 +176,7 @@ import Testing
         "filters": [["name": "ResourceFilter", "hosts_before": 3, "hosts_after": 0, "reasons": ["not enough VCPU": 3]]],
     ]
 
-    @Test func aDryRunAsksAndCreatesNothing() async throws {
+    @Test func dryRunCreatesNothing() async throws {
         let places: JSONValue = [
             "result": "scheduled", "dry_run": true, "host": "h1", "fits": 7,
             "filters": [["name": "ComputeFilter", "hosts_before": 3, "hosts_after": 2, "reasons": ["not in service": 1]]],

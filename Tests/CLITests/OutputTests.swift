@@ -30,7 +30,7 @@ import Yams
         #expect(try options("-o", "value", "-c", "Name", "-c", "extra").list(servers, columns: columns) == "web\ttrue\n日本\t\n")
     }
 
-    @Test func jsonIsWholeOrNarrowed() throws {
+    @Test func jsonHasAllOrSelectedFields() throws {
         #expect(try JSONValue.parse(try options("-o", "json").list(servers, columns: columns)) == .array(servers))
         let narrowed = try JSONValue.parse(
             try options("-o", "json", "-c", "name", "-c", "flavor.original_name").list(servers, columns: columns))

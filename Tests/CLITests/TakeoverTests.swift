@@ -87,7 +87,7 @@ import Testing
         try FileManager.default.removeItem(atPath: state)
     }
 
-    @Test func onlyWhatWasReadyIsKept() async throws {
+    @Test func onlyReadyPartsAreTakenOver() async throws {
         let state = NSTemporaryDirectory() + "takeover-\(SystemRandom().uuid())"
         let layout = CloudLayout(state: state, portOffset: 0)
         try Machine.makeDirectory(layout.run)

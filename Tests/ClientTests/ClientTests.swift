@@ -57,7 +57,7 @@ import Testing
         #expect(cloud.signOns == 2)
     }
 
-    @Test func wrongCredentialsSayWhatTheyAre() async throws {
+    @Test func wrongCredentialsAreReported() async throws {
         let server = try StubServer { _ in
             .json(401, ["error": ["code": 401, "message": "The request you have made requires authentication."]])
         }
@@ -264,7 +264,7 @@ import Testing
         #expect(error?.code == .unavailable)
     }
 
-    @Test func deletingWhatIsGoneCanBeASuccess() async throws {
+    @Test func missingResourcesCanCountAsDeleted() async throws {
         let cloud = try StubCloud { _, _ in .json(404, ["itemNotFound": ["message": "gone"]]) }
         try await cloud.client().delete(.compute, "/servers/x", missingIsFine: true)
         await #expect(throws: ResourceError.self) { try await cloud.client().delete(.compute, "/servers/x") }

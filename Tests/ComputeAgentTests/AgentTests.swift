@@ -99,7 +99,7 @@ extension OnARealHost {
 
         // MARK: a server's life
 
-        @Test func aServerLivesAndLeavesNothing() async throws {
+        @Test func removedServersLeaveNoFiles() async throws {
             let place = try await place("life")
             let agent = try await TestAgent(place.host, state: place.state)
             let id = AgentTests.id(1)

@@ -117,7 +117,7 @@ extension OnARealHost {
             await agent.stop()
         }
 
-        @Test("S24: no server is started from an image with wrong data") func imagesThatAreNotWhatTheyShouldBe() async throws {
+        @Test("S24: no server is started from an image with wrong data") func s24_wrongImagesAreRefused() async throws {
             let host = try await PrivateHost.shared.value
             let images = TestImages.all
             let agent = try await TestAgent(host, state: host.directory + "/images-test", images: images)

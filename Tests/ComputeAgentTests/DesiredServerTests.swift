@@ -34,7 +34,7 @@ import Testing
     ]
 
     @Test(arguments: wrong)
-    func namesWhatIsWrong(name: String, value: JSONValue, path: String) throws {
+    func errorsNameTheWrongField(name: String, value: JSONValue, path: String) throws {
         let error = #expect(throws: FormError.self) { try Fixture.server([name: value]) }
         #expect(error?.path == path)
     }

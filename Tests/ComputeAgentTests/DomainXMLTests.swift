@@ -83,7 +83,7 @@ import Testing
     }
 
     @Test("S1 S2: every layer of every disk has its driver and its file named")
-    func s1_theWholeChainIsNamed() throws {
+    func s1_everyDiskLayerIsNamed() throws {
         let server = try Fixture.server(
             ["volumes": [Fixture.volume], "config_drive": true, "ephemeral_gb": 1, "swap_mb": 64])
         let backing = DomainXML.Backing(path: "/images/one.disk.qcow2", format: "qcow2")
@@ -109,7 +109,7 @@ import Testing
     }
 
     @Test("S1 S2: every layer of a rescued server's disks has its driver and its file named", arguments: [false, true])
-    func s1_theWholeChainOfARescueIsNamed(isStable: Bool) throws {
+    func s1_everyDiskLayerOfARescueIsNamed(isStable: Bool) throws {
         let server = try Fixture.server(["volumes": [Fixture.volume], "rescue": rescue(["stable": .bool(isStable)])])
         let document = DomainXML(
             server: server, files: ServerFiles(directory: "/s"), options: DomainOptions(virtType: .qemu),

@@ -23,7 +23,7 @@ import Testing
     }
 
     /// Release 0.1.0 accepted all keys and applied three. Applying another disk bus or firmware now would prevent the guest from booting.
-    @Test func aServerThatNobodyCheckedKeepsItsHardware() throws {
+    @Test func uncheckedServersKeepTheirHardware() throws {
         let properties: JSONObject = [
             "hw_disk_bus": "ide", "hw_vif_model": "e1000", "hw_machine_type": "q35", "hw_qemu_guest_agent": "yes",
         ]
@@ -269,7 +269,7 @@ import Testing
         #expect(cpu.name == "cpu" && cpu.child("model")?.text == "EPYC" && cpu.child("feature")?["name"] == "ss")
     }
 
-    @Test func hostsAnnounceWhatLibvirtOffers() throws {
+    @Test func hostsAnnounceLibvirtsCapabilities() throws {
         var inventory = HostInventory(cpus: 4, memoryMiB: 1024, diskGiB: 10, virtType: .qemu, hypervisorVersion: 1)
         #expect(!inventory.traits.contains("COMPUTE_STORAGE_BUS_SCSI") && !inventory.traits.contains("COMPUTE_FIRMWARE_UEFI"))
         try inventory.readDomainCapabilities(

@@ -13,7 +13,7 @@ import Testing
         return bytes
     }
 
-    @Test func disksSayWhatTheyLieOn() {
+    @Test func backingFilesAreReadFromDisks() {
         let name = Array("/images/a.raw".utf8)
         let disk = qcow2 { bytes in
             (bytes[14], bytes[15], bytes[19]) = (1, 0, UInt8(name.count))

@@ -95,7 +95,7 @@ import Testing
         #expect(still == [.fetch, .discard(.rebuilt(withEphemeral: false)), .provision, .define, .complete(operationID: "op1")])
     }
 
-    @Test func aResizeKeepsWhatItChanges() throws {
+    @Test func resizesKeepTheOldDisks() throws {
         let server = try Fixture.server(["operation": ["id": "op1", "kind": "resize"], "keep_disks": true])
         let plan = Reconciler.plan(server, observed: running(server), record: record(server, applied: .running, plugged: true))
         #expect(Array(plan.prefix(4)) == [.shutdown, .keep, .provision, .grow])

@@ -159,7 +159,7 @@ extension OnARealHost {
             await second.stop()
         }
 
-        @Test func aJobThatIsNoLongerWantedLeavesNothing() async throws {
+        @Test func cancelledJobsLeaveNoFiles() async throws {
             let place = try await place("job-cancel")
             let uploads = TestUploads()
             uploads.hold(true)

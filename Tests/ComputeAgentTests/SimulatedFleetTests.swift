@@ -81,7 +81,7 @@ import Testing
         plane.cancel()
     }
 
-    @Test func aMarkThatNobodyTouchesCountsNoMore() throws {
+    @Test func staleMarksAreIgnored() throws {
         let directory = NSTemporaryDirectory() + "silence-\(SystemRandom().uuid())"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: directory) }

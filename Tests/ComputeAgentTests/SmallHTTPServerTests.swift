@@ -49,7 +49,7 @@ import WebAPI
     }
 
     @Test("S18: idle guests of one network do not block metadata for it or another network", .timeLimit(.minutes(10)))
-    func s18SilentGuestsCostNobodyTheirMetadata() async throws {
+    func s18IdleGuestsDoNotBlockMetadata() async throws {
         var limits = ConnectionLimits.small
         limits.connectionsMax = 16
         limits.connectionsPerSourceMax = 8

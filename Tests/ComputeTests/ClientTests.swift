@@ -167,7 +167,7 @@ import Workflow
         }
     }
 
-    @Test func extensionsNameWhatWorks() async throws {
+    @Test func extensionsNameSupportedFeatures() async throws {
         try await TestCloud.with { cloud in
             let list = try await cloud.call("GET", "/v2.1/extensions").json["extensions"]?.arrayValue ?? []
             let aliases = list.compactMap { $0["alias"]?.stringValue }
@@ -259,7 +259,7 @@ import Workflow
     }
 
     /// A host that fails repeatedly until the deadline has a reason too.
-    @Test func aBuildThatRunsOutOfTimeSaysWhatFailedLast() async throws {
+    @Test func overdueBuildsReportTheLastFailure() async throws {
         try await TestCloud.with { cloud in
             cloud.cloud.failOnHost(
                 "libvirt: connection refused at 10.9.8.7", reason: "an error on its host while starting it", permanent: false)

@@ -13,7 +13,7 @@ import Workflow
     private func desired(_ cloud: TestCloud) -> JSONValue { cloud.cloud.received.last { $0["server"] != nil }?["server"] ?? .null }
 
     /// Release 0.1.0 accepted a server with any extra specs and properties, but did not apply this hardware.
-    @Test func hardwareThatNobodyCheckedHasNoEffect() async throws {
+    @Test func uncheckedHardwareHasNoEffect() async throws {
         try await TestCloud.with { cloud in
             let specs: JSONValue = ["extra_specs": ["hw:cpu_policy": "dedicated"]]
             #expect(try await cloud.call("POST", "/v2.1/flavors/1/os-extra_specs", specs, as: "admin").status == 200)

@@ -40,7 +40,7 @@ extension FakeCloud {
     }
 
     /// Source hosts report that guests that did not leave certainly run there.
-    func knowsWhoStays() { state.withLock { $0.failedPhase = "stayed" } }
+    func reportStayingGuests() { state.withLock { $0.failedPhase = "stayed" } }
 
     /// Source hosts queue the guest behind others.
     func queueMoves(_ isQueued: Bool) { state.withLock { $0.queuesMoves = isQueued } }

@@ -61,7 +61,7 @@ import Workflow
             let id = try await cloud.createServer()
             #expect(try await cloud.act(id, FencedMoveTests.live).status == 202)
             cloud.cloud.failJobs("the connection was lost")
-            cloud.cloud.knowsWhoStays()
+            cloud.cloud.reportStayingGuests()
             let waited = try await runWithoutTarget(cloud, id, fences: false) { cloud in
                 cloud.cloud.received.contains { $0["server"]?["jobs"]?.arrayValue?.isEmpty == false }
             }

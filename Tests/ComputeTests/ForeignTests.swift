@@ -71,7 +71,8 @@ import Workflow
         return changes
     }
 
-    @Test("S10: a server cannot use resources of another project: 4xx, and nothing is created") func s10ServersTakeNothingForeign()
+    @Test("S10: a server cannot use resources of another project: 4xx, and nothing is created")
+    func s10ForeignResourcesCannotBeUsedByServers()
         async throws
     {
         try await ForeignTests.with { cloud in
@@ -148,7 +149,7 @@ import Workflow
         }
     }
 
-    @Test("S10: a running server cannot use resources of another project") func s10AttachingTakesNothingForeign() async throws {
+    @Test("S10: a running server cannot use resources of another project") func s10ForeignResourcesCannotBeAttached() async throws {
         try await ForeignTests.with { cloud in
             let id = try await cloud.createServer()
             let before = cloud.cloud.subjects

@@ -25,7 +25,7 @@ import Testing
         return answer
     }
 
-    @Test func aRebuildTakesWhatTheHostHas() async throws {
+    @Test func rebuildsRequireTheHostsCapabilities() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             try await setProperties(cloud, ["hw_disk_bus": "sata"])
@@ -93,7 +93,7 @@ import Testing
         }
     }
 
-    @Test("S26: contradictions are refused before anything is written") func s26ContradictionsLeaveNothing() async throws {
+    @Test("S26: contradictions are refused before anything is written") func s26ContradictionsAreRefusedFirst() async throws {
         try await TestCloud.with { cloud in
             try await setProperties(cloud, ["hw_disk_bus": "ide", "hw_machine_type": "q35"])
             let refused = try await cloud.call("POST", "/v2.1/servers", TestCloud.body())

@@ -126,7 +126,7 @@ import Testing
     }
 
     @Test("S15: a row that cannot be read does not hold up the messages of other servers")
-    func s15UnreadableRowsHoldNothingUp() async throws {
+    func s15UnreadableRowsDoNotBlockOthers() async throws {
         try await TestCloud.with { cloud in
             let ids = [try await cloud.createServer(), try await cloud.createServer(), try await cloud.createServer()]
             let (broken, others) = (ids[1], [ids[0], ids[2]].sorted())

@@ -21,7 +21,7 @@ import Workflow
         return ids
     }
 
-    @Test func serversSortedByWhatMayBeNullComeOnceEach() async throws {
+    @Test func sortedServersAreListedOnceDespiteNulls() async throws {
         try await TestCloud.with { cloud in
             let ids = try await Self.servers(cloud, 5)
             try await cloud.database.write { connection in

@@ -280,7 +280,7 @@ import WebAPI
 
 /// The scheduler's explanations, and requests that claim nothing.
 @Suite struct ComputeSchedulingTests {
-    @Test func aTrialLeavesNothing() async throws {
+    @Test func trialsChangeNothing() async throws {
         try await TestCloud.with { cloud in
             let answer = try await cloud.call("POST", "/v2.1/os-wolke-scheduling", TestCloud.body())
             #expect(answer.status == 200, "\(answer.json)")

@@ -185,7 +185,7 @@ import Workflow
     }
 
     /// A build or delete of a server does not wait for a port that a router has taken.
-    @Test func aServerWhosePortARouterTookIsDeleted() async throws {
+    @Test func serversWithATakenPortAreDeleted() async throws {
         try await TestCloud.with { cloud in
             let answer = try await cloud.call(
                 "POST", "/v2.1/servers", TestCloud.body(["networks": [["port": .string(Fixtures.port)]]]))

@@ -16,7 +16,7 @@ import Workflow
         }
     }
 
-    @Test func aServerIsDeletedWithoutWhatOthersKeep() async throws {
+    @Test func refusedReleasesDoNotBlockDeletion() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             cloud.cloud.refuseReleases(.conflict("it is locked by its operator"))

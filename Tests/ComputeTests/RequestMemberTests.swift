@@ -115,7 +115,7 @@ import WebAPI
         }
     }
 
-    @Test func hintsThatNobodyFollowsAreRefused() async throws {
+    @Test func unsupportedHintsAreRefused() async throws {
         try await TestCloud.with { cloud in
             for hint in ["query", "build_near_host_ip", "cidr", "target_cell", "different_cell", "anything"] {
                 for member in ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"] {
@@ -128,7 +128,7 @@ import WebAPI
     }
 
     @Test("S26: a server whose flavor or image requires a missing feature is refused, also if it boots from a volume")
-    func s26GuestsHaveWhatTheyAskFor() async throws {
+    func s26UnsupportedHardwareIsRefused() async throws {
         try await TestCloud.with { cloud in
             func setImage(_ properties: JSONObject) async throws {
                 _ = try await cloud.database.write { connection in
@@ -193,7 +193,7 @@ import WebAPI
         }
     }
 
-    @Test func aListSortsByWhatItIsAskedOrRefuses() async throws {
+    @Test func unsupportedSortKeysAreRefused() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             for list in [

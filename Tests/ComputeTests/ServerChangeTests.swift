@@ -223,7 +223,7 @@ import Workflow
         }
     }
 
-    @Test func devicesOfAStableRescueAreWhatTheImageSays() async throws {
+    @Test func stableRescuesUseTheImagesDevices() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             let usb = try await image(cloud, ["hw_rescue_device": "cdrom", "hw_rescue_bus": "usb"])

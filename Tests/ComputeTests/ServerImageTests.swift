@@ -121,7 +121,7 @@ import Workflow
     }
 
     @Test(arguments: ["no room for the copy", "the guest agent did not freeze the server's file systems"])
-    func aFailureLeavesNothing(reason: String) async throws {
+    func failedImagesAreDeleted(reason: String) async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()
             cloud.cloud.failJobs(reason)

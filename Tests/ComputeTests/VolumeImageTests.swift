@@ -195,7 +195,7 @@ import Workflow
         }
     }
 
-    @Test func theHostStopsWhenNobodyWaitsForItsCopy() async throws {
+    @Test func unneededCopiesAreCancelled() async throws {
         try await TestCloud.with { cloud in
             _ = try await cloud.createServer(VolumeImageTests.onVolume)
             _ = try await cloud.cloud.createSnapshot(

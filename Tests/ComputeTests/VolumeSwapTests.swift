@@ -117,7 +117,7 @@ import Workflow
         }
     }
 
-    @Test func aHostThatCannotExchangeChangesNothing() async throws {
+    @Test func failedSwapsChangeNothing() async throws {
         try await TestCloud.with { cloud in
             let id = try await server(cloud)
             cloud.cloud.failJobs("no room for the copy")

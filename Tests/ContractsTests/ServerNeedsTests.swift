@@ -102,7 +102,7 @@ import Testing
             ]),
     ]
 
-    @Test(arguments: cases) func flavorAndImageSayWhatIsNeeded(_ item: Case) throws {
+    @Test(arguments: cases) func needsFollowFromFlavorAndImage(_ item: Case) throws {
         let needs = try ServerNeeds(try item.flavor.decode(), try item.image?.decode(), properties: item.properties)
         #expect(needs.resources == item.resources)
         #expect(needs.requiredTraits == item.required)

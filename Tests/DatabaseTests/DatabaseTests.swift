@@ -89,7 +89,7 @@ import Testing
         }
     }
 
-    @Test func failedTransactionLeavesNothing() async throws {
+    @Test func failedTransactionIsRolledBack() async throws {
         try await TestDatabase.with { test in
             await #expect(throws: DatabaseError.self) {
                 try await test.database.write { connection in

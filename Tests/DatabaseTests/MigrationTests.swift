@@ -38,7 +38,7 @@ private enum Releases {
 
     // MARK: starting
 
-    @Test func migratingTwiceChangesNothing() async throws {
+    @Test func repeatedMigrationsChangeNothing() async throws {
         try await TestDatabase.with { test in
             #expect(try await Schema.migrate(test.database) == [])
             #expect(try await Schema.contract(test.database) == [])
@@ -140,7 +140,7 @@ private enum Releases {
         }
     }
 
-    @Test func aSilentReplicaHoldsNothingBack() async throws {
+    @Test func silentReplicasDoNotBlockContraction() async throws {
         try await TestDatabase.with { test in
             try await Replicas.join(test.database, replica(knows: Releases.base), ambient, migrations: Releases.base)
             await #expect(throws: ResourceError.self) { try await Schema.contract(test.database, migrations: Releases.contracted) }
@@ -192,7 +192,7 @@ private enum Releases {
     }
 
     /// A server process that dies during the migration, as if the machine crashed.
-    @Test func aCrashInTheMiddleLeavesAllOrNothing() async throws {
+    @Test func crashedMigrationsAreAtomic() async throws {
         try await TestDatabase.with { (test) async throws -> Void in
             let dies = Migration(Releases.next, "dies", "CREATE TABLE half_way (id integer); SELECT pg_terminate_backend(pg_backend_pid())")
             #expect(await words { try await Schema.migrate(test.database, migrations: Releases.base + [dies]) } != "")
@@ -306,7 +306,7 @@ private enum Releases {
     /// Landed before these rules. 23 builds an index on a column that it adds to a small table.
     private static let landed: Set = [23]
 
-    @Test func expandingMigrationsBreakNobody() {
+    @Test func expandingMigrationsFollowTheRules() {
         let problems = Schema.migrations.filter { $0.number > Schema.base && !Self.landed.contains($0.number) }
             .flatMap { migration in MigrationRules.problems(migration).map { "\(migration.number) \(migration.name): \($0)" } }
         #expect(problems.isEmpty, "\(problems.joined(separator: "\n"))")

@@ -41,7 +41,7 @@ import Testing
         #expect(problem.contains("network"), "\(problem)")
     }
 
-    @Test func theWatchKeepsWhatWasFoundLast() async throws {
+    @Test func watchKeepsTheLastResult() async throws {
         let answers = Mutex<[String?]>(["broken", nil])
         let watch = SandboxWatch(time: SystemTime()) { answers.withLock { $0.removeFirst() } }
         #expect(await watch.problem() == "broken")

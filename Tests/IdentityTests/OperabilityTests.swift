@@ -54,7 +54,7 @@ import WebAPI
         }
     }
 
-    @Test func aRefusalSaysWhomItConcerns() async throws {
+    @Test func refusalsNameTheLastOperator() async throws {
         try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let off: JSONValue = ["domain": ["enabled": false]]

@@ -307,7 +307,7 @@ extension JSONValue {
         }
     }
 
-    @Test func immutableThingsStay() async throws {
+    @Test func immutableResourcesCannotBeChanged() async throws {
         try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
             let project = try await cloud.make("projects", "project", ["name": "fixed", "options": ["immutable": true]])

@@ -110,7 +110,7 @@ import WebAPI
     }
 
     /// A domain's manager can only assign roles of a manager, only in their own domain.
-    @Test func managersGiveOnlyWhatTheyMay() async throws {
+    @Test func managersAssignOnlyManagerRoles() async throws {
         try await IdentityCloud.with { cloud in
             let manager = try await cloud.token("domainer", scope: ["domain": ["id": "default"]])
             let user = try await cloud.id("users", "other")

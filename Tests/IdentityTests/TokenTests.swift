@@ -123,8 +123,7 @@ import WebAPI
         }
     }
 
-    @Test("S11: a refused sign-on reveals neither whether the user exists nor the reason") func s11WrongPasswordsTellNothing() async throws
-    {
+    @Test("S11: a refused sign-on reveals neither whether the user exists nor the reason") func s11RefusedSignOnsLookAlike() async throws {
         try await IdentityCloud.with(options: IdentityOptions(lockoutAttempts: 2, lockoutDuration: .seconds(60))) { cloud in
             let admin = try await cloud.admin()
             for name in ["locked", "disabled"] {
@@ -194,7 +193,7 @@ import WebAPI
         }
     }
 
-    @Test func ownThings() async throws {
+    @Test func tokensListTheirProjectsAndDomains() async throws {
         try await IdentityCloud.with { cloud in
             let demo = try await cloud.token("demo", scope: "unscoped")
             let projects = try await cloud.call("GET", "/v3/auth/projects", token: demo)
@@ -211,7 +210,7 @@ import WebAPI
         }
     }
 
-    @Test func bootstrapTwiceChangesNothing() async throws {
+    @Test func repeatedBootstrapChangesNothing() async throws {
         try await IdentityCloud.with { cloud in
             let token = try await cloud.admin()
             let bootstrap = cloud.bootstrap()

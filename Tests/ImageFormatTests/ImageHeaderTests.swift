@@ -50,7 +50,7 @@ import Testing
         }
     }
 
-    @Test func contentMustBeWhatIsDeclared() {
+    @Test func contentMustMatchTheDeclaredFormat() {
         let sound: [(String, [UInt8])] = [
             ("qcow2", DiskImages.qcow2()), ("vmdk", DiskImages.vmdk()), ("vdi", DiskImages.vdi()), ("vhd", DiskImages.vhd()),
             ("vhd", DiskImages.fixedVHD()), ("raw", [UInt8](repeating: 7, count: 1024)),

@@ -55,7 +55,7 @@ import Testing
     }
 
     /// References, which clients follow, point to existing definitions.
-    @Test func schemasAreWhole() async throws {
+    @Test func schemaReferencesExist() async throws {
         try await ImageFixture.with { cloud in
             let kinds = [
                 "namespace", "namespaces", "object", "objects", "property", "properties", "resource_type", "resource_types", "tag", "tags",

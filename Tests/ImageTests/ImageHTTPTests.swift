@@ -101,7 +101,7 @@ import WebAPI
     }
 
     @Test(.timeLimit(.minutes(10)), arguments: ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
-    func aClientThatGoesAwayLeavesNothing(_ length: String) async throws {
+    func disconnectedUploadsLeaveNoFiles(_ length: String) async throws {
         try await serving { cloud, port in
             let id = try await cloud.create()
             do {
@@ -121,7 +121,7 @@ import WebAPI
         }
     }
 
-    @Test(.timeLimit(.minutes(10))) func aClientThatSaysNothingLosesItsConnection() async throws {
+    @Test(.timeLimit(.minutes(10))) func idleConnectionsAreClosed() async throws {
         try await serving(idle: .milliseconds(300)) { _, port in
             let client = try await Socket(port: port)
             #expect(try await client.send(Array("GET /v2/images HTTP/1.1\r\nHost: ".utf8)))

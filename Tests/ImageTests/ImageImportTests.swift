@@ -165,7 +165,7 @@ import Workflow
 
     // MARK: interruptions
 
-    @Test func interruptedStagingLeavesNothing() async throws {
+    @Test func interruptedStagingLeavesNoFiles() async throws {
         try await ImageFixture.with(limits: ImageServiceLimits(uploadBytesMax: 10)) { (cloud: ImageFixture) async throws -> Void in
             let id = try await cloud.create()
             #expect(try await cloud.stage(id, Array(repeating: 1, count: 11)).status == 413)

@@ -8,7 +8,7 @@ import WebAPI
 
 /// Reads lists page by page: with null or equal values too, each item is returned once, and the pages end.
 @Suite struct ImageListTests {
-    @Test func everyListComesInPagesWhateverIsNull() async throws {
+    @Test func everyListHasPagesDespiteNulls() async throws {
         try await ImageFixture.with { cloud in
             for body in [["name": "b", "disk_format": "raw", "container_format": "bare"], ["name": "a"], [:], ["name": "a"]] as [JSONValue]
             {

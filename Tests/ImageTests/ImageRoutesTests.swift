@@ -68,7 +68,7 @@ import WebAPI
         }
     }
 
-    @Test func patchesChangeWhatMayChange() async throws {
+    @Test func patchesChangeWritableAttributesOnly() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create(["name": "a", "disk_format": "raw", "container_format": "bare", "os_distro": "x"])
             let changed = try await cloud.patch(
@@ -104,7 +104,7 @@ import WebAPI
         }
     }
 
-    @Test func visibilityDecidesWhoSees() async throws {
+    @Test func visibilityLimitsReaders() async throws {
         try await ImageFixture.with { cloud in
             func names(_ query: String, _ token: String) async throws -> Set<String> {
                 let answer = try await cloud.call("GET", "/v2/images?" + query, token: token)

@@ -16,7 +16,7 @@ import WebAPI
     }
 
     @Test("S1: images that refer to other files are refused during the upload and leave nothing behind")
-    func s1_refusedContentLeavesNothing()
+    func s1_refusedUploadsLeaveNoFiles()
         async throws
     {
         try await ImageFixture.with { cloud in
@@ -109,7 +109,7 @@ import WebAPI
         }
     }
 
-    @Test func anInterruptedUploadLeavesNothing() async throws {
+    @Test func interruptedUploadsLeaveNoFiles() async throws {
         try await ImageFixture.with { cloud in
             let id = try await cloud.create()
             struct Broken: Error {}

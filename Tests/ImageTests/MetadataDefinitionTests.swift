@@ -59,7 +59,7 @@ import WebAPI
         }
     }
 
-    @Test func aRefusedNamespaceLeavesNothing() async throws {
+    @Test func refusedNamespacesAreNotCreated() async throws {
         try await ImageFixture.with { (cloud: ImageFixture) async throws -> Void in
             let twice = try await create(cloud, "N", ["tags": [["name": "t"], ["name": "t"]]])
             #expect(twice.status == 409)

@@ -2,7 +2,7 @@ import Kernel
 import Testing
 
 @Suite struct SmallMapTests {
-    @Test(arguments: 0..<20) func doesWhatADictionaryDoes(seed: UInt64) {
+    @Test(arguments: 0..<20) func smallMapBehavesLikeADictionary(seed: UInt64) {
         let random = SeededRandom(seed: seed)
         var map = SmallMap<String, Int>()
         var dictionary: [String: Int] = [:]

@@ -67,7 +67,7 @@ import Testing
         await hypervisor.close()
     }
 
-    @Test func errorsSayWhatTheyAre() async throws {
+    @Test func errorsAreClassified() async throws {
         let hypervisor = hypervisor()
         let missing = try await #require(throws: LibvirtError.self) { try await hypervisor.start(HypervisorTests.uuid) }
         #expect(missing.isNoDomain)

@@ -71,7 +71,7 @@ let fast = ConsumeOptions(prefetch: 8, deliveriesMax: 3, retryDelay: .millisecon
 @Suite(.serialized) struct BusTests {
     private func newQueue() -> MessageQueue { MessageQueue("test.\(SystemRandom().uuid())") }
 
-    @Test(arguments: BusKind.allCases) func messageArrivesWhole(_ kind: BusKind) async throws {
+    @Test(arguments: BusKind.allCases) func messagesArriveUnchanged(_ kind: BusKind) async throws {
         let bus = try await kind.bus()
         let queue = newQueue()
         var sent = message("greeting", ["text": "grüß \"dich\"", "n": 7, "list": [1, nil, 2.5]])

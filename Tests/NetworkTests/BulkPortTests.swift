@@ -45,7 +45,7 @@ import WebAPI
         }
     }
 
-    @Test func theAnswerIsWhatWasAskedFor() async throws {
+    @Test func bulkAnswersMatchTheRequest() async throws {
         try await NetworkHarness.with { cloud in
             let (first, second) = (try await cloud.network("first"), try await cloud.network("second"))
             let subnet = try await cloud.subnet(first)
@@ -109,7 +109,7 @@ import WebAPI
         var token = "member"
     }
 
-    @Test func allOrNothing() async throws {
+    @Test func bulkRequestsAreAtomic() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network()
             let subnet = try await cloud.subnet(
@@ -236,7 +236,7 @@ import WebAPI
     }
 
     /// An address that each of the writers requests goes to one of them; requests without an address are never refused.
-    @Test func oneOfManyGetsWhatIsNamed() async throws {
+    @Test func concurrentRequestsForOneAddressHaveOneWinner() async throws {
         try await NetworkHarness.with { cloud in
             let network = try await cloud.network("shared", as: "admin", ["shared": true])
             // 12 addresses, one for metadata.

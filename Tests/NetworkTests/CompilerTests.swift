@@ -4,7 +4,7 @@ import Testing
 @testable import NetworkCore
 
 @Suite struct CompilerTests {
-    @Test(arguments: 0..<20) func applyingThePlanLeavesNothingToDo(seed: Int) {
+    @Test(arguments: 0..<20) func appliedPlanNeedsNoOperations(seed: Int) {
         let cloud = RandomCloud(seed: UInt64(seed))
         var northbound = NorthboundSimulator()
         let plan = cloud.plan(cloud.subjects, northbound.model)
@@ -77,7 +77,7 @@ import Testing
         _ = shown()
     }
 
-    @Test(arguments: 0..<10) func deletingEverythingLeavesNothing(seed: Int) {
+    @Test(arguments: 0..<10) func deletingAllSubjectsDeletesAllRows(seed: Int) {
         let cloud = RandomCloud(seed: UInt64(seed))
         var northbound = NorthboundSimulator()
         northbound.apply(cloud.plan(cloud.subjects, northbound.model).operations)
@@ -122,7 +122,7 @@ import Testing
         #expect(costs == [3, 3])
     }
 
-    @Test func aPortWhoseGroupIsNotThereIsDenied() throws {
+    @Test func portsWithMissingGroupsAreDenied() throws {
         var cloud = RandomCloud(seed: 6)
         var northbound = NorthboundSimulator()
         var port = try CompilerTests.securedPort(cloud)
@@ -152,7 +152,7 @@ import Testing
     }
 
     /// A port in a group is denied everything that the group's rules do not allow.
-    @Test func eachGroupDeniesWhatItDoesNotAllow() throws {
+    @Test func groupsDenyOtherTraffic() throws {
         let cloud = RandomCloud(seed: 7)
         let group = try #require(cloud.groups.values.first { !$0.rules.isEmpty })
         let name = Compiler.groupName(group.id)

@@ -36,7 +36,7 @@ import WebAPI
         }
     }
 
-    @Test func everyListSortedByWhatMayBeNullComesOnce() async throws {
+    @Test func everySortedListIsCompleteDespiteNulls() async throws {
         try await Self.with { cloud, _ in
             let sweep = ListSweep(cloud.api, token: "admin")
             let lists: [ResourceKind] = [.networks, .subnets, .ports, .routers, .floatingIPs, .securityGroups, .securityGroupRules]
@@ -69,7 +69,7 @@ import WebAPI
     }
 
     @Test("S8: callers cannot sort or filter by fields that they may not see")
-    func s8OrderGivesNothingAway() async throws {
+    func s8HiddenFieldsCannotBeSortedOrFiltered() async throws {
         try await Self.with { cloud, _ in
             let query = "sort_key=provider:segmentation_id"
             #expect(try await cloud.call("GET", "/networks?\(query)", as: "admin").status == 200)

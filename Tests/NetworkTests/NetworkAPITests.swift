@@ -59,7 +59,7 @@ import WebAPI
             #expect(ports.json["ports"]?[0]["device_owner"] == "network:distributed")
             #expect(ports.json["ports"]?[0]["fixed_ips"]?[0]["ip_address"] == "10.0.0.2")
             #expect(try await cloud.used("port") == 0)
-            try await metadataPortIsNobodys(cloud, network: network.id)
+            try await checkMetadataPortHasNoProject(cloud, network: network.id)
 
             let renamed = try await cloud.call("PUT", "/networks/\(network.id)", ["network": ["name": "other"]])
             #expect(renamed.json["network"]?["name"] == "other")
@@ -75,7 +75,7 @@ import WebAPI
     }
 
     /// openstacksdk's project cleanup keeps a network with a port of the project whose owner it does not know.
-    private func metadataPortIsNobodys(_ cloud: NetworkHarness, network: String) async throws {
+    private func checkMetadataPortHasNoProject(_ cloud: NetworkHarness, network: String) async throws {
         func ports(_ query: String = "", as token: String = "member") async throws -> [JSONValue] {
             let answer = try await cloud.call("GET", "/ports?network_id=\(network)\(query)", as: token)
             return answer.json["ports"]?.arrayValue ?? []

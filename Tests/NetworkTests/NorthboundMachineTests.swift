@@ -194,7 +194,7 @@ import Testing
         #expect(bench.drift.isEmpty, "what was asked for is no drift: \(bench.drift.prefix(3))")
     }
 
-    @Test func aFailedReadLosesNothing() throws {
+    @Test func failedReadsAreRepeated() throws {
         var bench = Bench()
         bench.add(1)
         bench.failsToRead = true

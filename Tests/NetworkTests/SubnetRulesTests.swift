@@ -75,7 +75,7 @@ private func type(of body: () throws -> Void) -> String? {
     }
 
     /// A pool allocated in order, and one from a random start: both to their end, without the addresses in use.
-    @Test(arguments: 0..<30) func aSearchFindsWhatIsFreeAndEnds(seed: Int) {
+    @Test(arguments: 0..<30) func searchFindsAllFreeAddresses(seed: Int) {
         let random = SeededRandom(seed: UInt64(seed))
         for pools in [
             [pool("10.0.0.20", "10.0.0.23"), pool("10.0.0.5", "10.0.0.9")], [pool("10.0.0.7", "10.0.16.3")], [],

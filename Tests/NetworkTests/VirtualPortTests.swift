@@ -22,7 +22,7 @@ import Testing
         return try #require(rows.first { $0.key.table == .logicalSwitchPort }).columns
     }
 
-    @Test func aPortWhoseAddressGuestsShareIsVirtual() throws {
+    @Test func portsWithSharedAddressesAreVirtual() throws {
         var shared = port()
         #expect(try row(shared)["type"] == .string(""))
         let parents = [UUID128(high: 3, low: 2), UUID128(high: 3, low: 1)]

@@ -95,7 +95,7 @@ private func withClient(
         }
     }
 
-    @Test func failedTransactionChangesNothingAndSaysWhy() async throws {
+    @Test func failedTransactionIsRolledBackWithAReason() async throws {
         try await withClient([OVSDBMonitor("Logical_Switch")]) { client, _ in
             let error = await #expect(throws: OVSDBError.self) {
                 try await client.transact([

@@ -96,7 +96,7 @@ import Testing
         }
     }
 
-    @Test func theSchedulerCountsWhatWasRestored() async throws {
+    @Test func restoredAllocationsCountForScheduling() async throws {
         try await with { bench, servers in
             try await run(bench, "DELETE FROM consumers")
             try await bench.placement.restoreAllocations()

@@ -120,7 +120,7 @@ import Testing
         #expect(Scheduler.decide(&fleet, request, .none, random: 99) == again)
     }
 
-    @Test func roomIsWhatCanReallyBePlaced() {
+    @Test func fitCountEqualsPlaceableServers() {
         for seed in 1...20 {
             let dice = Dice(random: SeededRandom(seed: UInt64(seed)))
             var fleet = dice.fleet(12)

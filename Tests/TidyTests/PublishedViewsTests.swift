@@ -56,7 +56,7 @@ import Testing
         path.hasSuffix("Inspections.swift") || ["Shared/Schema/", "Shared/TestKit/"].contains(where: path.hasPrefix)
     }
 
-    @Test func servicesNameOnlyTheirOwnTablesAndWhatOthersPublish() throws {
+    @Test func servicesNameOnlyOwnTablesAndPublishedViews() throws {
         let relations = try PublishedViewsTests.relations()
         #expect(relations.count > 80 && relations["ports"] == .some("Network") && relations["token_state"] == .some("Identity"))
         let published = PublishedViewsTests.published()

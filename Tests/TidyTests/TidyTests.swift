@@ -382,7 +382,7 @@ import Testing
         expectNone(findings, "links in documents lead to files")
     }
 
-    @Test func ignoredThingsAreNotTracked() {
+    @Test func buildProductsAreNotTracked() {
         let findings = TidyTests.tracked.filter { $0 == "Package.resolved" || $0.hasPrefix(".build") || $0.hasPrefix(".state") }
         expectNone(findings, "build products stay out")
     }

@@ -11,7 +11,7 @@ import WebAPI
 /// Requests whose client closes the connection before the response.
 @Suite struct ClientLeavesTests {
     @Test("S18: a request whose client has disconnected frees its session within a second")
-    func s18ARequestWhoseClientLeftIsStopped() async throws {
+    func s18RequestsOfDisconnectedClientsAreStopped() async throws {
         try await TestDatabase.with { test in
             let metrics = Metrics()
             let database = Database(DatabaseConfiguration(connectionString: test.connectionString, connectionsMax: 3), metrics: metrics)
@@ -132,7 +132,7 @@ import WebAPI
         }
     }
 
-    @Test func pagingThatNobodyReadsIsRefused() async throws {
+    @Test func unreadPagingParametersAreRefused() async throws {
         let api = try API(
             service: ServiceDescription(type: "plain", title: "Plain", faults: .network, publicURL: "http://plain.example"),
             resources: [

@@ -39,7 +39,7 @@ import Testing
 
     private let now = Timestamp(microseconds: 0)
 
-    @Test func updatesSetWhatDiffers() {
+    @Test func updatesSetOnlyDifferingColumns() {
         let before = Note(name: "a", size: 1, tags: ["x"])
         #expect(before.changes(to: before).isEmpty)
         var after = before

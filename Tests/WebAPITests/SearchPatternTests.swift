@@ -59,7 +59,7 @@ import Testing
         }
     }
 
-    @Test func itFindsWhatPostgreSQLFinds() async throws {
+    @Test func matchesAgreeWithPostgreSQL() async throws {
         let patterns = [
             "web", "^web", "web$", "^web$", "^", "$", "", "w.b", "web-[0-9]+", "(a|b)c", #"a\.b"#, "a.b", "^(?:web|db)-\\d{1,3}$", "[^a]",
             "[]a]", "[a-c-]",

@@ -10,7 +10,7 @@ import WebAPI
 
 /// Lists sorted by values that may be null or equal, page by page.
 @Suite struct SortedListTests {
-    @Test func everyRowComesOnceWhateverIsNull() async throws {
+    @Test func everyRowIsListedOnceDespiteNulls() async throws {
         let table = Table(
             "things t", keyType: .integer, defaultSort: [("created", true)],
             fields: [

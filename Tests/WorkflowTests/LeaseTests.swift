@@ -278,7 +278,7 @@ import Testing
         }
     }
 
-    @Test func aStepWhoseLeaseAnotherHasIsCancelled() async throws {
+    @Test func stepWithLostLeaseIsCancelled() async throws {
         try await withLongStep { bench, time, engine, _, _ in
             try await bench.database.write { try $0.execute("UPDATE workflows SET epoch = epoch + 1, lease_holder = 'another'") }
             time.advance(by: .seconds(21))
@@ -312,7 +312,7 @@ import Testing
     }
 
     /// The lease of a process without a session is taken only after two checks; the lease of a live process is never taken.
-    @Test func onlyALeaseWhoseHolderStaysAwayIsFreed() async throws {
+    @Test func onlyLeasesOfAbsentHoldersAreFreed() async throws {
         try await with { bench in
             let workflow = bench.workflow("left", [bench.step("one")])
             try await bench.start(workflow, subject: Bench.subject0)

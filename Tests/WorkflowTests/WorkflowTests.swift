@@ -84,7 +84,7 @@ import Testing
         }
     }
 
-    @Test func stepsRunInOrderAndKeepWhatTheyRecord() async throws {
+    @Test func stepsRunInOrderAndKeepTheirFrame() async throws {
         try await with { bench in
             let definition = bench.workflow(
                 "plain",
@@ -264,7 +264,7 @@ import Testing
     }
 
     /// Neither lease nor deadline nor wait is judged, or made, by the clock of a process.
-    @Test(arguments: [-3, 3]) func aWrongClockChangesNothing(hours: Int) async throws {
+    @Test(arguments: [-3, 3]) func wrongClocksHaveNoEffect(hours: Int) async throws {
         try await with { bench in
             func store(_ holder: String, _ time: any TimeSource) -> WorkflowStore {
                 WorkflowStore(
