@@ -163,7 +163,7 @@ package struct PublicDownload: Sendable {
 
     // MARK: names
 
-    private static let threads = WorkerThreads(name: "resolve", count: 2)
+    private static let threads = WorkerThreads(name: "resolve", count: 8)
 
     /// The system's resolver.
     package static let system: Resolve = { host in

@@ -401,7 +401,7 @@ extension BodySchema {
         case .mac: "02:00:00:00:00:01"
         case .dateTime: "2099-01-31T00:00:00Z"
         case .base64: "eA=="
-        case .name, .trimmedName, .hostname, nil: String(repeating: "x", count: Swift.min(Swift.max(1, min), max))
+        case .name, .trimmedName, .hostname, .hostLabel, nil: String(repeating: "x", count: Swift.min(Swift.max(1, min), max))
         }
     }
 }

@@ -27,6 +27,8 @@ package indirect enum BodySchema: Sendable {
         /// A name that neither begins nor ends with white space, which Nova refuses.
         case trimmedName
         case hostname
+        /// A host name without a domain.
+        case hostLabel
     }
 
     package enum Additional: Sendable {
@@ -219,6 +221,7 @@ extension BodySchema.Format {
             nameProblem(text)
                 ?? (text.first?.isWhitespace == true || text.last?.isWhitespace == true ? "begins or ends with white space" : nil)
         case .hostname: hostnameProblem(text)
+        case .hostLabel: text.contains(".") ? "is not a host name without a domain" : hostnameProblem(text)
         }
     }
 

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 import Kernel
 
 extension JSONObject {
@@ -16,5 +16,34 @@ extension JSONObject {
                 '\(expected.prefix(64))', which the path names.
                 """)
         }
+    }
+
+    /// The value of a member that has more than one name; nil if the object has none of them.
+    ///
+    /// - Parameter names: the preferred one first.
+    /// - Throws: 400 if two of them have different values, because one would be ignored.
+    package func value(named names: [String], of path: String) throws -> JSONValue? {
+        let given = names.compactMap { name in self[name].map { (name: name, value: $0) } }
+        if let first = given.first, let other = given.dropFirst().first(where: { $0.value != first.value }) {
+            throw ResourceError.badRequest(
+                """
+                Invalid input for field/attribute \(path).\(other.name). Value: \(other.value.description.prefix(64)). It is another name of \
+                \(first.name), whose value is \(first.value.description.prefix(64)).
+                """)
+        }
+        return given.first?.value
+    }
+}
+
+extension RequestContext {
+    /// A query parameter that is a boolean; false without it.
+    ///
+    /// - Throws: 400 for a value that is not a boolean.
+    package func flag(_ name: String) throws -> Bool {
+        guard let text = query[name] else { return false }
+        guard let flag = BodySchema.boolean(text) else {
+            throw ResourceError.badRequest("Invalid value for '\(name)': '\(text.prefix(64))'. It must be a boolean.")
+        }
+        return flag
     }
 }

@@ -63,6 +63,23 @@ package struct Change: Sendable {
     }
 }
 
+/// A change whose response waits for work that goes on after the transaction.
+package struct BegunWork: Sendable {
+    /// Identifies the work.
+    let work: JSONValue
+    let resourceType: String
+    let resourceID: String?
+    /// The content of the audit record.
+    let content: JSONValue?
+
+    package init(_ work: JSONValue, _ resourceType: String, _ resourceID: String?, content: JSONValue? = nil) {
+        self.work = work
+        self.resourceType = resourceType
+        self.resourceID = resourceID
+        self.content = content
+    }
+}
+
 /// A routed, authenticated, validated request as a handler receives it.
 package struct RequestContext: Sendable {
     /// Records the handler's policy decisions.
@@ -221,15 +238,17 @@ package struct RequestContext: Sendable {
     /// or awaits the work and creates the response. Repeating the `Idempotency-Key` never calls `begin` again. `finish`
     /// must be idempotent, because it is called again if the first request was interrupted.
     ///
-    /// - Parameter begin: the effect; the value for `finish`, and what the audit records.
+    /// - Parameter begin: the effect; returns the value for `finish`, and what the audit records.
     package func write(
         _ database: Database,
-        begin: @escaping @Sendable (Connection) throws -> (work: JSONValue, resourceType: String, resourceID: String?),
+        begin: @escaping @Sendable (Connection) throws -> BegunWork,
         finish: (_ work: JSONValue) async throws -> Response
     ) async throws -> Response {
         let begun = try await write(database) { connection in
-            let (work, type, id) = try begin(connection)
-            return Change(Response(status: Idempotency.provisional, headers: [:], body: .bytes(work.encoded)), type, id)
+            let begun = try begin(connection)
+            return Change(
+                Response(status: Idempotency.provisional, headers: [:], body: .bytes(begun.work.encoded)), begun.resourceType,
+                begun.resourceID, content: begun.content)
         }
         guard begun.status == Idempotency.provisional else { return begun }
         var response = try await finish(try JSONValue.parse(begun.bytes ?? []))

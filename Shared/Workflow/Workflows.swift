@@ -91,11 +91,17 @@ package enum Workflows {
 
     /// Whether a workflow of this kind is in progress on the subject.
     package static func isActive(_ connection: Connection, subject: String, kind: String) throws -> Bool {
-        try !connection.query(
+        try active(connection, subject: subject, kinds: [kind]) != nil
+    }
+
+    /// The first of these kinds of which a workflow is in progress on the subject.
+    package static func active(_ connection: Connection, subject: String, kinds: [String]) throws -> String? {
+        try connection.query(
             """
-            SELECT 1 AS one FROM workflows WHERE subject_id = \(subject)::uuid AND finished_at IS NULL AND kind = \(kind) LIMIT 1
+            SELECT kind FROM workflows WHERE subject_id = \(subject)::uuid AND finished_at IS NULL AND kind = ANY(\(kinds)::text[])
+            ORDER BY id LIMIT 1
             """
-        ).isEmpty
+        ).first?.string("kind")
     }
 
     /// The condition that no workflow is in progress on the subject in a column of type uuid: `s.id`.

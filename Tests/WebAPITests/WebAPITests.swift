@@ -96,7 +96,7 @@ private struct Notes: Sendable {
                 begin: { _ in
                     try context.authorize(target: .project(context.caller.requireProject()))
                     isFirst.withLock { $0 = true }
-                    return ("work", "note", nil)
+                    return BegunWork("work", "note", nil)
                 },
                 finish: { _ in
                     let number = waiting.withLock { count in

@@ -82,8 +82,7 @@ package struct ServerRequest: Sendable {
         adminPass = text("adminPass")
         returnsReservation = server["return_reservation_id"]?.boolValue ?? false
         securityGroups = (server["security_groups"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }.uniqued
-        let hints = body["os:scheduler_hints"] ?? body["OS-SCH-HNT:scheduler_hints"]
-        self.hints = hints?.objectValue ?? [:]
+        hints = try ServerRequest.hints(body)
         let min = server["min_count"]?.intValue
         let max = server["max_count"]?.intValue
         minCount = min ?? 1
@@ -98,6 +97,17 @@ package struct ServerRequest: Sendable {
         devices = try (server["block_device_mapping_v2"]?.arrayValue ?? []).map { try DeviceRequest($0) }
         try settleDevices()
         try check()
+    }
+
+    /// The hints, which have two names.
+    ///
+    /// - Throws: 400 if both have different values.
+    private static func hints(_ body: JSONValue) throws -> JSONObject {
+        let (hints, old) = (body["os:scheduler_hints"], body["OS-SCH-HNT:scheduler_hints"])
+        if let hints, let old, hints != old {
+            throw ResourceError.badRequest("OS-SCH-HNT:scheduler_hints is another name of os:scheduler_hints: they must not differ.")
+        }
+        return (hints ?? old)?.objectValue ?? [:]
     }
 
     private func check() throws {
@@ -209,6 +219,8 @@ package struct ZoneRequest: Sendable, Hashable {
     package var zone: String?
     package var host: String?
     package var node: String?
+    /// Whether the host comes with the zone (`zone:host:node`), a form that in Nova goes around the scheduler.
+    package var isForced: Bool
 
     package init(_ text: String?, host: String?, node: String?) throws {
         let parts = (text ?? "").split(separator: ":", omittingEmptySubsequences: false).map(String.init)
@@ -222,6 +234,7 @@ package struct ZoneRequest: Sendable, Hashable {
         if named != nil || node2 != nil, host != nil || node != nil {
             throw ResourceError.badRequest("Unable to combine a host in availability_zone with host or hypervisor_hostname.")
         }
+        isForced = named != nil || node2 != nil
         self.host = named ?? host
         self.node = node2 ?? node
     }

@@ -77,6 +77,8 @@ package struct ImageApplication: Sendable {
     /// - Throws: `SettingsError` naming key and value.
     private static func download(_ settings: Settings) throws -> PublicDownload.Rules {
         var rules = PublicDownload.Rules()
+        // As long as an import may take.
+        rules.timeMax = ImageWorkflows.timeMax
         rules.ports = Set(
             try settings.values("image.download_ports", "a port") { Int($0).flatMap { (1...65_535).contains($0) ? $0 : nil } })
         let hosts = settings.list("image.download_hosts").map { $0.lowercased() }

@@ -189,7 +189,8 @@ struct NodeStateRoutes: Sendable {
                 throw ResourceError.badRequest("Invalid input for boot_device. Value: '\(device.rawValue)'. The node cannot boot from it.")
             }
             let id = try node.value(for: "baremetal:node:set_boot_device").id.description
-            return (["device": .string(device.rawValue)], "node", id)
+            let work: JSONValue = ["device": .string(device.rawValue)]
+            return BegunWork(work, "node", id, content: work)
         } finish: { _ in
             let node = try await database.read { try bareMetal.node($0, context).value }
             try await hardware.asked(node) { try await $0.setBootDevice(of: node, device, isPersistent: isPersistent) }

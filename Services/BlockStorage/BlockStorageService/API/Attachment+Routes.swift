@@ -129,6 +129,7 @@ extension BlockStorageHandlers {
             try authorizeFurther(context, volume)
             if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
             let now = context.ambient.now
+            _ = try BlockStorageHandlers.mode(volume, body["mode"]?.stringValue, body["connector"]?.objectValue ?? [:])
             try BlockStorageStore.insert(connection, decision, mode: body["mode"]?.stringValue, at: now)
             if let connector = body["connector"]?.objectValue, !connector.isEmpty {
                 try connect(connection, decision, volume, connector, mode: body["mode"]?.stringValue, now: now)
@@ -158,6 +159,27 @@ extension BlockStorageHandlers {
         try context.authorize(target: .project(volume.projectID), action: action).value(for: action)
     }
 
+    /// The mode that a request names, in the attachment or in its connector; nil for none.
+    ///
+    /// - Throws: 400 if the two differ, or for writing to a volume that is read-only.
+    private static func mode(_ volume: Volume, _ mode: String?, _ connector: JSONObject) throws -> String? {
+        let inConnector = connector["mode"]?.stringValue
+        if let mode, let inConnector, mode != inConnector {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute connector.mode. Value: \(inConnector.prefix(64)). The attachment's mode is \(mode).")
+        }
+        let wanted = mode ?? inConnector
+        guard wanted == nil || ["ro", "rw"].contains(wanted) else {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute connector.mode. Value: \(wanted?.prefix(64) ?? ""). It must be ro or rw.")
+        }
+        if volume.isReadOnly, wanted == "rw" {
+            throw ResourceError.badRequest(
+                "Invalid input for field/attribute mode. Value: rw. Volume \(volume.id) is read-only; the mode must be ro.")
+        }
+        return wanted
+    }
+
     /// Hands out the connection for a host.
     private func connect(
         _ connection: Connection, _ decision: Authorized<Attachment>, _ volume: Volume, _ connector: JSONObject, mode: String?,
@@ -166,7 +188,7 @@ extension BlockStorageHandlers {
         guard let host = connector["host"]?.stringValue, !host.isEmpty else {
             throw ResourceError.badRequest("Invalid input received: The connector needs the name of a 'host'.")
         }
-        let mode = volume.isReadOnly ? "ro" : mode ?? connector["mode"]?.stringValue ?? "rw"
+        let mode = try BlockStorageHandlers.mode(volume, mode, connector) ?? (volume.isReadOnly ? "ro" : "rw")
         let info = driver.connection(volume.object, readOnly: mode == "ro", isShared: volume.isMultiattach)
         try BlockStorageStore.connect(
             connection, decision, host: host, mode: mode, connector: connector, connection: info, at: now)

@@ -182,11 +182,19 @@ extension BlockStorageHandlers {
         guard let host = context.body["host"]?.stringValue else {
             throw ResourceError.badRequest("Missing required element 'host' in request body.")
         }
-        guard let kind = context.body["binary"]?.stringValue ?? context.body["service"]?.stringValue else {
+        let body = context.body.objectValue ?? [:]
+        guard let kind = try body.value(named: ["binary", "service"], of: "body")?.stringValue else {
             throw ResourceError.badRequest("Missing required element 'binary' in request body.")
         }
         let disabled = operation != "enable"
         let reason = disabled ? context.body["disabled_reason"]?.stringValue : nil
+        if !disabled, let reason = context.body["disabled_reason"]?.stringValue {
+            throw ResourceError.badRequest(
+                """
+                Invalid input for field/attribute disabled_reason. Value: '\(reason.prefix(64))'. A service that is enabled has no reason \
+                for being disabled.
+                """)
+        }
         if operation == "disable-log-reason", reason?.isEmpty ?? true {
             throw ResourceError.badRequest("Invalid input for field/attribute disabled_reason. It must not be empty.")
         }
@@ -213,7 +221,7 @@ extension BlockStorageHandlers {
 
     private func pools(_ context: RequestContext) async throws -> Response {
         try context.authorize(target: .none)
-        let detail = context.query["detail"].flatMap { BodySchema.boolean($0) } ?? false
+        let detail = try context.flag("detail")
         let capacity = try await driver.capacity()
         let allocated = try await database.read { try BlockStorageStore.allocated($0) }
         var pool: JSONObject = ["name": .string(settings.pool)]

@@ -18,7 +18,7 @@ extension ResourceKind {
 
     /// `{"volumes": […], "volumes_links": […]}`; with `with_count` also how many rows all pages have (3.45).
     func countedList(_ connection: Connection, _ context: RequestContext, _ request: ListRequest, scope: SQL) throws -> Response {
-        let isCounted = context.version(atLeast: 3, 45) && context.query["with_count"].flatMap { BodySchema.boolean($0) } ?? false
+        let isCounted = try context.version(atLeast: 3, 45) && context.flag("with_count")
         return try list(
             connection, context, request, scope: scope,
             tail: { if isCounted { $0.field("count", try table.count(connection, context, request, scope: scope)) } }
@@ -72,17 +72,6 @@ extension RequestContext {
         try uuidParameter(name, of: resource)
     }
 
-    /// A query parameter that is a boolean; false without it.
-    ///
-    /// - Throws: 400 for a value that is not a boolean.
-    func flag(_ name: String) throws -> Bool {
-        guard let text = query[name] else { return false }
-        guard let flag = BodySchema.boolean(text) else {
-            throw ResourceError.badRequest("Invalid value for '\(name)': '\(text.prefix(64))'. It must be a boolean.")
-        }
-        return flag
-    }
-
     /// The rows of a list that the caller sees: those of its project, or all of them if requested and allowed.
     func listScope(_ project: String, allProjects action: String) throws -> SQL {
         let wanted = query["all_tenants"] ?? query["all_projects"]
@@ -93,6 +82,18 @@ extension RequestContext {
         guard all, allows(action) else { return "t.project_id = \(project)" }
         if let only = query["project_id"] ?? query["tenant_id"] { return "t.project_id = \(only)" }
         return "true"
+    }
+}
+
+extension JSONObject {
+    /// The name and the description of a new volume or snapshot, each of which has two names.
+    ///
+    /// - Throws: 400 if both names of one have different values.
+    func descriptions(of path: String) throws -> (name: String?, description: String?) {
+        (
+            try value(named: ["name", "display_name"], of: path)?.stringValue,
+            try value(named: ["description", "display_description"], of: path)?.stringValue
+        )
     }
 }
 

@@ -83,7 +83,7 @@ extension BlockStorageHandlers {
     private func showQuota(_ context: RequestContext) async throws -> Response {
         let target = context.parameter("target_id")
         try context.authorize(target: .project(target))
-        let withUsage = context.query["usage"].flatMap { BodySchema.boolean($0) } ?? false
+        let withUsage = try context.flag("usage")
         let all = try await database.read { try quota.quota.all($0, project: target) }
         guard withUsage else { return quotaResponse(target) { all[$0]?.limit ?? -1 } }
         func entry(_ limit: Int, _ used: Int) -> JSONValue {

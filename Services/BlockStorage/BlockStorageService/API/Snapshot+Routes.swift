@@ -99,6 +99,7 @@ extension BlockStorageHandlers {
         if context.version(atLeast: 3, 66), body["force"]?.boolValue == false {
             throw ResourceError.badRequest("Invalid input for field/attribute force. Value: false. It is not valid from 3.66 on.")
         }
+        let names = try (body.objectValue ?? [:]).descriptions(of: "snapshot")
         let id: SnapshotID = context.ambient.newID()
         return try await context.write(database) { connection in
             let volume = try givenVolume(connection, context, volumeID, project: project)
@@ -123,8 +124,8 @@ extension BlockStorageHandlers {
             }
             try quota.reserveSnapshot(connection, project: volume.projectID, size: volume.size)
             try BlockStorageStore.insertSnapshot(
-                connection, id, of: decision, name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
-                description: body["description"]?.stringValue ?? body["display_description"]?.stringValue,
+                connection, id, of: decision, name: names.name,
+                description: names.description,
                 metadata: body["metadata"]?.objectValue ?? [:], hostCopy: hostCopy, at: context.ambient.now)
             try Workflows.start(
                 connection, workflows.snapshotCreate, subject: id.text, requestID: context.requestID,
@@ -140,8 +141,10 @@ extension BlockStorageHandlers {
             let decision = try snapshot(connection, context, id)
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
             try BlockStorageStore.change(connection, decision, for: "volume:update_snapshot", at: context.ambient.now) { changes in
-                if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
-                if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
+                if let name = try body.value(named: ["name", "display_name"], of: "snapshot") { changes.set("name", name.stringValue) }
+                if let text = try body.value(named: ["description", "display_description"], of: "snapshot") {
+                    changes.set("description", text.stringValue)
+                }
             }
             return try ResourceKind.changedSnapshots.changed(connection, context, id)
         }
@@ -197,7 +200,8 @@ extension BlockStorageHandlers {
                     "Invalid snapshot: An operation on snapshot \(id) is in progress and will set its status.")
             }
             try BlockStorageStore.set(connection, decision, status, progress: progress, now: context.ambient.now)
-            return Change(.empty(202), "snapshot", id, content: ["status": .string(text)])
+            return Change(
+                .empty(202), "snapshot", id, content: ["status": .string(text), "progress": progress.map { JSONValue($0) } ?? .null])
         }
     }
 

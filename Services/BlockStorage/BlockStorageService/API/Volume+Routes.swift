@@ -131,13 +131,14 @@ extension BlockStorageHandlers {
                 "Invalid input for field/attribute \(name). Value: '\(value.prefix(64))'. It must be the token's, \(own).")
         }
         let source = try volumeSource(body)
+        let names = try (body.objectValue ?? [:]).descriptions(of: "volume")
         let id: VolumeID = context.ambient.newID()
         return try await context.write(database) { connection in
             try requireHinted(connection, context, project: project)
             var volume = NewVolume(
                 id: id, project: project, user: decision.caller.userID,
-                name: body["name"]?.stringValue ?? body["display_name"]?.stringValue,
-                description: body["description"]?.stringValue ?? body["display_description"]?.stringValue, typeID: "",
+                name: names.name,
+                description: names.description, typeID: "",
                 metadata: body["metadata"]?.objectValue ?? [:], source: source)
             try resolve(connection, context, body, &volume)
             try quota.reserveVolume(connection, project: project, size: volume.size)
@@ -283,8 +284,10 @@ extension BlockStorageHandlers {
             let decision = try volume(connection, context, id)
             guard !body.isEmpty else { throw ResourceError.badRequest("The body must name something to change.") }
             try BlockStorageStore.change(connection, decision, for: "volume:update", at: context.ambient.now) { changes in
-                if let name = body["name"] ?? body["display_name"] { changes.set("name", name.stringValue) }
-                if let text = body["description"] ?? body["display_description"] { changes.set("description", text.stringValue) }
+                if let name = try body.value(named: ["name", "display_name"], of: "volume") { changes.set("name", name.stringValue) }
+                if let text = try body.value(named: ["description", "display_description"], of: "volume") {
+                    changes.set("description", text.stringValue)
+                }
                 if let metadata = body["metadata"], metadata.objectValue != nil { changes.set(json: "metadata", metadata) }
             }
             return try ResourceKind.changedVolumes(context).changed(connection, context, id)

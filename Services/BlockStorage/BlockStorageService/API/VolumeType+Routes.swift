@@ -131,7 +131,7 @@ extension BlockStorageHandlers {
                     rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Give a project access to a type"
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
-                    return try await changeAccess(context, for: "addProjectAccess") { connection, decision, type in
+                    return try await changeAccess(context, for: "addProjectAccess", of: project) { connection, decision, type in
                         guard try BlockStorageStore.addAccess(connection, decision, to: type, project: project) else {
                             throw ResourceError.conflict(
                                 "Volume type access for \(type) / \(project.prefix(64)) combination already exists.")
@@ -144,7 +144,7 @@ extension BlockStorageHandlers {
                     "Revoke a project's access"
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
-                    return try await changeAccess(context, for: "removeProjectAccess") { connection, decision, type in
+                    return try await changeAccess(context, for: "removeProjectAccess", of: project) { connection, decision, type in
                         guard try BlockStorageStore.removeAccess(connection, decision, to: type, project: project) else {
                             throw ResourceError.notFound("Volume type access not found for \(type) / \(project.prefix(64)) combination.")
                         }
@@ -256,7 +256,7 @@ extension BlockStorageHandlers {
         let decision = try context.authorize(target: .none)
         let body = context.body["volume_type"] ?? [:]
         let name = body["name"]?.stringValue ?? ""
-        let isPublic = body["os-volume-type-access:is_public"]?.boolValue ?? body["is_public"]?.boolValue ?? true
+        let isPublic = try Self.isPublic(body.objectValue ?? [:]) ?? true
         let id = context.ambient.newUUID().description
         let specs = body["extra_specs"]?.objectValue ?? [:]
         try requireCapabilities(specs)
@@ -267,6 +267,10 @@ extension BlockStorageHandlers {
             guard isFree else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
             return Change(answer: try response(connection, context, id, as: .createdVolumeTypes(context)), "volume_type", id)
         }
+    }
+
+    private static func isPublic(_ body: JSONObject) throws -> Bool? {
+        try body.value(named: ["is_public", "os-volume-type-access:is_public"], of: "volume_type")?.boolValue
     }
 
     private func updateType(_ context: RequestContext) async throws -> Response {
@@ -285,7 +289,7 @@ extension BlockStorageHandlers {
                 changes.set("name", name)
             }
             if let text = body["description"] { changes.set("description", text.stringValue) }
-            if let flag = (body["is_public"] ?? body["os-volume-type-access:is_public"])?.boolValue {
+            if let flag = try Self.isPublic(body) {
                 changes.set("is_public", flag)
             }
             try BlockStorageStore.updateType(connection, decision, id, changes, at: context.ambient.now)
@@ -346,7 +350,8 @@ extension BlockStorageHandlers {
 
     /// - Parameter body: changes who has access to the type with this id, after the decision on `action`.
     private func changeAccess(
-        _ context: RequestContext, for action: String, _ body: @escaping @Sendable (Connection, Authorized<Void>, String) throws -> Void
+        _ context: RequestContext, for action: String, of project: String,
+        _ body: @escaping @Sendable (Connection, Authorized<Void>, String) throws -> Void
     ) async throws -> Response {
         let decision = try context.authorize(target: .none)
         try decision.value(for: "volume_extension:volume_type_access:\(action)")
@@ -356,7 +361,7 @@ extension BlockStorageHandlers {
                 throw ResourceError.conflict("Type access modification is not applicable to public volume type.")
             }
             try body(connection, decision, found.id)
-            return Change(.empty(202), "volume_type", found.id)
+            return Change(.empty(202), "volume_type", found.id, content: ["project": .string(project)])
         }
     }
 }

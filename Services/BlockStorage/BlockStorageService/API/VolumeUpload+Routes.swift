@@ -50,7 +50,8 @@ extension BlockStorageHandlers {
                 let workflow = try Workflows.start(
                     connection, workflows.upload, subject: id, frame: frame, requestID: context.requestID, ambient: context.ambient)
                 let answer = try answer(connection, volume, request, image: image, now: now)
-                return (["workflow": .string(workflow.text), "answer": answer], "volume", id)
+                return BegunWork(
+                    ["workflow": .string(workflow.text), "answer": answer], "volume", id, content: ["image_id": .string(image)])
             },
             finish: { work in
                 try await workflows.await(workflow: WorkflowID(work["workflow"]?.stringValue ?? ""), past: "image")

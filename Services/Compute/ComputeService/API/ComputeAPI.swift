@@ -52,7 +52,7 @@ enum Rule {
         "os_compute_api:servers:index:get_all_tenants": admin,
         "os_compute_api:servers:detail:get_all_tenants": admin,
         "os_compute_api:servers:allow_all_filters": admin,
-        "os_compute_api:servers:create:forced_host": admin,
+        ServerRoutes.forcedHost: admin, ServerRoutes.requestedDestination: admin,
         ServerOwner.zeroDiskAction: admin, VolumeSwapStore.action: admin,
         ServerShelveRoutes.toHost: admin, ServerDetailRoutes.hostTopology: admin,
         "os_compute_api:servers:show:host_status": admin,

@@ -90,7 +90,7 @@ struct GuestActionRoutes: Sendable {
                 }
                 try ServerActions.begin(
                     connection, context, of: decision, for: policy, action: action, event: event, now: ambient.now)
-                return (.string(host), "server", server.id)
+                return BegunWork(.string(host), "server", server.id, content: ["action": .string(action)])
             },
             finish: { work in
                 do {

@@ -60,14 +60,14 @@ struct HypervisorRoutes: Sendable {
         return withServers ? shown : shown.hiding(["servers"])
     }
 
-    private func asksServers(_ context: RequestContext) -> Bool {
-        context.version(atLeast: 2, 53) && (context.query["with_servers"].flatMap { BodySchema.boolean($0) } ?? false)
+    private func asksServers(_ context: RequestContext) throws -> Bool {
+        try context.version(atLeast: 2, 53) && context.flag("with_servers")
     }
 
     private func list(_ context: RequestContext, isDetailed: Bool) async throws -> Response {
         try context.authorize(target: .none)
         let pattern = context.version(atLeast: 2, 53) ? context.query["hypervisor_hostname_pattern"] : nil
-        let kind = kind(context, withServers: asksServers(context), isDetailed: isDetailed)
+        let kind = kind(context, withServers: try asksServers(context), isDetailed: isDetailed)
         let request = try kind.listRequest(context)
         return try await compute.database.read { connection in
             let scope = try pattern.map { try HypervisorRoutes.matching(connection, $0) } ?? "true"
@@ -94,7 +94,7 @@ struct HypervisorRoutes: Sendable {
         {
             uptime = try await uptimeText(of: host.name)
         }
-        let kind = kind(context, withServers: asksServers(context), uptime: uptime)
+        let kind = kind(context, withServers: try asksServers(context), uptime: uptime)
         return try await compute.database.read { try kind.one($0, context, where: HypervisorStore.condition(id), id: id) }
     }
 

@@ -118,7 +118,7 @@ struct ImageProxyRoutes: Sendable {
     private func change(
         _ context: RequestContext, _ id: String, _ body: () async throws -> Response
     ) async throws -> Response {
-        try await context.write(compute.database, begin: { _ in ([:], "image", id) }, finish: { _ in try await body() })
+        try await context.write(compute.database, begin: { _ in BegunWork([:], "image", id) }, finish: { _ in try await body() })
     }
 
     // MARK: metadata

@@ -120,7 +120,9 @@ struct InterfaceRoutes: Sendable {
                 let workflow = try Workflows.start(
                     connection, definition, subject: operation, frame: frame,
                     requestID: context.requestID, ambient: ambient)
-                return (.string(workflow.text), "server", server.id)
+                return BegunWork(
+                    .string(workflow.text), "server", server.id,
+                    content: ["port": JSONValue(ask.portID), "network": JSONValue(ask.networkID), "tag": JSONValue(ask.tag)])
             },
             finish: { work in
                 let workflow = WorkflowID(work.stringValue ?? "")

@@ -106,7 +106,8 @@ struct NetworkActionRoutes: Sendable {
             begin: { connection in
                 let current = try ServerRecord.find(connection, server.id, lock: true)
                 try current.requireUnlocked(context)
-                return (try JSONValue(encoding: wanted(connection, current)), "server", server.id)
+                let work = try JSONValue(encoding: wanted(connection, current))
+                return BegunWork(work, "server", server.id, content: work)
             },
             finish: { work in
                 try await send(try work.decode(as: Wanted.self), subject)

@@ -178,8 +178,16 @@ struct QuotaRoutes: Sendable {
         return .json(200, ["quota_set": .object(QuotaRoutes.object(values, context, id: project, isDetailed: isDetailed))])
     }
 
+    /// - Throws: 400, because limits are those of a project: its own would change instead of the user's.
+    private static func refuseUser(_ context: RequestContext) throws {
+        guard let user = context.query["user_id"] else { return }
+        throw ResourceError.badRequest(
+            "Invalid input for query parameters user_id. Value: '\(user.prefix(64))'. This cloud has no quotas of single users.")
+    }
+
     private func update(_ context: RequestContext) async throws -> Response {
         let project = context.parameter("project_id")
+        try QuotaRoutes.refuseUser(context)
         try context.authorize(target: .project(project)).value(for: "os_compute_api:os-quota-sets:update")
         let set = context.body["quota_set"]?.objectValue ?? [:]
         try set.requireRepeated(project, in: ["tenant_id"], of: "quota_set")
@@ -205,6 +213,7 @@ struct QuotaRoutes: Sendable {
 
     private func reset(_ context: RequestContext) async throws -> Response {
         let project = context.parameter("project_id")
+        try QuotaRoutes.refuseUser(context)
         try context.authorize(target: .project(project)).value(for: "os_compute_api:os-quota-sets:delete")
         return try await context.write(compute.database) { connection in
             try compute.quota.reset(connection, project: project)

@@ -97,7 +97,7 @@ struct RemoteConsoleRoutes: Sendable {
         let (ambient, settings) = (compute.ambient, compute.settings)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.value.id)
-            guard let host = current.host, ["active", "paused", "rescued", "error"].contains(current.vmState), current.powerState != 4
+            guard let host = current.host, ["active", "paused", "rescued", "resized", "error"].contains(current.vmState), current.powerState != 4
             else { throw ResourceError.conflict("Instance \(current.id) is not running: its console cannot be opened.") }
             let now = ambient.now
             try ConsoleTokenStore.insert(

@@ -45,9 +45,7 @@ struct SchedulingRoutes: Sendable {
         let request = try ServerRequest(
             context.body, networksRequired: context.version(atLeast: 2, 37), knowsMultiattach: context.version(atLeast: 2, 60))
         let seesHosts = context.allows("os_compute_api:os-extended-server-attributes")
-        if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
-            throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
-        }
+        try ServerRoutes.requireTarget(context, request.zone)
         let owner = try ServerOwner(context, project: project)
         let workflow = ServerCreate(compute).workflow
         let compute = compute

@@ -158,14 +158,23 @@ struct ServerRoutes: Sendable {
 
     // MARK: creating
 
+    /// The policy action for a host of the zone, and that for a host of its own member (2.74).
+    static let forcedHost = "os_compute_api:servers:create:forced_host"
+    static let requestedDestination = "compute:servers:create:requested_destination"
+
+    /// - Throws: 403 if the caller may not choose the host.
+    static func requireTarget(_ context: RequestContext, _ zone: ZoneRequest) throws {
+        guard zone.target != nil else { return }
+        let action = zone.isForced ? forcedHost : requestedDestination
+        guard context.allows(action) else { throw ResourceError.forbidden("Policy doesn't allow \(action) to be performed.") }
+    }
+
     private func create(_ context: RequestContext) async throws -> Response {
         let project = try context.caller.requireProject()
         let decision = try context.authorize(project, target: .project(project))
         let request = try ServerRequest(
             context.body, networksRequired: context.version(atLeast: 2, 37), knowsMultiattach: context.version(atLeast: 2, 60))
-        if request.zone.target != nil, !context.allows("os_compute_api:servers:create:forced_host") {
-            throw ResourceError.forbidden("Policy doesn't allow os_compute_api:servers:create:forced_host to be performed.")
-        }
+        try ServerRoutes.requireTarget(context, request.zone)
         let owner = try ServerOwner(context, project: project)
         let workflow = ServerCreate(compute).workflow
         let compute = compute
@@ -176,7 +185,10 @@ struct ServerRoutes: Sendable {
             ).run(decision)
             return Change(
                 try ServerRoutes.accepted(connection, context, ids, request, compute.ambient), "server", ids[0],
-                content: ["ids": JSONValue(ids), "name": .string(request.name), "flavor": .string(request.flavorRef)])
+                content: [
+                    "ids": JSONValue(ids), "name": .string(request.name), "flavor": .string(request.flavorRef),
+                    "image": JSONValue(request.imageID), "availability_zone": JSONValue(request.zone.zone), "tags": JSONValue(request.tags),
+                ])
         }
     }
 

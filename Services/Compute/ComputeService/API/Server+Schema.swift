@@ -17,7 +17,8 @@ enum ServerSchema {
         // Supported values: disks on the virtio bus.
         .init("guest_format", .nullable(.enumeration(["swap", ""]))), .init("device_type", .nullable(.enumeration(["disk", ""]))),
         .init("disk_bus", .nullable(.enumeration(["virtio", ""]))), .init("no_device", .nullable(.oneOf([.boolean, .enumeration([""])]))),
-        .init("tag", .nullable(.text(60)), versions: .from(42)),
+        // Nova lost this member in 2.33 and has it again from 2.42 on.
+        .init("tag", .nullable(.text(60)), versions: .between(32, 32)), .init("tag", .nullable(.text(60)), versions: .from(42)),
         .init("volume_type", .nullable(.text), versions: .from(67)),
     ])
 
@@ -30,7 +31,8 @@ enum ServerSchema {
     private static let interface = BodySchema.object([
         .init("uuid", .nullable(.uuid)), .init("port", .nullable(.uuid)),
         .init("fixed_ip", .nullable(.string(min: 1, max: 45, format: .ip))),
-        .init("tag", .nullable(.text(60)), versions: .from(42)),
+        // Nova lost this member in 2.37 and has it again from 2.42 on.
+        .init("tag", .nullable(.text(60)), versions: .between(32, 36)), .init("tag", .nullable(.text(60)), versions: .from(42)),
     ])
 
     private static let interfaces = BodySchema.array(interface, min: 0, max: 64)
@@ -57,7 +59,7 @@ enum ServerSchema {
         .init("description", .nullable(.text), versions: .from(19)), .init("tags", .nullable(tags), versions: .from(52)),
         .init("trusted_image_certificates", .nullable(.array(.any, min: 0, max: 0)), versions: .from(63)),
         .init("host", .identifier, versions: .from(74)), .init("hypervisor_hostname", .identifier, versions: .from(74)),
-        .init("hostname", .string(min: 1, max: 63, format: .hostname), versions: .between(90, 93)),
+        .init("hostname", .string(min: 1, max: 63, format: .hostLabel), versions: .between(90, 93)),
         .init("hostname", .string(min: 1, max: 255, format: .hostname), versions: .from(94)),
     ]
 
@@ -74,7 +76,7 @@ enum ServerSchema {
             .init("name", .trimmedName), .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
             .init("accessIPv4", .nullable(.text(15))), .init("accessIPv6", .nullable(.text(45))),
             .init("description", .nullable(.text), versions: .from(19)),
-            .init("hostname", .string(min: 1, max: 63, format: .hostname), versions: .between(90, 93)),
+            .init("hostname", .string(min: 1, max: 63, format: .hostLabel), versions: .between(90, 93)),
             .init("hostname", .string(min: 1, max: 255, format: .hostname), versions: .from(94)),
         ]))
 }

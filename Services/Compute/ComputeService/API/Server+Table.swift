@@ -36,6 +36,11 @@ private enum ServerScope {
             }
             conditions.append("t.project_id = \(try context.caller.requireProject())")
         }
+        if context.version(atLeast: 2, 38),
+            let unknown = context.query.items.first(where: { $0.name == "status" && ServerStates.states(status: $0.value).isEmpty })
+        {
+            throw ResourceError.badRequest("Invalid input for query parameters status. Value: '\(unknown.value.prefix(64))'. It is unknown.")
+        }
         if let deleted = try deleted(context) {
             conditions.append(
                 deleted
@@ -59,7 +64,7 @@ private enum ServerScope {
         let isOperator = context.allows(ServerFields.allFilters)
         let asksDeleted = context.query.items.contains { $0.name == "status" && $0.value.uppercased() == "DELETED" }
         if asksDeleted, !isOperator { throw ResourceError.forbidden("Only administrators may list deleted instances") }
-        if isOperator, let deleted = context.query["deleted"].flatMap({ BodySchema.boolean($0) }) { return deleted }
+        if isOperator, context.query["deleted"] != nil { return try context.flag("deleted") }
         return asksDeleted || context.query["changes-since"] != nil ? nil : false
     }
 }
@@ -278,7 +283,7 @@ enum ServerFields {
 
     private static func status(_ value: String) throws -> SQL {
         let states = ServerStates.states(status: value)
-        // As in Nova, an unknown status matches no server.
+        // An unknown status matches no server; from 2.38 on it is refused (`ServerScope`).
         guard !states.isEmpty else { return "false" }
         let shownTasks = ServerStates.taskStatuses.map(\.task.rawValue)
         let terms = states.map { state, task -> SQL in

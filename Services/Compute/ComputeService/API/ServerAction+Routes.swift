@@ -98,6 +98,12 @@ struct ServerActionRoutes: Sendable {
         }
     }
 
+    /// The workflows that hold resources on two hosts, or change the server's host.
+    private static let moves = [
+        "server.resize", "server.migrate", "server.live_migrate", "server.evacuate", "server.revert_resize", "server.revert_migration",
+        "server.confirm_resize", ServerUnshelve.kind,
+    ]
+
     // MARK: locks and states
 
     private func lock(_ context: RequestContext) async throws -> Response {
@@ -107,7 +113,9 @@ struct ServerActionRoutes: Sendable {
         let reason = context.body["lock"]?["locked_reason"]?.stringValue
         return try await context.write(compute.database) { connection in
             try ServerLocks.lock(connection, decision, by: by, reason: reason)
-            return Change(.empty(202), "server", server.id, content: ["locked": true])
+            return Change(
+                .empty(202), "server", server.id,
+                content: ["locked": true, "locked_by": .string(by), "locked_reason": JSONValue(reason)])
         }
     }
 
@@ -147,6 +155,11 @@ struct ServerActionRoutes: Sendable {
             guard ![VMState.shelved, .shelvedOffloaded].map(\.rawValue).contains(current.vmState) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while it is in vm_state \(current.vmState)")
             }
+            // A second move could begin, and the end of the first one would then release what the second one holds.
+            if let kind = try Workflows.active(connection, subject: server.id, kinds: ServerActionRoutes.moves) {
+                throw ResourceError.conflict(
+                    "Cannot 'reset_state' instance \(server.id) while the operation '\(kind)' of it is in progress. Try again when it has ended.")
+            }
             // Otherwise its owner could start it from the volume that the rebuild is about to replace.
             guard try !Workflows.isActive(connection, subject: server.id, kind: VolumeRebuild.kind) else {
                 throw ResourceError.conflict("Cannot 'reset_state' instance \(server.id) while its volume is written by a rebuild")
@@ -181,7 +194,7 @@ struct ServerActionRoutes: Sendable {
             compute.database,
             begin: { connection in
                 let work = try ServerSecurityGroups.change(connection, of: server, name: name, adds: adds)
-                return (work, "server", server.id)
+                return BegunWork(work, "server", server.id, content: work)
             },
             finish: { work in
                 let ports = (work["ports"]?.arrayValue ?? []).compactMap(\.stringValue)

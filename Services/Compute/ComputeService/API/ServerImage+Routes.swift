@@ -60,7 +60,9 @@ struct ServerImageRoutes: Sendable {
             compute.database,
             begin: { connection in
                 let workflow = try ServerImageRoutes.begin(connection, context, decision, request, compute)
-                return (["workflow": .string(workflow.text), "image": .string(request.id)], "server", server.id)
+                return BegunWork(
+                    ["workflow": .string(workflow.text), "image": .string(request.id)], "server", server.id,
+                    content: ["image": .string(request.id)])
             },
             finish: { work in
                 let id = work["image"]?.stringValue ?? ""

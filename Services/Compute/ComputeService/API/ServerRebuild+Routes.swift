@@ -41,7 +41,7 @@ struct ServerRebuildRoutes: Sendable {
         .init("user_data", .nullable(.string(min: 0, max: 65_535, format: .base64)), versions: .from(57)),
         // Certificates cannot be verified here, so the only valid value is null.
         .init("trusted_image_certificates", .nullable(.array(.any, min: 0, max: 0)), versions: .from(63)),
-        .init("hostname", .string(min: 1, max: 63, format: .hostname), versions: .between(90, 93)),
+        .init("hostname", .string(min: 1, max: 63, format: .hostLabel), versions: .between(90, 93)),
         .init("hostname", .string(min: 1, max: 255, format: .hostname), versions: .from(94)),
     ])
 

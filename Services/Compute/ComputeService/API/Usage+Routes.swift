@@ -20,7 +20,7 @@ extension QuotaRoutes {
         if !request.sort.isEmpty || request.descending != nil { throw ListRequest.unknownSortKey(request.sort.first?.name ?? "", []) }
         let hasLinks = context.version(atLeast: 2, 40)
         let limit = hasLinks || request.limit != nil ? min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax) : QuotaRoutes.usageMax
-        let isDetailed = project != nil || context.query["detailed"] == "1"
+        let isDetailed = try context.flag("detailed") || project != nil
         return try await compute.database.read { connection in
             let rows = try UsageStore.servers(connection, period, project: project, after: request.marker, limit: limit)
             var reports: [UsageReport] = []

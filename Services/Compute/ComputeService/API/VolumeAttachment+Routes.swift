@@ -133,7 +133,8 @@ struct VolumeAttachmentRoutes: Sendable {
                     connection, definition, subject: draft.id,
                     frame: VolumeAttachmentWorkflows.Attachment(server: server.id, volume: volume, device: device),
                     requestID: context.requestID, ambient: ambient)
-                return (.string(workflow.text), "server", server.id)
+                return BegunWork(
+                    .string(workflow.text), "server", server.id, content: ["volumeId": .string(volume), "device": .string(device)])
             },
             finish: { work in
                 guard waits else { return .empty(202) }

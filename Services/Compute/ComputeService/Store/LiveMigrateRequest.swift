@@ -147,21 +147,28 @@ struct MoveChecks {
         guard host != source else {
             throw ResourceError.badRequest("Unable to migrate instance (\(id)) to current host (\(source)).")
         }
+        let row = try requireAvailable(host)
+        // A guest that the host has not yet removed would be mistaken for the one that has arrived.
+        guard try !connection.query(MoveChecks.hostsWithRemains(of: id)).contains(where: { try $0.string("host") == host }) else {
+            throw ResourceError.conflict("Compute host \(host) has not yet removed the leftover files of instance \(id).")
+        }
+        let obstacles = try obstacles(from: source, to: row)
+        guard obstacles.isEmpty else {
+            throw ResourceError.badRequest("Migration pre-check error: \(host): \(obstacles.joined(separator: " "))")
+        }
+    }
+
+    /// - Throws: 400 if the host does not exist, is down or is disabled.
+    @discardableResult
+    func requireAvailable(_ host: String) throws -> Row {
         guard let row = try row(host) else {
             throw ResourceError.badRequest("Compute host \(host.prefix(255)) could not be found.")
         }
         guard try row.bool("is_up") else {
             throw ResourceError.badRequest("Compute service of \(host) is unavailable at this time.")
         }
-        // A guest that the host has not yet removed would be mistaken for the one that has arrived.
-        guard try !connection.query(MoveChecks.hostsWithRemains(of: id)).contains(where: { try $0.string("host") == host }) else {
-            throw ResourceError.conflict("Compute host \(host) has not yet removed the leftover files of instance \(id).")
-        }
         guard try row.bool("enabled") else { throw ResourceError.badRequest("Compute service of \(host) is disabled.") }
-        let obstacles = try obstacles(from: source, to: row)
-        guard obstacles.isEmpty else {
-            throw ResourceError.badRequest("Migration pre-check error: \(host): \(obstacles.joined(separator: " "))")
-        }
+        return row
     }
 
     private func row(_ host: String) throws -> Row? {

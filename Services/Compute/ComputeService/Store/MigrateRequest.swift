@@ -37,6 +37,7 @@ struct MigrateRequest {
         }
         let checks = MoveChecks(connection, compute)
         if let reason = try checks.whatForbidsLeaving(server) { throw ResourceError.badRequest("Migration pre-check error: \(reason)") }
+        if let host { try checks.requireAvailable(host) }
         if let host, try checks.unable(toKeep: id).contains(host) {
             throw ResourceError.conflict(
                 "Compute host \(host) has not yet removed the leftover files of instance \(id), or its agent is of an older release.")

@@ -83,16 +83,18 @@ package struct ComputePeriodicTasks: Sendable {
         }
     }
 
-    /// Confirms resizes that have waited longer than the operator allows.
+    /// Confirms resizes that have waited longer than the operator allows. Not on a host that is down: confirming deletes the disks that
+    /// the other host keeps, which are then the only ones with data.
     private func confirmResizes() async throws -> Int {
         guard let window = compute.settings.resizeConfirmWindow else { return 0 }
-        let before = compute.ambient.now + .microseconds(-window.microseconds)
         let compute = compute
+        let before: SQL = "\(compute.ambient.databaseNow) - \(window)::interval"
         return try await compute.database.write { connection in
             let ids = try connection.query(
                 """
                 SELECT id FROM servers WHERE vm_state = 'resized' AND task_state IS NULL AND NOT deleted AND updated_at < \(before)
-                AND locked_by IS NULL ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
+                AND locked_by IS NULL
+                AND EXISTS (SELECT 1 FROM compute_services t WHERE t.host = servers.host AND \(Hosts.isUp("t", compute))) ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
             return try each(connection, ids) { try MigrationStore.confirmAutomatically(connection, server: $0, compute) }

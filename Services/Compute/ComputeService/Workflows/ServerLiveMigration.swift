@@ -238,6 +238,9 @@ struct ServerLiveMigration: Sendable {
         // A source that is down cannot report the end.
         let isSourceUp = try await steps.isUp(host: frame.source)
         if arrival?.hasArrived == true, !isSourceUp { return .next }
+        if !isSourceUp, try await steps.isFencedOff(host: frame.source) {
+            throw StepFailure("The server's host is down.", details: "host \(frame.source) was forced down")
+        }
         if onlyItsBegin {
             if job.isMoving { return .next }
             guard isSourceUp else { throw StepFailure("The server's host is down.", details: "host \(frame.source)") }

@@ -115,6 +115,9 @@ struct ServerMigration: Sendable {
         if let failure = server.hostFailure(of: server.generation), failure.isPermanent {
             throw failure.failure("The host could not stop the server")
         }
+        if let host = server.host, try await steps.isFencedOff(host: host) {
+            throw StepFailure("The server's host is down.", details: "host \(host) was forced down")
+        }
         return server.isApplied && server.observedPower.map(VMState.init(reportedPower:)) == .stopped
     }
 

@@ -18,8 +18,7 @@ extension Identity {
                 .nullable(
                     .list(
                         .object(
-                            [.init("id", .string(min: 1, max: 64, format: nil)), .init("name", .text)],
-                            additional: .allowed)))),
+                            [.init("id", .string(min: 1, max: 64, format: nil)), .init("name", .text)])))),
             .init("access_rules", .nullable(.list(accessRule))), .init("project_id", .nullable(.text)),
         ])
 

@@ -37,6 +37,15 @@ extension Identity {
         var groupID: String? { actor == .group ? actorID : nil }
         var projectID: String? { target == .project ? targetID : nil }
         var domainID: String? { target == .domain ? targetID : nil }
+
+        /// The content of audit records.
+        var document: JSONValue {
+            [
+                "role_id": JSONValue(roleID), "user_id": JSONValue(userID), "group_id": JSONValue(groupID),
+                "project_id": JSONValue(projectID), "domain_id": JSONValue(domainID), "system": .bool(target == .system),
+                "inherited": .bool(inherited),
+            ]
+        }
     }
 
     var assignmentResource: Resource {
@@ -163,7 +172,7 @@ extension Identity {
             // Mark and confirm again, because the project may have become an operators' project since.
             try requireTenantAssignments(connection, caller, assignment)
             try insert(connection, assignment: decision)
-            return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
+            return Change(.empty(), "role_assignment", assignment.roleID, content: assignment.document)
         }
     }
 
@@ -171,7 +180,7 @@ extension Identity {
         let assignment = decision.value
         return try await reduceAccess(context) { connection in
             guard try delete(connection, assignment: decision) else { throw Identity.missingGrant(assignment) }
-            return Change(.empty(), "role_assignment", assignment.roleID, content: .string(context.path))
+            return Change(.empty(), "role_assignment", assignment.roleID, content: assignment.document)
         }
     }
 }

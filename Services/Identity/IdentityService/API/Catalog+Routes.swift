@@ -93,6 +93,7 @@ extension Identity {
         let fresh = newID()
         return try await changeAccess(context) { connection in
             // Clients can choose ids only for regions.
+            if let id { try body.requireRepeated(id, in: ["id"], of: name) }
             let id = id ?? (name == "region" ? body["id"]?.stringValue : nil) ?? fresh
             guard (1...255).contains(id.unicodeScalars.count) else {
                 throw ResourceError.badRequest("Invalid input for field/attribute id. It must have 1 to 255 characters.")
@@ -107,6 +108,7 @@ extension Identity {
         let body = context.entity(kind.name)
         let decision = try context.authorize(context.parameter("id"), target: .none)
         let id = decision.value
+        try body.requireRepeated(id, in: ["id"], of: kind.name)
         return try await changeAccess(context) { connection in
             try update(connection, collection, decision, body)
             return try kind.change(connection, context, status: 200, id: id)

@@ -95,6 +95,9 @@ extension Identity {
 
     private func showProject(_ context: RequestContext) async throws -> Response {
         let project = try await decideProject(context).value
+        if let name = ["parents_as_list", "subtree_as_list", "include_limits"].first(where: { context.query[$0] != nil }) {
+            throw ResourceError.badRequest("The query parameter '\(name)' is not available: parents_as_ids and subtree_as_ids are.")
+        }
         return try await database.read { connection in
             let response = try Identity.projects.one(connection, context, where: "t.id = \(project.id)", id: project.id)
             return try withRelatives(connection, context, project.id, response)

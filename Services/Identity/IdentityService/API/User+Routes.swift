@@ -54,7 +54,7 @@ extension Identity {
                                 [
                                     .init("password", .string(min: 1, max: 4096, format: nil), required: true),
                                     .init("original_password", .string(min: 1, max: 4096, format: nil), required: true),
-                                ], additional: .allowed))), status: 204,
+                                ]))), status: 204,
                     "Change one's own password; requires the current password", handler: changePassword),
                 Route(
                     .get, "/v3/users/{user_id}/projects", action: "identity:list_user_projects", rule: read,

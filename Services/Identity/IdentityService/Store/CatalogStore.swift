@@ -20,8 +20,8 @@ struct CatalogCollection: Sendable {
 
     static let endpoints = CatalogCollection(kind: Identity.endpoints) { connection, body, _, row in
         try Identity.checkEndpoint(connection, body)
-        guard body["region_id"] != nil || body["region"] != nil else { return }
-        row.set("region_id", body["region_id"]?.stringValue ?? body["region"]?.stringValue)
+        guard let region = try body.value(named: ["region_id", "region"], of: "endpoint") else { return }
+        row.set("region_id", region.stringValue)
     }
 }
 

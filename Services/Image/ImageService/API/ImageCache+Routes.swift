@@ -81,7 +81,7 @@ extension ImageHandlers {
             database,
             begin: { _ in
                 try decision.value(for: action)
-                return (.null, "image cache", machine)
+                return BegunWork(.null, "image cache", machine)
             }, finish: { _ in try await work(cache) })
     }
 

@@ -96,7 +96,7 @@ extension ImageHandlers {
 
     private func memberChange(_ connection: Connection, _ context: RequestContext, _ id: String, _ member: String) throws -> Change {
         let response = try response(connection, context, "t.image_id = \(id)::uuid", member, id)
-        return Change(response, "image_member", id, content: ["member_id": .string(member)])
+        return Change(answer: response, "image_member", id)
     }
 
     private func changeMember(_ context: RequestContext) async throws -> Response {

@@ -75,7 +75,9 @@ extension Placement {
                 response = .empty(201)
             }
             response.headers["location"] = "\(context.publicURL)/resource_providers/\(id)"
-            return Change(response, "resource_provider", id, content: ["name": .string(name)])
+            return Change(
+                response, "resource_provider", id,
+                content: ["uuid": .string(id), "name": .string(name), "parent_provider_uuid": JSONValue(parent)])
         }
     }
 
@@ -86,14 +88,15 @@ extension Placement {
         return try await context.write(database) { connection in
             try ProviderStore.touch(connection, provider, for: "placement:resource_providers:update", at: context.ambient.now)
             try ProviderStore.rename(connection, provider, name: name)
+            var written: JSONObject = ["uuid": .string(id), "name": .string(name)]
             if let value = context.body["parent_provider_uuid"] {
-                try ProviderStore.move(
-                    connection, provider, parent: value.stringValue.flatMap { UUID128($0) }?.description,
-                    freely: context.version(atLeast: 1, 37))
+                let parent = value.stringValue.flatMap { UUID128($0) }?.description
+                try ProviderStore.move(connection, provider, parent: parent, freely: context.version(atLeast: 1, 37))
+                written["parent_provider_uuid"] = JSONValue(parent)
             }
             try Placement.announce(connection, [id])
             let response = try Placement.response(connection, context, id)
-            return Change(response, "resource_provider", id, content: ["name": .string(name)])
+            return Change(response, "resource_provider", id, content: .object(written))
         }
     }
 
