@@ -84,6 +84,14 @@ def second_image():
     return first["id"], images["guest-2"]["id"]
 
 
+def multiattach_type():
+    """The name of a volume type for volumes that several servers share."""
+    name = "multiattach"
+    if name not in {item["name"] for item in get(base["cinder"] + "/types?is_public=None")["volume_types"]}:
+        call("POST", base["cinder"] + "/types", {"volume_type": {"name": name, "extra_specs": {"multiattach": "<is> True"}}}, tokens)
+    return name
+
+
 flavors = {item["name"]: item["id"] for item in get(base["nova"] + "/flavors")["flavors"]}
 external = get(base["neutron"] + "/v2.0/networks?router:external=true")["networks"][0]
 aliases = [item["alias"] for item in get(base["neutron"] + "/v2.0/extensions")["extensions"]]
@@ -133,7 +141,7 @@ settings = {
     "image-feature-enabled": {"import_image": True, "image_format_enforcement": True},
     "volume": {
         "build_timeout": 120, "storage_protocol": "file", "vendor_name": "Wolke", "min_microversion": volume_versions[0],
-        "max_microversion": volume_versions[1], "backend_names": "file",
+        "max_microversion": volume_versions[1], "backend_names": "file", "volume_type_multiattach": multiattach_type(),
     },
     "volume-feature-enabled": {
         "snapshot": True, "clone": True, "volume_services": True, "backup": False, "manage_volume": False,

@@ -105,7 +105,7 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
         let row = context.subjectID
-        let (ambient, compute) = (compute.ambient, compute)
+        let ambient = compute.ambient
         // The guest may have the disk. The volume is free for others only when the host has removed it.
         let isRemoved = try await database.write { connection -> Bool in
             guard let server = try WorkflowServer.load(connection, frame.server), let host = server.host else { return true }
