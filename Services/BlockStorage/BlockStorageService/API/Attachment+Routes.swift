@@ -55,9 +55,9 @@ extension BlockStorageHandlers {
                     .delete, one, action: BlockStorageStore.deleteAction, rule: write,
                     answer: .form(.wrapped("attachments", .list(.object([.init("attachment_id", .uuid, required: true)])))), "Detach",
                     handler: deleteAttachment),
-                Route(
-                    .post, one + "/action", key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
-                    body: .json(.wrapped("os-complete", BlockStorageHandlers.completion)), status: 204, "The guest has it",
+                .action(
+                    one, key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
+                    schema: BlockStorageHandlers.completion, status: 204, "The guest has it",
                     handler: completeAttachment),
             ]))
     }

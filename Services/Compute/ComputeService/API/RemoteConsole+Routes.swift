@@ -22,9 +22,9 @@ struct RemoteConsoleRoutes: Sendable {
     }
 
     private func legacy(_ key: String, _ type: BodySchema, kinds: [String: ConsoleKind], _ summary: String) -> Route {
-        Route(
-            .post, "/v2.1/servers/{server_id}/action", key: key, action: ConsoleTokenStore.createAction, rule: Rule.member,
-            versions: .through(5), body: .json(.wrapped(key, .object([.init("type", type, required: true)]))), status: 200,
+        .action(
+            ServerActionRoutes.path, key: key, action: ConsoleTokenStore.createAction, rule: Rule.member, versions: .through(5),
+            schema: .object([.init("type", type, required: true)]), status: 200,
             answer: RemoteConsoleRoutes.shape("console", ["type", "url"]), summary, isUnavailable: kinds.isEmpty
         ) { context in
             let type = context.body[key]?["type"]?.stringValue ?? ""

@@ -13,16 +13,17 @@ import Workflow
 struct ServerActionRoutes: Sendable {
     let compute: Compute
 
-    static let path = "/v2.1/servers/{server_id}/action"
+    /// The path of a server, below which its actions are.
+    static let path = "/v2.1/servers/{server_id}"
 
     private func route(
         _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all,
         body: BodySchema = .noMembers, status: Int = 202, _ summary: String,
         handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) -> Route {
-        Route(
-            .post, ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: rule,
-            versions: versions, body: .json(.wrapped(key, body)), status: status, summary, handler: handler)
+        .action(
+            ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: rule, versions: versions, schema: body,
+            status: status, summary, handler: handler)
     }
 
     private func power(_ key: String, _ power: PowerAction, _ summary: String) -> Route {
