@@ -27,8 +27,8 @@ extension JSONObject {
         if let first = given.first, let other = given.dropFirst().first(where: { $0.value != first.value }) {
             throw ResourceError.badRequest(
                 """
-                Invalid input for field/attribute \(path).\(other.name). Value: \(other.value.description.prefix(64)). It is another name of \
-                \(first.name), whose value is \(first.value.description.prefix(64)).
+                Invalid input for field/attribute \(path).\(other.name). Value: \(other.value.description.prefix(64)). It is another \
+                name of \(first.name), whose value is \(first.value.description.prefix(64)).
                 """)
         }
         return given.first?.value

@@ -63,6 +63,22 @@ package struct Route: Sendable {
         self.handler = handler
     }
 
+    /// An action on a resource: `POST …/action` with a body whose only member is the action.
+    ///
+    /// - Parameters:
+    ///   - resource: the path of the resource.
+    ///   - key: the name of the member.
+    ///   - schema: the member's value.
+    package static func action(
+        _ resource: String, key: String, action: String, rule: String, versions: VersionRange = .all, schema: BodySchema = .noMembers,
+        status: Int = 202, answer: RouteAnswer = .undeclared, _ summary: String, isUnavailable: Bool = false,
+        handler: @escaping @Sendable (RequestContext) async throws -> Response
+    ) -> Route {
+        Route(
+            .post, resource + "/action", key: key, action: action, rule: rule, versions: versions, body: .json(.wrapped(key, schema)),
+            status: status, answer: answer, summary, isUnavailable: isUnavailable, handler: handler)
+    }
+
     /// A copy with another path, and a check before the handler.
     package func under(_ path: String, check: @escaping @Sendable (RequestContext) throws -> Void) -> Route {
         var route = self

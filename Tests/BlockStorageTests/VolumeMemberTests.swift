@@ -72,7 +72,7 @@ import Testing
             // It is not attached to a server, so no host can copy it.
             for version in ["3.0", "3.66"] {
                 let answer = try await snapshot(true, version: version)
-                #expect(answer.status == 400 && answer.json.description.contains("no host can copy it"), "\(answer.json)")
+                #expect(answer.status == 400 && answer.json.description.contains("no host can take a consistent copy"), "\(answer.json)")
             }
         }
     }

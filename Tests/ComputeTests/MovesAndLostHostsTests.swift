@@ -37,7 +37,8 @@ import Workflow
             }
             try await cloud.engine().drain()
             #expect(cloud.time.now() - start < .seconds(3600), "the move did not wait for its deadline")
-            #expect(try await cloud.act(id, ["evacuate": [:]]).status == 200)
+            let evacuated = try await cloud.act(id, ["evacuate": [:]])
+            #expect(evacuated.status == 200, "\(evacuated.json)")
         }
     }
 
@@ -53,6 +54,7 @@ import Workflow
             let tasks = ComputePeriodicTasks(cloud.compute)
             try await cloud.declare("host-1", isDown: true)
             cloud.time.advance(by: .seconds(61))
+            try await cloud.cloud.beat(cloud.consumer)
             try await tasks.runOnce()
             #expect(try await cloud.server(id)["status"] == "VERIFY_RESIZE")
             try await cloud.declare("host-1", isDown: false)

@@ -160,6 +160,7 @@ import Workflow
             try await tasks.runOnce()
             #expect(try await cloud.server(id)["status"] == "VERIFY_RESIZE")
             cloud.time.advance(by: .seconds(61))
+            try await cloud.cloud.beat(cloud.consumer)
             try await tasks.runOnce()
             #expect(try await cloud.server(id)["status"] == "ACTIVE")
             try await cloud.engine().drain()

@@ -92,7 +92,7 @@ import Workflow
                 "must be 'available'")
             try await refusal(
                 "UPDATE volumes SET multiattach = true WHERE id = \(old)", "UPDATE volumes SET multiattach = false", 400,
-                "Volumes that several servers can have")
+                "Volumes that several servers can attach")
             try await refusal(
                 """
                 INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, created_at, updated_at)

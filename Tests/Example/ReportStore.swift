@@ -11,11 +11,11 @@ enum ReportStore {
     static func insert(_ connection: Connection, _ owner: Authorized<String>, _ id: UUID128, _ body: JSONValue, at now: Timestamp) throws {
         let project = try owner.value(for: "create_report")
         try Reports.quota.reserve(connection, project: project, [(Reports.count, 1)])
-        try connection.execute(
-            """
-            INSERT INTO reports (id, project_id, name, sections, tags, created_at, updated_at) VALUES (\(id), \(project),
-                \(body["name"]?.stringValue), \(body["sections"]?.intValue), \(tags(of: body))::text[], \(now), \(now))
-            """)
+        let row: Changes = [
+            "id": "\(id)", "project_id": "\(project)", "name": "\(body["name"]?.stringValue)",
+            "sections": "\(body["sections"]?.intValue)", "tags": "\(tags(of: body))::text[]",
+        ]
+        try connection.execute(row.insertion("reports", at: now))
     }
 
     static func tags(of body: JSONValue) -> [String] {

@@ -224,6 +224,18 @@ import Testing
         expectNone(findings, "assignments that depend on something are built with Changes")
     }
 
+    /// The last segment, the wrapping of the schema and the usual status are in one place.
+    @Test func actionsAreBuiltByTheKit() {
+        var findings: [String] = []
+        for source in TidyTests.sources where source.path.contains("Service/API/") {
+            for (index, line) in source.lines.enumerated() where line.contains(/\/action", key:/) {
+                if index > 0, source.lines[index - 1].contains(".unavailable(") { continue }
+                findings.append("\(source.path):\(index + 1)")
+            }
+        }
+        expectNone(findings, "actions on a path …/action are declared with Route.action")
+    }
+
     /// A route that only answers 501 is declared with `Route.unavailable`, which keeps it out of the OpenAPI document. The other
     /// files refuse one form of a request whose other forms work.
     @Test func onlyUnavailableRoutesAnswer501() {

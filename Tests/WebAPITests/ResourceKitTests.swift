@@ -66,6 +66,34 @@ import Testing
         #expect(Note.selection == "t.id, t.name, t.size, array_to_json(t.tags) AS tags, t.state")
     }
 
+    @Test func replacementsLeaveWhatIsWrittenOnce() {
+        #expect(Note.replacement == "name = EXCLUDED.name, size = EXCLUDED.size, tags = EXCLUDED.tags, updated_at = EXCLUDED.updated_at")
+    }
+
+    @Test func rowsAreWrittenOutOrExtendAStruct() {
+        let owner = "x"
+        var row = Note(name: "a", size: 2).values()
+        row.merge(["owner": "\(owner)", "rules": "\(JSONValue.null)::jsonb", "open": "true"])
+        let statement = row.insertion("notes", at: now, isUpdated: false)
+        #expect(
+            statement.text == """
+                INSERT INTO notes (id, name, size, tags, owner, rules, open, created_at) \
+                VALUES ($1, $2, $3, $4::text[], $5, $6::jsonb, true, $7)
+                """)
+        let absent: String? = nil
+        #expect((["name": "\(absent)"] as Changes).insertion("notes", at: now).binds.first == .text(nil))
+    }
+
+    @Test func actionsAreKeysOfOnePath() {
+        let route = Route.action("/notes/{note_id}", key: "close", action: "notes:close", rule: "@", "Close a note") { _ in .empty(202) }
+        #expect(route.method == .post && route.path == "/notes/{note_id}/action" && route.bodyKey == "close" && route.status == 202)
+        guard case .json(.object(let members, _)) = route.body else {
+            Issue.record("the body is \(route.body)")
+            return
+        }
+        #expect(members.map(\.name) == ["close"])
+    }
+
     @Test("S2: values of a body are bound, and only declared columns are set")
     func s2SettingsAreBound() {
         let body: JSONObject = [

@@ -26,14 +26,17 @@ package struct Setting: Sendable {
 
 /// Columns with their new values. All UPDATEs whose columns depend on a request are built with this type.
 ///
-/// Names of columns are literals or come from declarations; values are always bind parameters.
-package struct Changes: Sendable {
+/// Names of columns are literals or come from declarations; values are always bind parameters. A dictionary literal gives columns with
+/// expressions: `["id": "\(id)", "status": "'pending'"]`.
+package struct Changes: Sendable, ExpressibleByDictionaryLiteral {
     private var settings: [Setting]
     /// Assignments that depend on the row.
     private var assignments: [SQL] = []
 
     /// - Parameter settings: columns that the body sets directly.
     package init(_ settings: [Setting] = []) { self.settings = settings }
+
+    package init(dictionaryLiteral columns: (StaticString, SQL)...) { settings = columns.map { Setting("\($0.0)", $0.1) } }
 
     package var isEmpty: Bool { settings.isEmpty && assignments.isEmpty }
 

@@ -52,13 +52,27 @@ extension StoredRow {
         for column in Self.columns { try column.read(&self, row) }
     }
 
-    /// The INSERT of the row.
+    /// The columns of a new row, to which the statement may add others.
     ///
     /// - Parameter settings: further columns that the request sets directly.
-    package func insertion(_ settings: [Setting] = [], at now: Timestamp) -> SQL {
+    package func values(_ settings: [Setting] = []) -> Changes {
         var changes = Changes(settings)
         for column in Self.columns where column.writing != .never { changes.set(declared: column.name, column.value(self)) }
-        return changes.insertion(Self.relation, at: now)
+        return changes
+    }
+
+    /// The INSERT of the row.
+    ///
+    /// - Parameters:
+    ///   - settings: further columns that the request sets directly.
+    ///   - isUpdated: whether `updated_at` is set too.
+    package func insertion(_ settings: [Setting] = [], at now: Timestamp, isUpdated: Bool = true) -> SQL {
+        values(settings).insertion(Self.relation, at: now, isUpdated: isUpdated)
+    }
+
+    /// For `INSERT … ON CONFLICT … DO UPDATE SET`: all columns that can change, and `updated_at`.
+    package static var replacement: String {
+        (columns.filter { $0.writing == .always }.map(\.name) + ["updated_at"]).map { "\($0) = EXCLUDED.\($0)" }.joined(separator: ", ")
     }
 
     /// The UPDATE's assignments that change the row to `new`.

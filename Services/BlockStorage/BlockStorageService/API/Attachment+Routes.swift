@@ -56,9 +56,9 @@ extension BlockStorageHandlers {
                     answer: .form(.wrapped("attachments", .list(.object([.init("attachment_id", .uuid, required: true)])))),
                     "Delete an attachment",
                     handler: deleteAttachment),
-                Route(
-                    .post, one + "/action", key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
-                    body: .json(.wrapped("os-complete", BlockStorageHandlers.completion)), status: 204, "Mark an attachment as complete",
+                .action(
+                    one, key: "os-complete", action: BlockStorageStore.completeAction, rule: write,
+                    schema: BlockStorageHandlers.completion, status: 204, "Mark an attachment as complete",
                     handler: completeAttachment),
             ]))
     }

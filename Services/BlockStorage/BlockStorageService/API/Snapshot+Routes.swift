@@ -52,29 +52,22 @@ extension BlockStorageHandlers {
                     Route(.delete, one, action: "volume:delete_snapshot", rule: write, status: 202, "Delete a snapshot") {
                         try await deleteSnapshot($0, force: false)
                     },
-                    Route(
-                        .post, one + "/action", key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete",
-                        rule: admin, body: .json(.wrapped("os-force_delete", .noMembers)), status: 202, "Delete from any state"
+                    .action(
+                        one, key: "os-force_delete", action: "volume_extension:snapshot_admin_actions:force_delete", rule: admin,
+                        "Delete from any state"
                     ) { try await deleteSnapshot($0, force: true) },
-                    Route(
-                        .post, one + "/action", key: "os-update_snapshot_status",
-                        action: "volume_extension:snapshot_actions:update_snapshot_status", rule: write,
-                        body: .json(
-                            .wrapped(
-                                "os-update_snapshot_status",
-                                .object([
-                                    .init("status", .text, required: true),
-                                    .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)]))),
-                                ]))),
-                        status: 202, "Update the status of a snapshot", handler: updateStatus),
-                    Route(
-                        .post, one + "/action", key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status",
-                        rule: admin,
-                        body: .json(
-                            .wrapped(
-                                "os-reset_status",
-                                .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]))),
-                        status: 202, "Reset the status of a snapshot", handler: resetSnapshot),
+                    .action(
+                        one, key: "os-update_snapshot_status", action: "volume_extension:snapshot_actions:update_snapshot_status",
+                        rule: write,
+                        schema: .object([
+                            .init("status", .text, required: true),
+                            .init("progress", .nullable(.oneOf([.text, .integer(min: 0, max: 100)]))),
+                        ]),
+                        "Update the status of a snapshot", handler: updateStatus),
+                    .action(
+                        one, key: "os-reset_status", action: "volume_extension:snapshot_admin_actions:reset_status", rule: admin,
+                        schema: .object([.init("status", .enumeration(SnapshotStatus.allCases.map(\.rawValue)), required: true)]),
+                        "Reset the status of a snapshot", handler: resetSnapshot),
                 ]
                     + metadataRoutes(
                         one + "/metadata", .snapshot, read: "volume:get_snapshot_metadata",

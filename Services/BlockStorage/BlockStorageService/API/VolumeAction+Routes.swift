@@ -14,10 +14,9 @@ extension BlockStorageHandlers {
         status: Int = 202, _ summary: String,
         _ handler: @escaping @Sendable (RequestContext, JSONValue) async throws -> Response
     ) -> Route {
-        Route(
-            .post, "/volumes/{volume_id}/action", key: key, action: action, rule: rule,
-            body: .json(.wrapped(key, schema)), status: status, summary
-        ) { context in try await handler(context, context.body[key] ?? .null) }
+        .action("/volumes/{volume_id}", key: key, action: action, rule: rule, schema: schema, status: status, summary) { context in
+            try await handler(context, context.body[key] ?? .null)
+        }
     }
 
     var volumeActionResource: Resource {
@@ -101,10 +100,9 @@ extension BlockStorageHandlers {
                         }
                     },
                     reimageRoute,
-                    Route(
-                        .post, "/volumes/{volume_id}/action", key: "os-volume_upload_image", action: BlockStorageHandlers.uploadAction,
-                        rule: BlockStorageHandlers.write,
-                        body: .json(.wrapped("os-volume_upload_image", BlockStorageHandlers.uploadSchema)), status: 202,
+                    .action(
+                        "/volumes/{volume_id}", key: "os-volume_upload_image", action: BlockStorageHandlers.uploadAction,
+                        rule: BlockStorageHandlers.write, schema: BlockStorageHandlers.uploadSchema,
                         answer: .form(BlockStorageHandlers.uploadAnswer), "Make an image of a volume", handler: uploadImage),
                     action(
                         "os-set_image_metadata", "volume_extension:volume_image_metadata:set",

@@ -12,13 +12,11 @@ extension BlockStorageHandlers {
     static let reimageAction = "volume:reimage"
 
     var reimageRoute: Route {
-        Route(
-            .post, "/volumes/{volume_id}/action", key: "os-reimage", action: BlockStorageHandlers.reimageAction,
-            rule: BlockStorageHandlers.write, versions: VersionRange(from: Microversion(3, 68)),
-            body: .json(
-                .wrapped(
-                    "os-reimage", .object([.init("image_id", .uuid, required: true), .init("reimage_reserved", .nullable(.boolean))]))),
-            status: 202, "Write an image to a volume that exists", handler: reimage)
+        .action(
+            "/volumes/{volume_id}", key: "os-reimage", action: BlockStorageHandlers.reimageAction, rule: BlockStorageHandlers.write,
+            versions: VersionRange(from: Microversion(3, 68)),
+            schema: .object([.init("image_id", .uuid, required: true), .init("reimage_reserved", .nullable(.boolean))]),
+            "Write an image to a volume that exists", handler: reimage)
     }
 
     private func reimage(_ context: RequestContext) async throws -> Response {

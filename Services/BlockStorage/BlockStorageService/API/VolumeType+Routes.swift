@@ -126,9 +126,9 @@ extension BlockStorageHandlers {
                 Route(
                     .get, one + "/os-volume-type-access", action: "volume_extension:volume_type_access:get_all_for_type", rule: admin,
                     answer: .form(.wrapped("volume_type_access", .list(access))), "List projects with access", handler: listAccess),
-                Route(
-                    .post, one + "/action", key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess",
-                    rule: admin, body: .json(.wrapped("addProjectAccess", project)), status: 202, "Give a project access to a type"
+                .action(
+                    one, key: "addProjectAccess", action: "volume_extension:volume_type_access:addProjectAccess", rule: admin,
+                    schema: project, "Give a project access to a type"
                 ) { context in
                     let project = context.body["addProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "addProjectAccess", of: project) { connection, decision, type in
@@ -138,10 +138,9 @@ extension BlockStorageHandlers {
                         }
                     }
                 },
-                Route(
-                    .post, one + "/action", key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess",
-                    rule: admin, body: .json(.wrapped("removeProjectAccess", project)), status: 202,
-                    "Revoke a project's access"
+                .action(
+                    one, key: "removeProjectAccess", action: "volume_extension:volume_type_access:removeProjectAccess", rule: admin,
+                    schema: project, "Revoke a project's access"
                 ) { context in
                     let project = context.body["removeProjectAccess"]?["project"]?.stringValue ?? ""
                     return try await changeAccess(context, for: "removeProjectAccess", of: project) { connection, decision, type in
@@ -253,19 +252,19 @@ extension BlockStorageHandlers {
     }
 
     private func createType(_ context: RequestContext) async throws -> Response {
-        let decision = try context.authorize(target: .none)
         let body = context.body["volume_type"] ?? [:]
-        let name = body["name"]?.stringValue ?? ""
-        let isPublic = try Self.isPublic(body.objectValue ?? [:]) ?? true
-        let id = context.ambient.newUUID().description
-        let specs = body["extra_specs"]?.objectValue ?? [:]
-        try requireCapabilities(specs)
+        let type = VolumeTypeRecord(
+            id: context.ambient.newUUID().description, name: body["name"]?.stringValue ?? "",
+            isPublic: try Self.isPublic(body.objectValue ?? [:]) ?? true,
+            specs: body["extra_specs"]?.objectValue ?? [:])
+        let decision = try context.authorize(type, target: .none)
+        try requireCapabilities(type.specs)
         return try await context.write(database) { connection in
-            let isFree = try BlockStorageStore.insertType(
-                connection, decision, id: id, name: name, description: body["description"]?.stringValue, isPublic: isPublic,
-                specs: specs, at: context.ambient.now)
-            guard isFree else { throw ResourceError.conflict("Volume Type \(name) already exists.") }
-            return Change(answer: try response(connection, context, id, as: .createdVolumeTypes(context)), "volume_type", id)
+            let description = body["description"]?.stringValue
+            guard try BlockStorageStore.insertType(connection, decision, description: description, at: context.ambient.now) else {
+                throw ResourceError.conflict("Volume Type \(type.name) already exists.")
+            }
+            return Change(answer: try response(connection, context, type.id, as: .createdVolumeTypes(context)), "volume_type", type.id)
         }
     }
 

@@ -7,35 +7,36 @@ import Kernel
 import WebAPI
 
 /// An attachment's record.
-struct Attachment: Sendable {
-    let id: AttachmentID
-    let volumeID: VolumeID
-    let projectID: String
-    let serverID: String?
-    let status: AttachmentStatus
+struct Attachment: StoredRow {
+    var id: AttachmentID
+    var volumeID: VolumeID
+    var projectID: String
+    var serverID: String?
+    var status: AttachmentStatus
+
+    static let relation = "volume_attachments"
+    static let blank = Attachment(
+        id: ID(UUID128(high: 0, low: 0)), volumeID: ID(UUID128(high: 0, low: 0)), projectID: "", status: .reserved)
+    static let columns: [Column<Attachment>] = [
+        Column("id", \.id, .once), Column("volume_id", \.volumeID, .once), Column("project_id", \.projectID, .once),
+        Column("server_id", \.serverID, .once), Column("status", \.status),
+    ]
 }
+
+extension AttachmentStatus: ColumnValue {}
 
 /// The statements about attachments.
 extension BlockStorageStore {
     static func attachment(_ connection: Connection, _ id: String) throws -> Attachment? {
         try connection.query(
-            "SELECT id, volume_id, project_id, server_id, status FROM volume_attachments WHERE id = \(id)::uuid"
-        ).first.map(attachment)
+            "SELECT \(raw: Attachment.selection) FROM volume_attachments t WHERE t.id = \(id)::uuid"
+        ).first.map { try Attachment($0) }
     }
 
     static func attachments(_ connection: Connection, of volume: VolumeID) throws -> [Attachment] {
         try connection.query(
-            """
-            SELECT id, volume_id, project_id, server_id, status FROM volume_attachments
-            WHERE volume_id = \(volume)::uuid ORDER BY id
-            """
-        ).map(attachment)
-    }
-
-    private static func attachment(_ row: Row) throws -> Attachment {
-        Attachment(
-            id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
-            serverID: try row.optionalString("server_id"), status: try word(row, "status"))
+            "SELECT \(raw: Attachment.selection) FROM volume_attachments t WHERE t.volume_id = \(volume)::uuid ORDER BY t.id"
+        ).map { try Attachment($0) }
     }
 
     /// Whether Compute records the volume for the attachment's server, and the attachment has a connection or belongs to an offloaded
@@ -77,13 +78,9 @@ extension BlockStorageStore {
     }
 
     static func insert(_ connection: Connection, _ decision: Authorized<Attachment>, mode: String?, at now: Timestamp) throws {
-        let attachment = try decision.value(for: createAction)
-        try connection.execute(
-            """
-            INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, created_at, updated_at)
-            VALUES (\(attachment.id)::uuid, \(attachment.volumeID)::uuid, \(attachment.projectID), \(attachment.serverID)::uuid,
-                \(attachment.status.rawValue), \(mode), \(now), \(now))
-            """)
+        var row = try decision.value(for: createAction).values()
+        row.set("mode", mode)
+        try connection.execute(row.insertion(Attachment.relation, at: now))
     }
 
     /// Records an attachment that exists, as `os-attach` does.
@@ -91,14 +88,11 @@ extension BlockStorageStore {
         _ connection: Connection, attached decision: Authorized<Attachment>, mode: String, device: String?, host: String?,
         connection info: JSONObject, at now: Timestamp
     ) throws {
-        let attachment = try decision.value(for: attachAction)
-        try connection.execute(
-            """
-            INSERT INTO volume_attachments (id, volume_id, project_id, server_id, status, mode, device, host, connection,
-                attached_at, created_at, updated_at)
-            VALUES (\(attachment.id)::uuid, \(attachment.volumeID)::uuid, \(attachment.projectID), \(attachment.serverID)::uuid,
-                \(attachment.status.rawValue), \(mode), \(device), \(host), \(info)::jsonb, \(now), \(now), \(now))
-            """)
+        var row = try decision.value(for: attachAction).values()
+        row.merge([
+            "mode": "\(mode)", "device": "\(device)", "host": "\(host)", "connection": "\(info)::jsonb", "attached_at": "\(now)",
+        ])
+        try connection.execute(row.insertion(Attachment.relation, at: now))
     }
 
     /// Stores the connection that a host got.
@@ -107,24 +101,18 @@ extension BlockStorageStore {
         connection info: JSONObject, at now: Timestamp
     ) throws {
         let id = try attachment.value(for: createAction, updateAction).id
-        try connection.execute(
-            """
-            UPDATE volume_attachments SET status = CASE WHEN status = 'attached' THEN status ELSE 'attaching' END,
-                mode = \(mode), host = \(host), device = coalesce(\(connector["mountpoint"]?.stringValue), device),
-                connector = \(connector)::jsonb, connection = \(info)::jsonb, updated_at = \(now),
-                generation = generation + 1
-            WHERE id = \(id)::uuid
-            """)
+        let changes: Changes = [
+            "status": "CASE WHEN status = 'attached' THEN status ELSE 'attaching' END", "mode": "\(mode)", "host": "\(host)",
+            "device": "coalesce(\(connector["mountpoint"]?.stringValue), device)", "connector": "\(connector)::jsonb",
+            "connection": "\(info)::jsonb",
+        ]
+        try changes.apply(connection, Attachment.relation, id, at: now, isCounted: true)
     }
 
     static func complete(_ connection: Connection, _ attachment: Authorized<Attachment>, at now: Timestamp) throws {
         let id = try attachment.value(for: completeAction).id
-        try connection.execute(
-            """
-            UPDATE volume_attachments SET status = 'attached', attached_at = coalesce(attached_at, \(now)),
-                updated_at = \(now), generation = generation + 1
-            WHERE id = \(id)::uuid
-            """)
+        let changes: Changes = ["status": "'attached'", "attached_at": "coalesce(attached_at, \(now))"]
+        try changes.apply(connection, Attachment.relation, id, at: now, isCounted: true)
     }
 
     static func delete(_ connection: Connection, _ attachment: Authorized<Attachment>) throws {

@@ -1,34 +1,42 @@
 import Authorization
-import BlockStorageCore
+package import BlockStorageCore
 import Database
 import JSON
 import Kernel
+package import WebAPI
+
+extension Snapshot: StoredRow {
+    package static let relation = "volume_snapshots"
+    package static let blank = Snapshot(
+        id: ID(UUID128(high: 0, low: 0)), volumeID: ID(UUID128(high: 0, low: 0)), projectID: "", status: .creating, size: 0, format: .raw)
+    package static let columns: [Column<Snapshot>] = [
+        Column("id", \.id, .once), Column("volume_id", \.volumeID, .once), Column("project_id", \.projectID, .once),
+        Column("status", \.status), Column("size", \.size), Column("format", \.format), Column("metadata", \.metadata),
+        Column("host_copy", \.hostCopy),
+    ]
+}
+
+extension SnapshotStatus: ColumnValue {}
+extension VolumeFormat: ColumnValue {}
+extension HostCopyState: ColumnValue {}
 
 /// The statements about snapshots.
 extension BlockStorageStore {
     static func snapshot(_ connection: Connection, _ id: String, locked: Bool = false) throws -> Snapshot? {
         try connection.query(
             """
-            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata, s.host_copy FROM volume_snapshots s
-            WHERE s.id = \(id)::uuid \(raw: locked ? "FOR UPDATE" : "")
+            SELECT \(raw: Snapshot.selection) FROM volume_snapshots t WHERE t.id = \(id)::uuid \(raw: locked ? "FOR UPDATE" : "")
             """
-        ).first.map(snapshot)
+        ).first.map { try Snapshot($0) }
     }
 
     static func snapshots(_ connection: Connection, of volume: VolumeID, locked: Bool = true) throws -> [Snapshot] {
         try connection.query(
             """
-            SELECT s.id, s.volume_id, s.project_id, s.status, s.size, s.format, s.metadata, s.host_copy FROM volume_snapshots s
-            WHERE s.volume_id = \(volume)::uuid ORDER BY s.id \(raw: locked ? "FOR UPDATE" : "")
+            SELECT \(raw: Snapshot.selection) FROM volume_snapshots t
+            WHERE t.volume_id = \(volume)::uuid ORDER BY t.id \(raw: locked ? "FOR UPDATE" : "")
             """
-        ).map(snapshot)
-    }
-
-    private static func snapshot(_ row: Row) throws -> Snapshot {
-        Snapshot(
-            id: try row.id("id"), volumeID: try row.id("volume_id"), projectID: try row.string("project_id"),
-            status: try word(row, "status"), size: try row.int("size"), format: try word(row, "format"),
-            metadata: try row.object("metadata"), hostCopy: try row.optionalString("host_copy").flatMap(HostCopyState.init))
+        ).map { try Snapshot($0) }
     }
 
     /// Whether exactly one server uses the volume and nobody else, so that the server's host can copy the volume. Volumes of a type with
@@ -103,12 +111,11 @@ extension BlockStorageStore {
         metadata: JSONObject, hostCopy: HostCopyState?, at now: Timestamp
     ) throws {
         let volume = try decision.value(for: "volume:create_snapshot")
-        try connection.execute(
-            """
-            INSERT INTO volume_snapshots (id, volume_id, project_id, user_id, name, description, status, size, metadata, format, host_copy,
-                created_at, updated_at)
-            VALUES (\(id)::uuid, \(volume.id)::uuid, \(volume.projectID), \(decision.caller.userID), \(name), \(description),
-                'creating', \(volume.size), \(metadata)::jsonb, \(volume.format.rawValue), \(hostCopy?.rawValue), \(now), \(now))
-            """)
+        let snapshot = Snapshot(
+            id: id, volumeID: volume.id, projectID: volume.projectID, status: .creating, size: volume.size, format: volume.format,
+            metadata: metadata, hostCopy: hostCopy)
+        var row = snapshot.values()
+        row.merge(["user_id": "\(decision.caller.userID)", "name": "\(name)", "description": "\(description)"])
+        try connection.execute(row.insertion(Snapshot.relation, at: now))
     }
 }

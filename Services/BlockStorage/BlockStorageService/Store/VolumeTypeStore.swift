@@ -5,11 +5,17 @@ import Kernel
 import WebAPI
 
 /// A volume type as requests decide on it.
-struct VolumeTypeRecord: Sendable {
-    let id: String
-    let name: String
-    let isPublic: Bool
-    let specs: JSONObject
+struct VolumeTypeRecord: StoredRow {
+    var id: String
+    var name: String
+    var isPublic: Bool
+    var specs: JSONObject
+
+    static let relation = "volume_types"
+    static let blank = VolumeTypeRecord(id: "", name: "", isPublic: false, specs: [:])
+    static let columns: [Column<VolumeTypeRecord>] = [
+        Column("id", \.id, .once), Column("name", \.name), Column("is_public", \.isPublic), Column("extra_specs", \.specs),
+    ]
 }
 
 /// The statements about volume types.
@@ -20,44 +26,34 @@ extension BlockStorageStore {
     }
 
     private static func type(_ connection: Connection, where condition: SQL) throws -> VolumeTypeRecord? {
-        try connection.query("SELECT y.id, y.name, y.is_public, y.extra_specs FROM volume_types y WHERE \(condition)").first.map { row in
-            VolumeTypeRecord(
-                id: try row.string("id"), name: try row.string("name"), isPublic: try row.bool("is_public"),
-                specs: try row.object("extra_specs"))
+        try connection.query("SELECT \(raw: VolumeTypeRecord.selection) FROM volume_types t WHERE \(condition)").first.map {
+            try VolumeTypeRecord($0)
         }
     }
 
     static func type(_ connection: Connection, _ id: String) throws -> VolumeTypeRecord? {
-        try type(connection, where: "y.id = \(id)::uuid")
+        try type(connection, where: "t.id = \(id)::uuid")
     }
 
     static func type(_ connection: Connection, named name: String) throws -> VolumeTypeRecord? {
-        try type(connection, where: "y.name = \(name)")
+        try type(connection, where: "t.name = \(name)")
     }
 
     /// A type that the project may use, by name or id.
     static func usableType(_ connection: Connection, _ name: String, project: String) throws -> VolumeTypeRecord? {
         try type(
             connection,
-            where: """
-                (y.name = \(name) OR y.id::text = \(name))
-                AND (y.is_public OR EXISTS (SELECT 1 FROM volume_type_access a
-                    WHERE a.volume_type_id = y.id AND a.project_id = \(project)))
-                """)
+            where: "(t.name = \(name) OR t.id::text = \(name)) AND \(usableTypes(by: project))")
     }
 
     /// - Returns: whether the name was free.
     static func insertType(
-        _ connection: Connection, _ decision: Authorized<Void>, id: String, name: String, description: String?, isPublic: Bool,
-        specs: JSONObject, at now: Timestamp
+        _ connection: Connection, _ decision: Authorized<VolumeTypeRecord>, description: String?, at now: Timestamp
     ) throws -> Bool {
-        try decision.value(for: "volume_extension:type_create")
+        var row = try decision.value(for: "volume_extension:type_create").values()
+        row.set("description", description)
         return try !connection.query(
-            """
-            INSERT INTO volume_types (id, name, description, is_public, extra_specs, created_at)
-            VALUES (\(id)::uuid, \(name), \(description), \(isPublic), \(specs)::jsonb, \(now))
-            ON CONFLICT (name) DO NOTHING RETURNING id
-            """
+            "\(row.insertion(VolumeTypeRecord.relation, at: now, isUpdated: false)) ON CONFLICT (name) DO NOTHING RETURNING id"
         ).isEmpty
     }
 

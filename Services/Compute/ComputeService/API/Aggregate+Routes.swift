@@ -44,9 +44,9 @@ struct AggregateRoutes: Sendable {
     private func action(
         _ key: String, _ name: String, _ schema: BodySchema, _ handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) -> Route {
-        Route(
-            .post, AggregateRoutes.one + "/action", key: key, action: "os_compute_api:os-aggregates:\(name)", rule: Rule.admin,
-            body: .json(.wrapped(key, schema)), answer: .one(.aggregates), "Change an aggregate", handler: handler)
+        .action(
+            AggregateRoutes.one, key: key, action: "os_compute_api:os-aggregates:\(name)", rule: Rule.admin, schema: schema, status: 200,
+            answer: .one(.aggregates), "Change an aggregate", handler: handler)
     }
 
     private static let host = BodySchema.object([.init("host", .identifier, required: true)])

@@ -20,15 +20,13 @@ struct FlavorDetailRoutes: Sendable {
                 Route(
                     .get, "/v2.1/flavors/{flavor_id}/os-flavor-access", action: "os_compute_api:os-flavor-access", rule: Rule.admin,
                     answer: .form(FlavorDetailRoutes.accessSchema), "List the projects of a private flavor", handler: access),
-                Route(
-                    .post, "/v2.1/flavors/{flavor_id}/action", key: "addTenantAccess",
-                    action: "os_compute_api:os-flavor-access:add_tenant_access", rule: Rule.admin,
-                    body: .json(.wrapped("addTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
+                .action(
+                    "/v2.1/flavors/{flavor_id}", key: "addTenantAccess", action: "os_compute_api:os-flavor-access:add_tenant_access",
+                    rule: Rule.admin, schema: .object([.init("tenant", .identifier, required: true)]), status: 200,
                     answer: .form(FlavorDetailRoutes.accessSchema), "Let a project use a flavor", handler: addAccess),
-                Route(
-                    .post, "/v2.1/flavors/{flavor_id}/action", key: "removeTenantAccess",
-                    action: "os_compute_api:os-flavor-access:remove_tenant_access", rule: Rule.admin,
-                    body: .json(.wrapped("removeTenantAccess", .object([.init("tenant", .identifier, required: true)]))),
+                .action(
+                    "/v2.1/flavors/{flavor_id}", key: "removeTenantAccess", action: "os_compute_api:os-flavor-access:remove_tenant_access",
+                    rule: Rule.admin, schema: .object([.init("tenant", .identifier, required: true)]), status: 200,
                     answer: .form(FlavorDetailRoutes.accessSchema), "Remove a project's access to a flavor", handler: removeAccess),
             ])
     }

@@ -11,25 +11,20 @@ import Workflow
 struct GuestActionRoutes: Sendable {
     let compute: Compute
 
-    private static let one = "/v2.1/servers/{server_id}"
-
     var resource: Resource {
-        let one = GuestActionRoutes.one
+        let one = ServerActionRoutes.path
         return Resource(
             "guest-action",
             routes: [
-                Route(
-                    .post, one + "/action", key: "trigger_crash_dump", action: "os_compute_api:servers:trigger_crash_dump",
-                    rule: Rule.member,
-                    versions: .from(17), body: .json(.wrapped("trigger_crash_dump", .nullable(.object([])))), status: 202,
+                .action(
+                    one, key: "trigger_crash_dump", action: "os_compute_api:servers:trigger_crash_dump", rule: Rule.member,
+                    versions: .from(17), schema: .nullable(.object([])),
                     "Send a non-maskable interrupt to the guest"
                 ) { try await crashDump($0) },
-                Route(
-                    .post, one + "/action", key: "changePassword", action: "os_compute_api:os-admin-password", rule: Rule.member,
-                    body: .json(
-                        .wrapped(
-                            "changePassword", .object([.init("adminPass", .string(min: 1, max: 255, format: nil), required: true)]))),
-                    status: 202, "Change the administrator's password in the guest"
+                .action(
+                    one, key: "changePassword", action: "os_compute_api:os-admin-password", rule: Rule.member,
+                    schema: .object([.init("adminPass", .string(min: 1, max: 255, format: nil), required: true)]),
+                    "Change the administrator's password in the guest"
                 ) { try await changePassword($0) },
                 Route(
                     .get, one + "/os-server-password", action: "os_compute_api:os-server-password:show", rule: Rule.reader,

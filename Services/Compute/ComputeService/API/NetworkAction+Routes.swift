@@ -9,32 +9,28 @@ import WebAPI
 struct NetworkActionRoutes: Sendable {
     let compute: Compute
 
-    private static let path = "/v2.1/servers/{server_id}/action"
-
     var resource: Resource {
-        let path = NetworkActionRoutes.path
+        let path = ServerActionRoutes.path
         return Resource(
             "network-action",
             routes: [
-                Route(
-                    .post, path, key: "addFixedIp", action: "os_compute_api:os-multinic:add", rule: Rule.member, versions: .through(43),
-                    body: .json(.wrapped("addFixedIp", .object([.init("networkId", .uuid, required: true)]))), status: 202,
+                .action(
+                    path, key: "addFixedIp", action: "os_compute_api:os-multinic:add", rule: Rule.member, versions: .through(43),
+                    schema: .object([.init("networkId", .uuid, required: true)]),
                     "Add an address in a network to a server"
                 ) { try await addAddress($0) },
-                Route(
-                    .post, path, key: "removeFixedIp", action: "os_compute_api:os-multinic:remove", rule: Rule.member,
-                    versions: .through(43),
-                    body: .json(
-                        .wrapped("removeFixedIp", .object([.init("address", .string(min: 1, max: 45, format: .ip), required: true)]))),
-                    status: 202, "Remove an address from a server"
+                .action(
+                    path, key: "removeFixedIp", action: "os_compute_api:os-multinic:remove", rule: Rule.member, versions: .through(43),
+                    schema: .object([.init("address", .string(min: 1, max: 45, format: .ip), required: true)]),
+                    "Remove an address from a server"
                 ) { try await removeAddress($0) },
-                Route(
-                    .post, path, key: "injectNetworkInfo", action: "os_compute_api:os-admin-actions:inject_network_info", rule: Rule.admin,
-                    body: .json(.wrapped("injectNetworkInfo", .noMembers)), status: 202, "Send a server's networks to its host again"
+                .action(
+                    path, key: "injectNetworkInfo", action: "os_compute_api:os-admin-actions:inject_network_info", rule: Rule.admin,
+                    "Send a server's networks to its host again"
                 ) { try await refresh($0) },
-                Route(
-                    .post, path, key: "resetNetwork", action: "os_compute_api:os-admin-actions:reset_network", rule: Rule.admin,
-                    body: .json(.wrapped("resetNetwork", .noMembers)), "Removed", isUnavailable: true
+                .action(
+                    path, key: "resetNetwork", action: "os_compute_api:os-admin-actions:reset_network", rule: Rule.admin, status: 200,
+                    "Removed", isUnavailable: true
                 ) { context in
                     _ = try await compute.authorizedServer(context)
                     throw ResourceError(.gone, "The action 'resetNetwork' was for the Xen driver, which Nova has removed.")

@@ -22,9 +22,9 @@ struct RemoteConsoleRoutes: Sendable {
     }
 
     private func legacy(_ key: String, _ type: BodySchema, kinds: [String: ConsoleKind], _ summary: String) -> Route {
-        Route(
-            .post, "/v2.1/servers/{server_id}/action", key: key, action: ConsoleTokenStore.createAction, rule: Rule.member,
-            versions: .through(5), body: .json(.wrapped(key, .object([.init("type", type, required: true)]))), status: 200,
+        .action(
+            ServerActionRoutes.path, key: key, action: ConsoleTokenStore.createAction, rule: Rule.member, versions: .through(5),
+            schema: .object([.init("type", type, required: true)]), status: 200,
             answer: RemoteConsoleRoutes.shape("console", ["type", "url"]), summary, isUnavailable: kinds.isEmpty
         ) { context in
             let type = context.body[key]?["type"]?.stringValue ?? ""
@@ -97,8 +97,10 @@ struct RemoteConsoleRoutes: Sendable {
         let (ambient, settings) = (compute.ambient, compute.settings)
         return try await context.write(compute.database) { connection in
             let current = try ServerRecord.find(connection, server.value.id)
-            guard let host = current.host, ["active", "paused", "rescued", "resized", "error"].contains(current.vmState), current.powerState != 4
-            else { throw ResourceError.conflict("Instance \(current.id) is not running: its console cannot be opened.") }
+            let states = ["active", "paused", "rescued", "resized", "error"]
+            guard let host = current.host, states.contains(current.vmState), current.powerState != 4 else {
+                throw ResourceError.conflict("Instance \(current.id) is not running: its console cannot be opened.")
+            }
             let now = ambient.now
             try ConsoleTokenStore.insert(
                 connection, server, on: host, kind, token: token, at: now, expiry: now + settings.consoleTokenLifetime)

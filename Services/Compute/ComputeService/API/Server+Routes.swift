@@ -49,9 +49,8 @@ struct ServerRoutes: Sendable {
                 Route(.delete, one, action: "os_compute_api:servers:delete", rule: Rule.member, status: 204, "Delete a server") {
                     try await delete($0, isForced: false)
                 },
-                Route(
-                    .post, one + "/action", key: "forceDelete", action: "os_compute_api:os-deferred-delete:force",
-                    rule: Rule.member, body: .json(.wrapped("forceDelete", .noMembers)), status: 202, "Delete a server at once"
+                .action(
+                    one, key: "forceDelete", action: "os_compute_api:os-deferred-delete:force", rule: Rule.member, "Delete a server at once"
                 ) { try await delete($0, isForced: true, status: 202) },
                 Route(
                     .get, one + "/ips", action: "os_compute_api:ips:index", rule: Rule.reader,

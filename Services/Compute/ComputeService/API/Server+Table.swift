@@ -39,7 +39,8 @@ private enum ServerScope {
         if context.version(atLeast: 2, 38),
             let unknown = context.query.items.first(where: { $0.name == "status" && ServerStates.states(status: $0.value).isEmpty })
         {
-            throw ResourceError.badRequest("Invalid input for query parameters status. Value: '\(unknown.value.prefix(64))'. It is unknown.")
+            throw ResourceError.badRequest(
+                "Invalid input for query parameters status. Value: '\(unknown.value.prefix(64))'. It is not a status of servers.")
         }
         if let deleted = try deleted(context) {
             conditions.append(

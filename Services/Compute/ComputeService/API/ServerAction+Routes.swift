@@ -13,16 +13,17 @@ import Workflow
 struct ServerActionRoutes: Sendable {
     let compute: Compute
 
-    static let path = "/v2.1/servers/{server_id}/action"
+    /// The path of a server, below which its actions are.
+    static let path = "/v2.1/servers/{server_id}"
 
     private func route(
         _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all,
         body: BodySchema = .noMembers, status: Int = 202, _ summary: String,
         handler: @escaping @Sendable (RequestContext) async throws -> Response
     ) -> Route {
-        Route(
-            .post, ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: rule,
-            versions: versions, body: .json(.wrapped(key, body)), status: status, summary, handler: handler)
+        .action(
+            ServerActionRoutes.path, key: key, action: "os_compute_api:\(action)", rule: rule, versions: versions, schema: body,
+            status: status, summary, handler: handler)
     }
 
     private func power(_ key: String, _ power: PowerAction, _ summary: String) -> Route {
@@ -158,7 +159,7 @@ struct ServerActionRoutes: Sendable {
             // A second move could begin, and the end of the first one would then release what the second one holds.
             if let kind = try Workflows.active(connection, subject: server.id, kinds: ServerActionRoutes.moves) {
                 throw ResourceError.conflict(
-                    "Cannot 'reset_state' instance \(server.id) while the operation '\(kind)' of it is in progress. Try again when it has ended.")
+                    "Cannot 'reset_state' instance \(server.id) while its operation '\(kind)' is in progress. Try again when it has ended.")
             }
             // Otherwise its owner could start it from the volume that the rebuild is about to replace.
             guard try !Workflows.isActive(connection, subject: server.id, kind: VolumeRebuild.kind) else {

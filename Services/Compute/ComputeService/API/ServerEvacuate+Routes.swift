@@ -26,9 +26,9 @@ struct ServerEvacuateRoutes: Sendable {
     }
 
     private func route(_ versions: VersionRange, _ members: [BodySchema.Property]) -> Route {
-        Route(
-            .post, ServerActionRoutes.path, key: "evacuate", action: ServerEvacuateRoutes.action, rule: Rule.admin, versions: versions,
-            body: .json(.wrapped("evacuate", .object(ServerEvacuateRoutes.common + members))), status: 200,
+        .action(
+            ServerActionRoutes.path, key: "evacuate", action: ServerEvacuateRoutes.action, rule: Rule.admin, versions: versions,
+            schema: .object(ServerEvacuateRoutes.common + members), status: 200,
             answer: .form(.object([.init("adminPass", .anyText)])), "Start a server of a host that is down on another one",
             handler: evacuate)
     }

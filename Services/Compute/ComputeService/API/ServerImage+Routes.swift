@@ -12,7 +12,6 @@ import Workflow
 struct ServerImageRoutes: Sendable {
     let compute: Compute
 
-    private static let path = "/v2.1/servers/{server_id}/action"
     private static let createImage = "os_compute_api:servers:create_image"
     private static let createBackup = "os_compute_api:os-create-backup"
 
@@ -24,10 +23,9 @@ struct ServerImageRoutes: Sendable {
         _ key: String, _ action: String, _ properties: [BodySchema.Property], versions: VersionRange, answer: RouteAnswer = .undeclared,
         _ summary: String
     ) -> Route {
-        Route(
-            .post, ServerImageRoutes.path, key: key, action: action, rule: Rule.member, versions: versions,
-            body: .json(.wrapped(key, .object(properties + [.init("metadata", ServerImageRoutes.metadata)]))), status: 202, answer: answer,
-            summary
+        .action(
+            ServerActionRoutes.path, key: key, action: action, rule: Rule.member, versions: versions,
+            schema: .object(properties + [.init("metadata", ServerImageRoutes.metadata)]), answer: answer, summary
         ) { try await create($0, key: key, action: action) }
     }
 

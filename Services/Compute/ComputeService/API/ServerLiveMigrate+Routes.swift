@@ -47,18 +47,17 @@ struct ServerLiveMigrateRoutes: Sendable {
                 Route(
                     .delete, ServerLiveMigrateRoutes.path, action: ServerLiveMigrateRoutes.abortAction, rule: Rule.admin,
                     versions: .from(24), status: 202, "Abort a live migration", handler: abort),
-                Route(
-                    .post, ServerLiveMigrateRoutes.path + "/action", key: "force_complete", action: ServerLiveMigrateRoutes.completeAction,
-                    rule: Rule.admin, versions: .from(22), body: .json(.wrapped("force_complete", .nullable(.object([])))), status: 202,
+                .action(
+                    ServerLiveMigrateRoutes.path, key: "force_complete", action: ServerLiveMigrateRoutes.completeAction, rule: Rule.admin,
+                    versions: .from(22), schema: .nullable(.object([])),
                     "Force a live migration to complete", handler: complete),
             ])
     }
 
     private func route(_ versions: VersionRange, _ members: [BodySchema.Property]) -> Route {
-        Route(
-            .post, ServerActionRoutes.path, key: "os-migrateLive", action: ServerLiveMigrateRoutes.action, rule: Rule.admin,
-            versions: versions, body: .json(.wrapped("os-migrateLive", .object(members))), status: 202,
-            "Move a server to another host while it runs", handler: migrate)
+        .action(
+            ServerActionRoutes.path, key: "os-migrateLive", action: ServerLiveMigrateRoutes.action, rule: Rule.admin, versions: versions,
+            schema: .object(members), "Move a server to another host while it runs", handler: migrate)
     }
 
     private func migrate(_ context: RequestContext) async throws -> Response {

@@ -21,9 +21,9 @@ struct ServerMigrateRoutes: Sendable {
     private static let withHost = BodySchema.nullable(.object([.init("host", .nullable(.identifier))]))
 
     private func route(_ versions: VersionRange, _ body: BodySchema) -> Route {
-        Route(
-            .post, ServerActionRoutes.path, key: "migrate", action: ServerMigrateRoutes.action, rule: Rule.admin, versions: versions,
-            body: .json(.wrapped("migrate", body)), status: 202, "Move a server to another host", handler: migrate)
+        .action(
+            ServerActionRoutes.path, key: "migrate", action: ServerMigrateRoutes.action, rule: Rule.admin, versions: versions,
+            schema: body, "Move a server to another host", handler: migrate)
     }
 
     private func migrate(_ context: RequestContext) async throws -> Response {

@@ -24,9 +24,9 @@ struct ServerRebuildRoutes: Sendable {
         Resource(
             "server-rebuild",
             routes: [
-                Route(
-                    .post, ServerActionRoutes.path, key: "rebuild", action: ServerRebuildRoutes.action, rule: Rule.member,
-                    body: .json(.wrapped("rebuild", ServerRebuildRoutes.schema)), status: 202,
+                .action(
+                    ServerActionRoutes.path, key: "rebuild", action: ServerRebuildRoutes.action, rule: Rule.member,
+                    schema: ServerRebuildRoutes.schema,
                     answer: .one(servers.kind.adding(ServerRebuildRoutes.added)), "Rebuild a server from an image", handler: rebuild)
             ])
     }

@@ -19,14 +19,13 @@ struct ServerRescueRoutes: Sendable {
         Resource(
             "server-rescue",
             routes: [
-                Route(
-                    .post, ServerActionRoutes.path, key: "rescue", action: ServerRescueRoutes.rescue, rule: Rule.member,
-                    body: .json(
-                        .wrapped("rescue", .nullable(.object([.init("adminPass", .text), .init("rescue_image_ref", .identifier)])))),
+                .action(
+                    ServerActionRoutes.path, key: "rescue", action: ServerRescueRoutes.rescue, rule: Rule.member,
+                    schema: .nullable(.object([.init("adminPass", .text), .init("rescue_image_ref", .identifier)])), status: 200,
                     answer: .form(.object([.required("adminPass", .anyText)])), "Boot a server from a rescue image", handler: rescue),
-                Route(
-                    .post, ServerActionRoutes.path, key: "unrescue", action: ServerRescueRoutes.unrescue, rule: Rule.member,
-                    body: .json(.wrapped("unrescue", .noMembers)), status: 202, "Boot a rescued server into its own system again",
+                .action(
+                    ServerActionRoutes.path, key: "unrescue", action: ServerRescueRoutes.unrescue, rule: Rule.member,
+                    "Boot a rescued server into its own system again",
                     handler: unrescue),
             ])
     }

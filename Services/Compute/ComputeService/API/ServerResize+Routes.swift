@@ -20,21 +20,18 @@ struct ServerResizeRoutes: Sendable {
         Resource(
             "server-resize",
             routes: [
-                Route(
-                    .post, ServerActionRoutes.path, key: "resize", action: ServerResizeRoutes.resize, rule: Rule.member,
-                    body: .json(
-                        .wrapped(
-                            "resize",
-                            .object([
-                                .init("flavorRef", .oneOf([.identifier, .integer]), required: true),
-                                .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
-                            ]))), status: 202, "Change a server's flavor", handler: resize),
-                Route(
-                    .post, ServerActionRoutes.path, key: "confirmResize", action: ServerResizeRoutes.confirm, rule: Rule.member,
-                    body: .json(.wrapped("confirmResize", .noMembers)), status: 204, "Keep a server's new flavor", handler: confirm),
-                Route(
-                    .post, ServerActionRoutes.path, key: "revertResize", action: ServerResizeRoutes.revert, rule: Rule.member,
-                    body: .json(.wrapped("revertResize", .noMembers)), status: 202, "Revert the resize of a server", handler: revert),
+                .action(
+                    ServerActionRoutes.path, key: "resize", action: ServerResizeRoutes.resize, rule: Rule.member,
+                    schema: .object([
+                        .init("flavorRef", .oneOf([.identifier, .integer]), required: true),
+                        .init("OS-DCF:diskConfig", .enumeration(["AUTO", "MANUAL"])),
+                    ]), "Change a server's flavor", handler: resize),
+                .action(
+                    ServerActionRoutes.path, key: "confirmResize", action: ServerResizeRoutes.confirm, rule: Rule.member, status: 204,
+                    "Keep a server's new flavor", handler: confirm),
+                .action(
+                    ServerActionRoutes.path, key: "revertResize", action: ServerResizeRoutes.revert, rule: Rule.member,
+                    "Revert the resize of a server", handler: revert),
             ])
     }
 

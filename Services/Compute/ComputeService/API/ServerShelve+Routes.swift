@@ -11,43 +11,32 @@ import Workflow
 struct ServerShelveRoutes: Sendable {
     let compute: Compute
 
-    private static let path = "/v2.1/servers/{server_id}/action"
     private static let shelve = "os_compute_api:os-shelve:shelve"
     private static let offload = "os_compute_api:os-shelve:shelve_offload"
     private static let unshelve = "os_compute_api:os-shelve:unshelve"
     /// The policy action for naming the host of an unshelved server.
     static let toHost = "os_compute_api:os-shelve:unshelve_to_host"
 
-    private func route(
-        _ key: String, _ action: String, rule: String = Rule.member, versions: VersionRange = .all, body: BodySchema = .noMembers,
-        _ summary: String, handler: @escaping @Sendable (RequestContext) async throws -> Response
-    ) -> Route {
-        Route(
-            .post, ServerShelveRoutes.path, key: key, action: action, rule: rule, versions: versions,
-            body: .json(.wrapped(key, body)), status: 202, summary, handler: handler)
-    }
-
     var resource: Resource {
+        let path = ServerActionRoutes.path
         let zone = BodySchema.object([.init("availability_zone", .identifier, required: true)])
         let place = BodySchema.object([.init("availability_zone", .nullable(.identifier)), .init("host", .identifier)])
         return Resource(
             "server-shelve",
             routes: [
-                route("shelve", ServerShelveRoutes.shelve, "Shelve a server") { try await shelve($0) },
-                route("shelveOffload", ServerShelveRoutes.offload, rule: Rule.admin, "Remove a shelved server from its host") {
-                    try await offload($0)
-                },
-                route("unshelve", ServerShelveRoutes.unshelve, versions: .through(76), "Restore a shelved server") {
-                    try await unshelve($0)
-                },
-                route(
-                    "unshelve", ServerShelveRoutes.unshelve, versions: .between(77, 90), body: .nullable(zone),
-                    "Restore a shelved server"
-                ) { try await unshelve($0) },
-                route(
-                    "unshelve", ServerShelveRoutes.unshelve, versions: .from(91), body: .nullable(place), "Restore a shelved server"
-                ) { try await unshelve($0) },
+                .action(
+                    path, key: "shelve", action: ServerShelveRoutes.shelve, rule: Rule.member, "Shelve a server", handler: shelve),
+                .action(
+                    path, key: "shelveOffload", action: ServerShelveRoutes.offload, rule: Rule.admin,
+                    "Remove a shelved server from its host", handler: offload),
+                unshelve(.through(76), .noMembers), unshelve(.between(77, 90), .nullable(zone)), unshelve(.from(91), .nullable(place)),
             ])
+    }
+
+    private func unshelve(_ versions: VersionRange, _ schema: BodySchema) -> Route {
+        .action(
+            ServerActionRoutes.path, key: "unshelve", action: ServerShelveRoutes.unshelve, rule: Rule.member, versions: versions,
+            schema: schema, "Restore a shelved server", handler: unshelve)
     }
 
     /// The server's row, locked, if the action is possible in its state.

@@ -27,16 +27,13 @@ enum FlavorStore {
     /// - Throws: 409 for an id or a name that is taken.
     static func insert(_ connection: Connection, _ decision: Authorized<Draft>, at now: Timestamp) throws {
         let draft = try decision.value(for: "os_compute_api:os-flavor-manage:create")
+        let row: Changes = [
+            "id": "\(draft.id)", "flavorid": "\(draft.flavorID)", "name": "\(draft.name)", "description": "\(draft.description)",
+            "vcpus": "\(draft.vcpus)", "memory_mb": "\(draft.memory)", "root_gb": "\(draft.root)", "ephemeral_gb": "\(draft.ephemeral)",
+            "swap_mb": "\(draft.swap)", "rxtx_factor": "\(draft.factor)", "is_public": "\(draft.isPublic)",
+        ]
         do {
-            _ = try connection.savepoint { connection in
-                try connection.execute(
-                    """
-                    INSERT INTO flavors (id, flavorid, name, description, vcpus, memory_mb, root_gb, ephemeral_gb,
-                        swap_mb, rxtx_factor, is_public, created_at)
-                    VALUES (\(draft.id), \(draft.flavorID), \(draft.name), \(draft.description), \(draft.vcpus), \(draft.memory),
-                        \(draft.root), \(draft.ephemeral), \(draft.swap), \(draft.factor), \(draft.isPublic), \(now))
-                    """)
-            }
+            _ = try connection.savepoint { try $0.execute(row.insertion("flavors", at: now, isUpdated: false)) }
         } catch let error as DatabaseError where error.isUniqueViolation {
             throw ResourceError.conflict(
                 error.constraint == "flavors_name_key"

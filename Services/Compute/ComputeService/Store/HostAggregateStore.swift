@@ -42,11 +42,8 @@ enum HostAggregateStore {
     /// - Throws: 409 for a name that is taken.
     static func insert(_ connection: Connection, _ decision: Authorized<Draft>, at now: Timestamp) throws -> String {
         let draft = try decision.value(for: action + "create")
-        let rows = try connection.query(
-            """
-            INSERT INTO aggregates (uuid, name, availability_zone, created_at)
-            VALUES (\(draft.uuid), \(draft.name), \(draft.zone), \(now)) ON CONFLICT DO NOTHING RETURNING id
-            """)
+        let row: Changes = ["uuid": "\(draft.uuid)", "name": "\(draft.name)", "availability_zone": "\(draft.zone)"]
+        let rows = try connection.query("\(row.insertion("aggregates", at: now, isUpdated: false)) ON CONFLICT DO NOTHING RETURNING id")
         guard let id = try rows.first?.string("id") else { throw ResourceError.conflict("Aggregate \(draft.name) already exists.") }
         return id
     }

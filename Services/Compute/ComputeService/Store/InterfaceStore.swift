@@ -111,6 +111,30 @@ enum InterfaceStore {
         "(i.state = 'detaching' AND coalesce(i.detach_operation, \(operation)) = \(operation))"
     }
 
+    /// The statement that inserts an interface with an existing port as `server_interfaces i`; no row if there is no such port.
+    ///
+    /// - Parameters:
+    ///   - isNew: whether the port was created for the server.
+    ///   - operation: the subject of the workflow that attaches it to a server that exists.
+    static func insertion(
+        port: String, server: String, position: SQL, isNew: Bool = false, tag: String?, state: String, operation: String? = nil
+    ) -> SQL {
+        """
+        INSERT INTO server_interfaces AS i (port_id, server_id, position, network_id, created, tag, state, attach_operation)
+        SELECT p.id, \(server), \(position), p.network_id, \(isNew), \(tag), \(state), \(operation)
+        FROM published_ports p WHERE p.id = \(port)
+        """
+    }
+
+    /// Claims an existing port for a server unless that has happened.
+    ///
+    /// - Returns: whether it was free.
+    static func claim(_ connection: Connection, port: String, tag: String?, server: String, operation: String) throws -> Bool {
+        let insertion = insertion(
+            port: port, server: server, position: nextPosition(of: server), tag: tag, state: "attaching", operation: operation)
+        return try connection.execute("\(insertion) ON CONFLICT DO NOTHING") == 1
+    }
+
     /// Claims an existing port for a server, so that no other server can use it. The interface is not part of the server's desired
     /// state until it is attached.
     ///
@@ -120,13 +144,9 @@ enum InterfaceStore {
         _ connection: Connection, port: String, tag: String?, of decision: Authorized<ServerRecord>, operation: String
     ) throws {
         let server = try decision.value(for: "os_compute_api:os-attach-interfaces:create").id
-        let claimed = try connection.execute(
-            """
-            INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state, attach_operation)
-            SELECT p.id, \(server), \(nextPosition(of: server)), p.network_id, false, \(tag), 'attaching', \(operation)
-            FROM published_ports p WHERE p.id = \(port) ON CONFLICT DO NOTHING
-            """)
-        if claimed == 0 { throw ResourceError.conflict("Port \(port) is still in use.") }
+        guard try claim(connection, port: port, tag: tag, server: server, operation: operation) else {
+            throw ResourceError.conflict("Port \(port) is still in use.")
+        }
     }
 
     /// - Parameter operation: the subject of the workflow that detaches it.

@@ -38,12 +38,11 @@ enum KeypairStore {
     ) throws {
         let draft = try decision.value(for: "os_compute_api:os-keypairs:create")
         try quota.reserve(connection, project: draft.user, limitsOf: project, [(ComputeQuotas.keyPairs, 1)])
-        let added = try connection.execute(
-            """
-            INSERT INTO keypairs (user_id, name, type, fingerprint, public_key, created_at)
-            VALUES (\(draft.user), \(draft.name), \(draft.type.rawValue), \(draft.fingerprint), \(draft.publicKey), \(now))
-            ON CONFLICT DO NOTHING
-            """)
+        let row: Changes = [
+            "user_id": "\(draft.user)", "name": "\(draft.name)", "type": "\(draft.type.rawValue)", "fingerprint": "\(draft.fingerprint)",
+            "public_key": "\(draft.publicKey)",
+        ]
+        let added = try connection.execute("\(row.insertion("keypairs", at: now, isUpdated: false)) ON CONFLICT DO NOTHING")
         if added == 0 { throw ResourceError.conflict("Key pair '\(draft.name)' already exists.") }
     }
 

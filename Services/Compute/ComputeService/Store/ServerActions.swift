@@ -14,12 +14,19 @@ enum ServerActions {
         _ connection: Connection, server: String, action: String, event: String, requestID: String, user: String,
         project: String?, now: Timestamp
     ) throws -> Int {
-        try connection.query(
-            """
-            INSERT INTO server_actions (
-                server_id, request_id, action, user_id, project_id, start_time, updated_at, event)
-            VALUES (\(server), \(requestID), \(action), \(user), \(project), \(now), \(now), \(event)) RETURNING id
-            """)[0].int("id")
+        let insertion = insertion(
+            server: server, action: action, event: event, requestID: requestID, user: user, project: project, now: now)
+        return try connection.query("\(insertion) RETURNING id")[0].int("id")
+    }
+
+    /// The statement that begins a record.
+    static func insertion(
+        server: String, action: String, event: String, requestID: String, user: String, project: String?, now: Timestamp
+    ) -> SQL {
+        """
+        INSERT INTO server_actions (server_id, request_id, action, user_id, project_id, start_time, updated_at, event)
+        VALUES (\(server), \(requestID), \(action), \(user), \(project), \(now), \(now), \(event))
+        """
     }
 
     /// Begins the record of an accepted request.

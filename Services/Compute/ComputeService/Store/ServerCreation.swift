@@ -187,31 +187,28 @@ struct ServerCreation {
         let name = count > 1 ? "\(request.name)-\(index + 1)" : request.name
         let host = count > 1 && request.hostname != nil ? "\(request.hostname ?? "")-\(index + 1)" : request.hostname
         let hostname = host ?? HostName.sanitized(name, fallback: "server-\(id)")
-        try connection.query(
-            """
-            WITH server AS (
-                INSERT INTO servers (
-                    id, project_id, user_id, name, description, hostname, vm_state, task_state, flavor_id, flavor,
-                    image_id, image, image_properties, key_name, key_data, key_type, user_data, personality,
-                    config_drive, metadata, tags, pinned_zone,
-                    requested_host, scheduler_hints, group_id, requested_networks, requested_devices, root_tag, security_groups,
-                    access_ip_v4, access_ip_v6, disk_config, launch_index, reservation_id, created_at, updated_at)
-                VALUES (
-                    \(id), \(owner.project), \(owner.user), \(name), \(request.description), \(hostname), 'building',
-                    'scheduling', \(flavor.id), \(flavor.document)::jsonb, \(request.imageID),
-                    \(try image.map { try JSONValue(encoding: $0) })::jsonb,
-                    \(try JSONValue(encoding: properties))::jsonb, \(key?.name), \(key?.data), \(key?.type ?? "ssh"), \(request.userData),
-                    \(JSONValue.array(request.files.map(\.document)))::jsonb,
-                    \(request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"), \(request.metadata)::jsonb,
-                    \(request.tags)::text[], \(request.zone.zone), \(request.zone.target), \(request.hints)::jsonb,
-                    \(group), \(networks)::jsonb, \(JSONValue.array(request.devices.map(\.document)))::jsonb, \(request.rootTag),
-                    \(securityGroups)::jsonb, \(request.accessIPv4), \(request.accessIPv6), \(request.diskConfig),
-                    \(index), \(reservation), \(now), \(now)))
-            INSERT INTO server_actions (
-                server_id, request_id, action, user_id, project_id, start_time, updated_at, event)
-            VALUES (\(id), \(owner.requestID), 'create', \(owner.user), \(owner.project), \(now), \(now),
-                'compute__do_build_and_run_instance')
-            """)
+        let isConfigDrive = request.configDrive || properties["img_config_drive"]?.lowercased() == "mandatory"
+        let imageDocument = try image.map { try JSONValue(encoding: $0) }
+        let imageProperties = try JSONValue(encoding: properties)
+        let row: Changes = [
+            "id": "\(id)", "project_id": "\(owner.project)", "user_id": "\(owner.user)", "name": "\(name)",
+            "description": "\(request.description)", "hostname": "\(hostname)", "vm_state": "'building'", "task_state": "'scheduling'",
+            "flavor_id": "\(flavor.id)", "flavor": "\(flavor.document)::jsonb", "image_id": "\(request.imageID)",
+            "image": "\(imageDocument)::jsonb", "image_properties": "\(imageProperties)::jsonb", "key_name": "\(key?.name)",
+            "key_data": "\(key?.data)", "key_type": "\(key?.type ?? "ssh")", "user_data": "\(request.userData)",
+            "personality": "\(JSONValue.array(request.files.map(\.document)))::jsonb", "config_drive": "\(isConfigDrive)",
+            "metadata": "\(request.metadata)::jsonb", "tags": "\(request.tags)::text[]", "pinned_zone": "\(request.zone.zone)",
+            "requested_host": "\(request.zone.target)", "scheduler_hints": "\(request.hints)::jsonb", "group_id": "\(group)",
+            "requested_networks": "\(networks)::jsonb",
+            "requested_devices": "\(JSONValue.array(request.devices.map(\.document)))::jsonb", "root_tag": "\(request.rootTag)",
+            "security_groups": "\(securityGroups)::jsonb", "access_ip_v4": "\(request.accessIPv4)",
+            "access_ip_v6": "\(request.accessIPv6)", "disk_config": "\(request.diskConfig)", "launch_index": "\(index)",
+            "reservation_id": "\(reservation)",
+        ]
+        let action = ServerActions.insertion(
+            server: id, action: "create", event: "compute__do_build_and_run_instance", requestID: owner.requestID, user: owner.user,
+            project: owner.project, now: now)
+        try connection.query("WITH server AS (\(row.insertion("servers", at: now))) \(action)")
         try takePorts(id)
         try Workflows.start(
             connection, workflow, subject: id, frame: ServerCreate.Build(), requestID: owner.requestID, ambient: ambient)
@@ -222,12 +219,8 @@ struct ServerCreation {
         guard case .interfaces(let list) = request.networks else { return }
         for (index, item) in list.enumerated() {
             guard let port = item.portID else { continue }
-            let taken = try connection.execute(
-                """
-                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state)
-                SELECT p.id, \(id), \(index), p.network_id, false, \(item.tag), 'attaching' FROM published_ports p WHERE p.id = \(port)
-                ON CONFLICT DO NOTHING
-                """)
+            let insertion = InterfaceStore.insertion(port: port, server: id, position: "\(index)", tag: item.tag, state: "attaching")
+            let taken = try connection.execute("\(insertion) ON CONFLICT DO NOTHING")
             if taken == 0 { throw ResourceError.conflict("Port \(port) is still in use.") }
         }
     }

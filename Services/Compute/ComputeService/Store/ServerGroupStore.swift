@@ -25,11 +25,11 @@ enum ServerGroupStore {
     static func insert(_ connection: Connection, _ decision: Authorized<Draft>, quota: Quota, at now: Timestamp) throws {
         let draft = try decision.value(for: "os_compute_api:os-server-groups:create")
         try quota.reserve(connection, project: draft.project, [(ComputeQuotas.serverGroups, 1)])
-        try connection.execute(
-            """
-            INSERT INTO server_groups (id, project_id, user_id, name, policy, rules, created_at)
-            VALUES (\(draft.id), \(draft.project), \(draft.user), \(draft.name), \(draft.policy), \(draft.rules)::jsonb, \(now))
-            """)
+        let row: Changes = [
+            "id": "\(draft.id)", "project_id": "\(draft.project)", "user_id": "\(draft.user)", "name": "\(draft.name)",
+            "policy": "\(draft.policy)", "rules": "\(draft.rules)::jsonb",
+        ]
+        try connection.execute(row.insertion("server_groups", at: now, isUpdated: false))
     }
 
     /// - Throws: 404 if there is no such group any more.

@@ -97,12 +97,24 @@ enum VolumeAttachmentStore {
         guard taken.count < volumesMax, let device = DeviceNames.free(taken: Set(taken.values).union(["/dev/vda"])) else {
             throw ResourceError.forbidden("The maximum allowed number of disk devices is reached.")
         }
-        try connection.execute(
-            """
-            INSERT INTO server_volumes (id, server_id, volume_id, device, delete_on_termination, tag, created_at)
-            VALUES (\(draft.id), \(server.id), \(volume), \(device), \(draft.deletesOnTermination), \(draft.tag), \(now))
-            """)
+        try insert(
+            connection, draft.id, server: server.id, volume: volume, device: device, deletesOnTermination: draft.deletesOnTermination,
+            tag: draft.tag, at: now)
         return device
+    }
+
+    /// Inserts the row of a volume that is being attached.
+    ///
+    /// - Parameter isNew: whether the volume is created for the server.
+    static func insert(
+        _ connection: Connection, _ id: String, server: String, volume: String, device: String, bootIndex: Int? = nil, isNew: Bool = false,
+        deletesOnTermination: Bool, tag: String?, at now: Timestamp
+    ) throws {
+        let row: Changes = [
+            "id": "\(id)", "server_id": "\(server)", "volume_id": "\(volume)", "device": "\(device)", "boot_index": "\(bootIndex)",
+            "created": "\(isNew)", "delete_on_termination": "\(deletesOnTermination)", "tag": "\(tag)",
+        ]
+        try connection.execute(row.insertion("server_volumes", at: now, isUpdated: false))
     }
 
     /// The device and tag of a server's volume; nil if the volume is not attached to the server.

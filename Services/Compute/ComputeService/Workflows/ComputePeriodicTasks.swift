@@ -94,7 +94,8 @@ package struct ComputePeriodicTasks: Sendable {
                 """
                 SELECT id FROM servers WHERE vm_state = 'resized' AND task_state IS NULL AND NOT deleted AND updated_at < \(before)
                 AND locked_by IS NULL
-                AND EXISTS (SELECT 1 FROM compute_services t WHERE t.host = servers.host AND \(Hosts.isUp("t", compute))) ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
+                AND EXISTS (SELECT 1 FROM compute_services t WHERE t.host = servers.host AND \(Hosts.isUp("t", compute)))
+                ORDER BY updated_at LIMIT \(ComputePeriodicTasks.batchMax) FOR UPDATE SKIP LOCKED
                 """
             ).map { try $0.string("id") }
             return try each(connection, ids) { try MigrationStore.confirmAutomatically(connection, server: $0, compute) }

@@ -95,12 +95,7 @@ struct InterfaceWorkflows: Sendable {
     private func requireClaim(on port: String, _ frame: Attachment, _ operation: String) async throws {
         let (server, tag) = (frame.server, frame.tag)
         let isClaimed = try await database.write { connection in
-            try connection.execute(
-                """
-                INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag, state, attach_operation)
-                SELECT p.id, \(server), \(InterfaceStore.nextPosition(of: server)), p.network_id, false, \(tag), 'attaching', \(operation)
-                FROM published_ports p WHERE p.id = \(port) ON CONFLICT DO NOTHING
-                """)
+            _ = try InterfaceStore.claim(connection, port: port, tag: tag, server: server, operation: operation)
             return try !connection.query(
                 """
                 SELECT 1 AS one FROM server_interfaces i
@@ -145,12 +140,12 @@ struct InterfaceWorkflows: Sendable {
         let isOwn = frame.port == nil
         let operation = context.subjectID
         frame.generation = try await steps.plug(into: id) { connection in
+            let insertion = InterfaceStore.insertion(
+                port: port, server: id, position: InterfaceStore.nextPosition(of: id), isNew: isOwn, tag: tag, state: "attached",
+                operation: operation)
             let added = try connection.execute(
                 """
-                INSERT INTO server_interfaces AS i (port_id, server_id, position, network_id, created, tag, attach_operation)
-                SELECT p.id, \(id), \(InterfaceStore.nextPosition(of: id)), p.network_id, \(isOwn), \(tag), \(operation)
-                FROM published_ports p WHERE p.id = \(port)
-                ON CONFLICT (port_id) DO UPDATE SET state = 'attached'
+                \(insertion) ON CONFLICT (port_id) DO UPDATE SET state = 'attached'
                 WHERE i.server_id = EXCLUDED.server_id AND \(InterfaceStore.isAttached(by: operation))
                 """)
             if added == 0 { throw StepFailure("Port \(port) is still in use.") }

@@ -68,13 +68,9 @@ extension ServerCreate {
             guard let name = device.bootIndex == 0 ? "/dev/vda" : DeviceNames.free(taken: names) else {
                 throw StepFailure("No device name is left for volume \(volume).")
             }
-            try connection.execute(
-                """
-                INSERT INTO server_volumes (
-                    id, server_id, volume_id, device, boot_index, created, delete_on_termination, tag, created_at)
-                VALUES (\(id), \(server.id), \(volume), \(name), \(device.bootIndex), \(device.source != .volume),
-                    \(device.deletesOnTermination), \(device.tag), \(now))
-                """)
+            try VolumeAttachmentStore.insert(
+                connection, id.description, server: server.id, volume: volume, device: name, bootIndex: device.bootIndex,
+                isNew: device.source != .volume, deletesOnTermination: device.deletesOnTermination, tag: device.tag, at: now)
         }
         let row = try connection.query(
             """

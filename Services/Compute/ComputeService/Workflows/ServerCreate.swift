@@ -94,14 +94,13 @@ struct ServerCreate: Sendable {
         if server.networks.isEmpty { return .skip }
         for (index, item) in server.networks.enumerated() {
             let port = try await bind(item, server, operation: context.operationID(index))
+            let insertion = InterfaceStore.insertion(
+                port: port, server: server.id, position: "\(index)", isNew: item.portID == nil, tag: item.tag, state: "attached")
             try await database.write { connection in
                 try connection.execute(
                     """
-                    INSERT INTO server_interfaces (port_id, server_id, position, network_id, created, tag)
-                    SELECT p.id, \(server.id), \(index), p.network_id, \(item.portID == nil), \(item.tag)
-                    FROM published_ports p WHERE p.id = \(port)
-                    ON CONFLICT (port_id) DO UPDATE SET state = 'attached', position = EXCLUDED.position
-                    WHERE server_interfaces.server_id = EXCLUDED.server_id
+                    \(insertion) ON CONFLICT (port_id) DO UPDATE SET state = 'attached', position = EXCLUDED.position
+                    WHERE i.server_id = EXCLUDED.server_id
                     """)
             }
         }

@@ -15,13 +15,9 @@ extension Identity {
         if effective, query["group.id"] != nil {
             throw ResourceError.badRequest("Combining effective and group filter will always result in an empty list.")
         }
-        var conditions = try Identity.assignmentConditions(query)
-        if let own {
-            conditions.append("(x.domain_id = \(own) OR x.project_id IN (SELECT p.id FROM projects p WHERE p.domain_id = \(own)))")
-        }
-        let all = conditions
+        let conditions = try Identity.assignmentConditions(query, domain: own)
         return try await database.read { connection in
-            let rows = try Identity.assignments(connection, effective: effective, where: all)
+            let rows = try Identity.assignments(connection, effective: effective, where: conditions)
             let list = try rows.map { try Identity.assignment($0, names: names, context) }
             return .json(
                 200,

@@ -87,14 +87,10 @@ extension Identity {
         try context.authorize(target: ["target.user.id": own])
         try requireOwnSignOn(context)
         let request = try context.listRequest(filters: [])
-        var conditions: [SQL] = context.query.items.compactMap { name, value in
-            TextFilter.condition(name, value, on: ["user_id", "type"])
-        }
-        if !context.allows(context.route.action ?? "") { conditions.append("user_id = \(own)") }
-        if let marker = request.marker { conditions.append("id > \(marker)") }
-        let all = conditions
+        let conditions = Identity.storedConditions(
+            context.query, owner: context.allows(context.route.action ?? "") ? nil : own, after: request.marker)
         let limit = min(request.limit ?? Limits.pageSizeMax, Limits.pageSizeMax)
-        let found = try await database.read { try credentials($0, where: all, limit: limit + 1) }
+        let found = try await database.read { try credentials($0, where: conditions, limit: limit + 1) }
         let page = found.prefix(limit)
         let next = found.count > limit ? page.last.map { context.nextLink(marker: $0.id) } : nil
         return .json(

@@ -75,11 +75,10 @@ extension Identity {
             """)
         if let row = found.first { return try Identity.show(row) }
         let id = newID()
-        try connection.execute(
-            """
-            INSERT INTO access_rules (id, user_id, service, method, path, created_at)
-            VALUES (\(id), \(user), \(rule.service), \(rule.method), \(rule.path), \(ambient.now))
-            """)
+        let row: Changes = [
+            "id": "\(id)", "user_id": "\(user)", "service": "\(rule.service)", "method": "\(rule.method)", "path": "\(rule.path)",
+        ]
+        try connection.execute(row.insertion("access_rules", at: ambient.now, isUpdated: false))
         return ["id": .string(id), "service": .string(rule.service), "path": .string(rule.path), "method": .string(rule.method)]
     }
 

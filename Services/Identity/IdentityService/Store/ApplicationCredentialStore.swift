@@ -43,20 +43,18 @@ extension Identity {
 
     func insert(_ connection: Connection, credential new: NewCredential, of decision: Authorized<Found>) throws {
         let user = try decision.value(for: "identity:create_application_credential").id
-        let now = ambient.now
         let body = new.body
         let name = body["name"]?.stringValue
         let limits = try limits(connection, new.caller)
         let rules = try accessRules(connection, body, user: user, limits)
         let expiresAt = try limits.expiry(asked: new.expiresAt)
+        let row: Changes = [
+            "id": "\(new.id)", "user_id": "\(user)", "project_id": "\(new.project)", "name": "\(name)", "secret_hash": "\(new.secretHash)",
+            "description": "\(body["description"]?.stringValue)", "unrestricted": "\(body["unrestricted"]?.boolValue ?? false)",
+            "expires_at": "\(expiresAt)", "access_rules": "\(rules)::jsonb",
+        ]
         try storing("application_credential", name) {
-            try connection.execute(
-                """
-                INSERT INTO application_credentials (id, user_id, project_id, name, secret_hash, description,
-                    unrestricted, expires_at, access_rules, created_at)
-                VALUES (\(new.id), \(user), \(new.project), \(name), \(new.secretHash), \(body["description"]?.stringValue),
-                    \(body["unrestricted"]?.boolValue ?? false), \(expiresAt), \(rules)::jsonb, \(now))
-                """)
+            try connection.execute(row.insertion("application_credentials", at: ambient.now, isUpdated: false))
         }
         for role in try roles(body, held: new.caller.roles) {
             try connection.execute(

@@ -109,8 +109,12 @@ extension Identity {
         query[name].map { $0.isEmpty || BodySchema.boolean($0) != false } ?? false
     }
 
-    static func assignmentConditions(_ query: Query) throws -> [SQL] {
+    /// - Parameter domain: the only domain whose assignments are listed, with those of its projects; nil for all.
+    static func assignmentConditions(_ query: Query, domain: String?) throws -> [SQL] {
         var conditions: [SQL] = []
+        if let domain {
+            conditions.append("(x.domain_id = \(domain) OR x.project_id IN (SELECT p.id FROM projects p WHERE p.domain_id = \(domain)))")
+        }
         for (name, value) in query.items {
             switch name {
             case "user.id": conditions.append("x.user_id = \(value)")

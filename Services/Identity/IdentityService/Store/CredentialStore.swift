@@ -21,6 +21,18 @@ extension Identity {
     /// The maximum number of credentials of a user.
     private static let credentialsMax = 100
 
+    /// The conditions of a list.
+    ///
+    /// - Parameters:
+    ///   - owner: the only user whose credentials are listed; nil for all.
+    ///   - marker: the id after which the list begins.
+    static func storedConditions(_ query: Query, owner: String?, after marker: String?) -> [SQL] {
+        var conditions: [SQL] = query.items.compactMap { TextFilter.condition($0.name, $0.value, on: ["user_id", "type"]) }
+        if let owner { conditions.append("user_id = \(owner)") }
+        if let marker { conditions.append("id > \(marker)") }
+        return conditions
+    }
+
     func owner(_ connection: Connection, ofCredential id: String) throws -> String? {
         try connection.query("SELECT user_id FROM credentials WHERE id = \(id)").first?.string("user_id")
     }
@@ -55,10 +67,14 @@ extension Identity {
         return found
     }
 
-    private func seal(_ credential: StoredCredential) throws -> (keyID: String, hexadecimal: String) {
+    /// The columns of a credential that can change, with its sealed secret.
+    private func changes(_ credential: StoredCredential) throws -> Changes {
         let context = StoredCredential.context(credential.id, credential.userID, credential.type)
         let sealed = try requireKeys().seal(credential.blob, context: context, nonce: ambient.random.bytes(12))
-        return (sealed.keyID, Hexadecimal.encode(sealed.bytes))
+        return [
+            "type": "\(credential.type)", "sealed": "decode(\(Hexadecimal.encode(sealed.bytes)), 'hex')", "key_id": "\(sealed.keyID)",
+            "project_id": "\(credential.projectID)",
+        ]
     }
 
     /// - Throws: 400 for a user or project that does not exist; 403 if the user has too many.
@@ -72,29 +88,17 @@ extension Identity {
         guard count < Identity.credentialsMax else {
             throw ResourceError.forbidden("A user has at most \(Identity.credentialsMax) credentials.")
         }
-        let (key, sealed) = try seal(new)
-        let now = ambient.now
-        try storing("credential", nil) {
-            try connection.execute(
-                """
-                INSERT INTO credentials (id, user_id, project_id, type, sealed, key_id, created_at, updated_at)
-                VALUES (\(new.id), \(user), \(new.projectID), \(new.type), decode(\(sealed), 'hex'), \(key), \(now), \(now))
-                """)
-        }
+        var row = try changes(new)
+        row.merge(["id": "\(new.id)", "user_id": "\(user)"])
+        try storing("credential", nil) { try connection.execute(row.insertion("credentials", at: ambient.now)) }
     }
 
     /// - Throws: 400 for a project that does not exist.
     func update(_ connection: Connection, credential changed: StoredCredential, of decision: Authorized<String>) throws {
         try decision.value(for: "identity:update_credential")
         try requireProject(connection, changed.projectID)
-        let (key, sealed) = try seal(changed)
-        try storing("credential", nil) {
-            try connection.execute(
-                """
-                UPDATE credentials SET type = \(changed.type), sealed = decode(\(sealed), 'hex'), key_id = \(key),
-                    project_id = \(changed.projectID), updated_at = \(ambient.now) WHERE id = \(changed.id)
-                """)
-        }
+        let changes = try changes(changed)
+        try storing("credential", nil) { try changes.apply(connection, "credentials", changed.id, at: ambient.now) }
     }
 
     private func requireProject(_ connection: Connection, _ project: String?) throws {

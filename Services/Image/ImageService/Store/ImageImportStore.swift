@@ -74,12 +74,11 @@ enum ImageImportStore {
         now: Timestamp
     ) throws {
         let id = try image.value(for: "import_image").id
-        try connection.execute(
-            """
-            INSERT INTO image_tasks (id, image_id, type, status, project_id, user_id, request_id, input, created_at, updated_at)
-            VALUES (\(task.id), \(id)::uuid, \(task.type), 'pending', \(task.project), \(task.user), \(task.requestID),
-                \(task.input)::jsonb, \(now), \(now))
-            """)
+        let row: Changes = [
+            "id": "\(task.id)", "image_id": "\(id)", "type": "\(task.type)", "status": "'pending'", "project_id": "\(task.project)",
+            "user_id": "\(task.user)", "request_id": "\(task.requestID)", "input": "\(task.input)::jsonb",
+        ]
+        try connection.execute(row.insertion("image_tasks", at: now))
         let status: SQL = file == nil ? "status" : "'importing'"
         try connection.execute(
             """

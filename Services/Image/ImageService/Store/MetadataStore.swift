@@ -12,27 +12,33 @@ enum MetadataStore {
     static func find(_ connection: Connection, _ name: String, locked: Bool = false) throws -> MetadataNamespace? {
         try connection.query(
             """
-            SELECT t.id, t.namespace, t.visibility, t.protected, t.project_id FROM metadef_namespaces t
+            SELECT t.id, \(raw: Attributes.selection) FROM metadef_namespaces t
             WHERE t.namespace = \(name) \(raw: locked ? "FOR UPDATE" : "")
             """
         ).first.map { row in
-            MetadataNamespace(
-                id: try row.uuid("id"), name: try row.string("namespace"),
-                visibility: try MetadataNamespace.Visibility.read(row, "visibility"), isProtected: try row.bool("protected"),
-                owner: try row.optionalString("project_id"))
+            let found = try Attributes(row)
+            return MetadataNamespace(
+                id: try row.uuid("id"), name: found.name, visibility: found.visibility, isProtected: found.isProtected, owner: found.owner)
         }
     }
 
     // MARK: namespaces
 
     /// The attributes of a namespace from a request's body; a replacement sets missing attributes to their defaults.
-    struct Attributes: Sendable {
-        let name: String
-        let displayName: String?
-        let summary: String?
-        let visibility: MetadataNamespace.Visibility
-        let isProtected: Bool
-        let owner: String?
+    struct Attributes: StoredRow {
+        var name: String
+        var displayName: String?
+        var summary: String?
+        var visibility: MetadataNamespace.Visibility
+        var isProtected: Bool
+        var owner: String?
+
+        static let relation = "metadef_namespaces"
+        static let blank = Attributes(name: "", visibility: .private, isProtected: false)
+        static let columns: [Column<Attributes>] = [
+            Column("namespace", \.name), Column("display_name", \.displayName), Column("description", \.summary),
+            Column("visibility", \.visibility), Column("protected", \.isProtected), Column("project_id", \.owner),
+        ]
     }
 
     /// - Throws: 409 if the name is taken.
@@ -45,14 +51,9 @@ enum MetadataStore {
     }
 
     private static func insertRow(_ connection: Connection, _ new: Attributes, _ id: UUID128, _ now: Timestamp) throws {
-        let rows = try connection.query(
-            """
-            INSERT INTO metadef_namespaces (id, namespace, display_name, description, visibility, protected, project_id, created_at,
-                updated_at)
-            VALUES (\(id), \(new.name), \(new.displayName), \(new.summary), \(new.visibility.rawValue), \(new.isProtected), \(new.owner),
-                \(now), \(now))
-            ON CONFLICT (namespace) DO NOTHING RETURNING id
-            """)
+        var row = new.values()
+        row.set("id", id)
+        let rows = try connection.query("\(row.insertion(Attributes.relation, at: now)) ON CONFLICT (namespace) DO NOTHING RETURNING id")
         guard !rows.isEmpty else {
             throw ResourceError.conflict("The metadata definition namespace=\(new.name) already exists.")
         }
@@ -64,12 +65,7 @@ enum MetadataStore {
     ) throws {
         let before = try namespace.value(for: "modify_metadef_namespace")
         do {
-            try connection.execute(
-                """
-                UPDATE metadef_namespaces SET namespace = \(new.name), display_name = \(new.displayName), description = \(new.summary),
-                    visibility = \(new.visibility.rawValue), protected = \(new.isProtected), project_id = \(new.owner), updated_at = \(now)
-                WHERE id = \(before.id)
-                """)
+            try new.values().apply(connection, Attributes.relation, before.id, at: now)
         } catch let error as DatabaseError where error.isUniqueViolation {
             throw ResourceError.conflict(
                 "Invalid update. It would result in a duplicate metadata definition namespace with the same name of \(new.name)")
@@ -119,24 +115,24 @@ enum MetadataStore {
     /// The columns of a part from a request's body.
     struct Content: Sendable {
         let name: String
-        let columns: [(name: StaticString, value: SQL)]
+        let columns: Changes
 
         static func object(_ body: JSONValue) -> Content {
             Content(
                 name: body["name"]?.stringValue ?? "",
                 columns: [
-                    ("description", "\(body["description"]?.stringValue)"), ("required", json(body["required"])),
-                    ("properties", json(body["properties"])),
+                    "description": "\(body["description"]?.stringValue)", "required": json(body["required"]),
+                    "properties": json(body["properties"]),
                 ])
         }
 
         static func property(_ name: String, _ definition: JSONValue) -> Content {
             var definition = definition.objectValue ?? [:]
             definition["name"] = nil
-            return Content(name: name, columns: [("definition", "\(JSONValue.object(definition))::jsonb")])
+            return Content(name: name, columns: ["definition": "\(JSONValue.object(definition))::jsonb"])
         }
 
-        static func tag(_ name: String) -> Content { Content(name: name, columns: []) }
+        static func tag(_ name: String) -> Content { Content(name: name, columns: [:]) }
 
         private static func json(_ value: JSONValue?) -> SQL { value.map { "\($0)::jsonb" } ?? "NULL" }
     }
@@ -162,14 +158,10 @@ enum MetadataStore {
         _ connection: Connection, _ part: Part, _ content: [Content], to id: UUID128, named namespace: String, now: Timestamp
     ) throws {
         for item in content {
-            let names = item.columns.map { ", \($0.name)" }.joined()
-            let values = item.columns.map { ", \($0.value)" as SQL }
+            var row: Changes = ["namespace_id": "\(id)", "name": "\(item.name)"]
+            row.merge(item.columns)
             let rows = try connection.query(
-                """
-                INSERT INTO \(part.table) (namespace_id, name, created_at, updated_at\(raw: names))
-                VALUES (\(id), \(item.name), \(now), \(now)\(SQL.joined(values, separator: "")))
-                ON CONFLICT (namespace_id, name) DO NOTHING RETURNING name
-                """)
+                "\(row.insertion(part.rawValue, at: now)) ON CONFLICT (namespace_id, name) DO NOTHING RETURNING name")
             guard !rows.isEmpty else { throw part.duplicate(item.name, in: namespace) }
         }
         try requireRoom(connection, part.rawValue, in: id)
@@ -189,9 +181,8 @@ enum MetadataStore {
         now: Timestamp
     ) throws {
         let namespace = try namespace.value(for: "modify_metadef_object", "modify_metadef_property", "modify_metadef_tag")
-        var changes = Changes()
-        changes.set("name", new.name)
-        for column in new.columns { changes.set(column.name, sql: column.value) }
+        var changes: Changes = ["name": "\(new.name)"]
+        changes.merge(new.columns)
         do {
             let changed = try changes.apply(
                 connection, part.rawValue, where: "namespace_id = \(namespace.id) AND name = \(name)", at: now)

@@ -38,13 +38,12 @@ extension NetworkAPI {
                 id: ambient.newUUID(), network: draft.network, project: "", mac: nil, status: "N/A",
                 deviceID: "\(draft.id)", deviceOwner: DeviceOwner.floatingIP))
         let address = try floatingAddress(connection, draft, port: port)
-        try connection.execute(
-            """
-            INSERT INTO floating_ips (id, project_id, description, floating_network_id, floating_ip_address,
-                floating_port_id, tags, created_at, updated_at)
-            VALUES (\(draft.id), \(project), \(draft.body.text("description") ?? ""), \(draft.network), \(address),
-                \(port), \(draft.tags)::text[], \(ambient.now), \(ambient.now))
-            """)
+        let columns: Changes = [
+            "id": "\(draft.id)", "project_id": "\(project)", "description": "\(draft.body.text("description") ?? "")",
+            "floating_network_id": "\(draft.network)", "floating_ip_address": "\(address)", "floating_port_id": "\(port)",
+            "tags": "\(draft.tags)::text[]",
+        ]
+        try connection.execute(columns.insertion("floating_ips", at: ambient.now))
         try associate(connection, draft.id, draft.association)
     }
 

@@ -6,8 +6,8 @@ import NetworkCore
 import WebAPI
 
 /// The required columns of a port's row; other attributes have defaults.
-struct PortRow: Sendable {
-    let id: UUID128
+struct PortRow: Sendable, Equatable {
+    var id: UUID128
     let network: UUID128
     let project: String
     /// Nil if the service chooses one.
@@ -27,11 +27,9 @@ struct PortRow: Sendable {
 
     /// Whether only ids and hardware addresses differ.
     func isLike(_ other: PortRow) -> Bool {
-        network == other.network && project == other.project && name == other.name && description == other.description
-            && status == other.status && adminStateUp == other.adminStateUp && deviceID == other.deviceID
-            && deviceOwner == other.deviceOwner && hostID == other.hostID && profile == other.profile
-            && portSecurity == other.portSecurity && pairs == other.pairs && dhcpOptions == other.dhcpOptions
-            && tags == other.tags
+        var same = self
+        (same.id, same.mac) = (other.id, other.mac)
+        return same == other
     }
 }
 

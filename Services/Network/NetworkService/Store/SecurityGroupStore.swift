@@ -54,11 +54,12 @@ extension NetworkAPI {
         let find: SQL = "SELECT id FROM security_groups WHERE project_id = \(project) AND name = 'default'"
         if let row = try connection.query(find).first { return try row.uuid("id") }
         let id = ambient.newUUID()
+        let row: Changes = [
+            "id": "\(id)", "project_id": "\(project)", "name": "'default'", "description": "'Default security group'",
+        ]
         let inserted = try connection.query(
             """
-            INSERT INTO security_groups (id, project_id, name, description, created_at, updated_at)
-            VALUES (\(id), \(project), 'default', 'Default security group', \(ambient.now), \(ambient.now))
-            ON CONFLICT (project_id) WHERE name = 'default' DO NOTHING RETURNING id
+            \(row.insertion("security_groups", at: ambient.now)) ON CONFLICT (project_id) WHERE name = 'default' DO NOTHING RETURNING id
             """)
         // Another transaction has just created it.
         if inserted.isEmpty { return try connection.query(find)[0].uuid("id") }
@@ -90,15 +91,16 @@ extension NetworkAPI {
         _ connection: Connection, _ rule: SecurityGroupRule, group: UUID128, project: String, prefix: String?,
         description: String
     ) throws {
+        let row: Changes = [
+            "id": "\(rule.id)", "security_group_id": "\(group)", "project_id": "\(project)", "description": "\(description)",
+            "direction": "\(rule.direction.rawValue)", "ethertype": "\(rule.etherType.rawValue)", "protocol": "\(rule.protocolName)",
+            "port_range_min": "\(rule.portRangeMin)", "port_range_max": "\(rule.portRangeMax)", "remote_ip_prefix": "\(prefix)",
+            "remote_group_id": "\(rule.remoteGroupID)", "signature": "\(rule.signature)",
+        ]
         do {
             let inserted = try connection.query(
                 """
-                INSERT INTO security_group_rules (id, security_group_id, project_id, description, direction, ethertype,
-                    protocol, port_range_min, port_range_max, remote_ip_prefix, remote_group_id, signature, created_at,
-                    updated_at)
-                VALUES (\(rule.id), \(group), \(project), \(description), \(rule.direction.rawValue),
-                    \(rule.etherType.rawValue), \(rule.protocolName), \(rule.portRangeMin), \(rule.portRangeMax),
-                    \(prefix), \(rule.remoteGroupID), \(rule.signature), \(ambient.now), \(ambient.now))
+                \(row.insertion("security_group_rules", at: ambient.now))
                 ON CONFLICT (security_group_id, signature) DO NOTHING RETURNING id
                 """)
             guard inserted.isEmpty else { return }

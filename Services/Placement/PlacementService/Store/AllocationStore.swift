@@ -36,6 +36,11 @@ struct AllocationChange: Sendable {
 /// Statements for allocations. Consumers and then providers are locked in the order of their ids, so that concurrent changes wait
 /// for each other without deadlocks.
 enum AllocationStore {
+    /// The columns of new allocations.
+    static let columns: SQL = "consumer_id, resource_provider_id, resource_class, used, created_at, updated_at"
+    /// The columns of new consumers.
+    static let consumerColumns: SQL = "id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at"
+
     /// For `consumers t`: the consumer if it has allocations.
     static func consumer(_ id: String) -> SQL {
         "t.id = \(id)::uuid AND EXISTS (SELECT 1 FROM allocations a WHERE a.consumer_id = t.id)"
@@ -85,8 +90,8 @@ enum AllocationStore {
     private static func lockConsumer(_ connection: Connection, _ change: AllocationChange, at now: Timestamp) throws {
         let inserted = try connection.query(
             """
-            INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, created_at, updated_at)
-            VALUES (\(change.consumer)::uuid, \(change.project), \(change.user), \(change.type), 1, \(now), \(now))
+            INSERT INTO consumers (\(consumerColumns))
+            VALUES (\(change.consumer)::uuid, \(change.project), \(change.user), \(change.type), 1, false, \(now), \(now))
             ON CONFLICT (id) DO NOTHING RETURNING id
             """)
         guard inserted.isEmpty else {
@@ -152,7 +157,7 @@ enum AllocationStore {
     ) throws {
         try connection.execute(
             """
-            INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
+            INSERT INTO allocations (\(columns))
             SELECT \(consumer)::uuid, \(id)::uuid, c, n, \(now), \(now)
             FROM unnest(\(amounts.map(\.resourceClass))::text[], \(amounts.map(\.amount))::bigint[]) AS need (c, n)
             """)

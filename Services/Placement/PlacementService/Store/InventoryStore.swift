@@ -2,7 +2,17 @@ import Authorization
 import Database
 import JSON
 import Kernel
-import PlacementCore
+package import PlacementCore
+package import WebAPI
+
+extension Inventory: StoredRow {
+    package static let relation = "inventories"
+    package static let blank = Inventory(total: 0)
+    package static let columns: [Column<Inventory>] = [
+        Column("total", \.total), Column("reserved", \.reserved), Column("min_unit", \.minUnit), Column("max_unit", \.maxUnit),
+        Column("step_size", \.stepSize), Column("allocation_ratio", \.allocationRatio),
+    ]
+}
 
 /// Statements for inventories.
 enum InventoryStore {
@@ -11,11 +21,11 @@ enum InventoryStore {
         var result: [String: [String: Inventory]] = [:]
         let rows = try connection.query(
             """
-            SELECT resource_provider_id, resource_class, total, reserved, min_unit, max_unit, step_size, allocation_ratio
-            FROM inventories WHERE resource_provider_id = ANY(\(providers)::uuid[])
+            SELECT t.resource_provider_id, t.resource_class, \(raw: Inventory.selection)
+            FROM inventories t WHERE t.resource_provider_id = ANY(\(providers)::uuid[])
             """)
         for row in rows {
-            result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = try inventory(row)
+            result[try row.string("resource_provider_id"), default: [:]][try row.string("resource_class")] = try Inventory(row)
         }
         return result
     }
@@ -40,26 +50,18 @@ enum InventoryStore {
     ) throws -> (inventories: [String: Inventory], used: [String: Int]) {
         let rows = try connection.query(
             """
-            SELECT i.resource_class, i.total, i.reserved, i.min_unit, i.max_unit, i.step_size, i.allocation_ratio,
-                coalesce((SELECT sum(a.used) FROM allocations a
-                    WHERE a.resource_provider_id = i.resource_provider_id AND a.resource_class = i.resource_class), 0)::bigint AS used
-            FROM inventories i WHERE i.resource_provider_id = \(id)::uuid
+            SELECT t.resource_class, \(raw: Inventory.selection), coalesce((SELECT sum(a.used) FROM allocations a
+                WHERE a.resource_provider_id = t.resource_provider_id AND a.resource_class = t.resource_class), 0)::bigint AS used
+            FROM inventories t WHERE t.resource_provider_id = \(id)::uuid
             """)
         var inventories: [String: Inventory] = [:]
         var used: [String: Int] = [:]
         for row in rows {
             let name = try row.string("resource_class")
-            inventories[name] = try inventory(row)
+            inventories[name] = try Inventory(row)
             used[name] = try row.int("used")
         }
         return (inventories, used)
-    }
-
-    private static func inventory(_ row: Row) throws -> Inventory {
-        Inventory(
-            total: try row.int("total"), reserved: try row.int("reserved"), minUnit: try row.int("min_unit"),
-            maxUnit: try row.int("max_unit"), stepSize: try row.int("step_size"),
-            allocationRatio: try row.double("allocation_ratio"))
     }
 
     static func put(
@@ -74,16 +76,12 @@ enum InventoryStore {
     static func put(
         _ connection: Connection, provider id: String, _ resourceClass: String, _ inventory: Inventory, at now: Timestamp
     ) throws {
+        var row = inventory.values()
+        row.merge(["resource_provider_id": "\(id)", "resource_class": "\(resourceClass)"])
         try connection.execute(
             """
-            INSERT INTO inventories (resource_provider_id, resource_class, total, reserved, min_unit, max_unit, step_size,
-                allocation_ratio, created_at, updated_at)
-            VALUES (\(id)::uuid, \(resourceClass), \(inventory.total), \(inventory.reserved), \(inventory.minUnit),
-                \(inventory.maxUnit), \(inventory.stepSize), \(inventory.allocationRatio), \(now), \(now))
-            ON CONFLICT (resource_provider_id, resource_class) DO UPDATE SET total = EXCLUDED.total,
-                reserved = EXCLUDED.reserved, min_unit = EXCLUDED.min_unit, max_unit = EXCLUDED.max_unit,
-                step_size = EXCLUDED.step_size, allocation_ratio = EXCLUDED.allocation_ratio,
-                updated_at = EXCLUDED.updated_at
+            \(row.insertion(Inventory.relation, at: now))
+            ON CONFLICT (resource_provider_id, resource_class) DO UPDATE SET \(raw: Inventory.replacement)
             """)
     }
 

@@ -67,14 +67,9 @@ enum ProviderStore {
             }
             root = try rootLocked(connection, of: parent)
         }
+        let row: Changes = ["id": "\(id)", "name": "\(name)", "parent_id": "\(parent)", "root_id": "\(root)"]
         do {
-            _ = try connection.savepoint { connection in
-                try connection.execute(
-                    """
-                    INSERT INTO resource_providers (id, name, parent_id, root_id, created_at, updated_at)
-                    VALUES (\(id)::uuid, \(name), \(parent)::uuid, \(root)::uuid, \(now), \(now))
-                    """)
-            }
+            _ = try connection.savepoint { try $0.execute(row.insertion("resource_providers", at: now)) }
         } catch let error as DatabaseError where error.isUniqueViolation {
             throw duplicate(error, id: id, name: name)
         }

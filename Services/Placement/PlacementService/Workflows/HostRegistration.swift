@@ -4,6 +4,7 @@ import JSON
 import Kernel
 package import Messaging
 import PlacementCore
+import WebAPI
 
 /// Applies Compute's messages about hosts. The operator's custom traits (`CUSTOM_`) are kept, without those that agents announce.
 extension Placement {
@@ -66,12 +67,11 @@ extension Placement {
             """
         )
         guard let id = try known.first?.string("id") else {
-            try connection.execute(
-                """
-                INSERT INTO resource_providers (id, name, root_id, host, enabled, forced_down, created_at, updated_at)
-                VALUES (\(host.providerID)::uuid, \(host.host), \(host.providerID)::uuid, \(host.host), \(host.enabled),
-                    \(host.forcedDown), \(now), \(now))
-                """)
+            let row: Changes = [
+                "id": "\(host.providerID)", "name": "\(host.host)", "root_id": "\(host.providerID)", "host": "\(host.host)",
+                "enabled": "\(host.enabled)", "forced_down": "\(host.forcedDown)",
+            ]
+            try connection.execute(row.insertion("resource_providers", at: now))
             return host.providerID
         }
         _ = try ProviderStore.touch(connection, provider: id, expected: nil, at: now)

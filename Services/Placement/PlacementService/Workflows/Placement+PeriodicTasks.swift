@@ -54,7 +54,7 @@ extension Placement {
         try await repair(PlacementInspections.allocationsOfServers) { connection, servers, now in
             try connection.execute(
                 """
-                INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
+                INSERT INTO consumers (\(AllocationStore.consumerColumns))
                 SELECT id, project_id, user_id, 'INSTANCE', 0, true, \(now), \(now) FROM published_servers
                 WHERE id = ANY(\(servers)::uuid[])
                 ORDER BY id ON CONFLICT (id) DO UPDATE SET generation = consumers.generation + 1, updated_at = EXCLUDED.updated_at
@@ -70,7 +70,7 @@ extension Placement {
             try connection.execute("DELETE FROM allocations WHERE consumer_id = ANY(\(servers)::uuid[])")
             try connection.execute(
                 """
-                INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
+                INSERT INTO allocations (\(AllocationStore.columns))
                 SELECT s.id, p.id, n.resource_class, n.amount, \(now), \(now)
                 FROM published_servers s JOIN resource_providers p ON p.host = s.host
                     CROSS JOIN LATERAL (\(raw: ServerNeeds.resourcesSQL("s"))) n

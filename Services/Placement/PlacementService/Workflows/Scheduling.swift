@@ -181,10 +181,10 @@ extension Placement {
         try connection.execute(
             """
             WITH consumer AS (
-                INSERT INTO consumers (id, project_id, user_id, consumer_type, generation, scheduled, created_at, updated_at)
+                INSERT INTO consumers (\(AllocationStore.consumerColumns))
                 VALUES (\(consumer)::uuid, \(request.projectID), \(request.userID), 'INSTANCE', 1, true, \(ambient.databaseNow), \(now))),
             taken AS (
-                INSERT INTO allocations (consumer_id, resource_provider_id, resource_class, used, created_at, updated_at)
+                INSERT INTO allocations (\(AllocationStore.columns))
                 SELECT \(consumer)::uuid, \(id)::uuid, c, n, \(now), \(now)
                 FROM unnest(\(request.resources.map(\.resourceClass))::text[], \(request.resources.map(\.amount))::bigint[]) AS need (c, n))
             \(record)
