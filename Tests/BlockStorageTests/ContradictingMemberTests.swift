@@ -8,14 +8,16 @@ import Testing
         _ cloud: VolumeFixture, _ method: String, _ path: String, token: String = "member", _ body: JSONValue, naming name: String
     ) async throws {
         let answer = try await cloud.call(method, path, token: token, version: "3.70", body)
-        #expect(answer.status == 400 && answer.json.description.contains(name), "\(method) \(path) \(body): \(answer.status) \(answer.json)")
+        #expect(
+            answer.status == 400 && answer.json.description.contains(name), "\(method) \(path) \(body): \(answer.status) \(answer.json)")
     }
 
     @Test func namesOfOneThingDoNotDiffer() async throws {
         try await VolumeFixture.with { cloud in
             let volume = try await cloud.create()
             let names: [(JSONValue, String)] = [
-                (["name": "a", "display_name": "b"], "display_name"), (["description": "a", "display_description": "b"], "display_description"),
+                (["name": "a", "display_name": "b"], "display_name"),
+                (["description": "a", "display_description": "b"], "display_description"),
             ]
             for (members, name) in names {
                 var new = members.objectValue ?? [:]

@@ -1,3 +1,4 @@
+import Database
 import JSON
 import Kernel
 import TestKit
@@ -23,6 +24,10 @@ import Testing
             }
             #expect(try await cloud.call("GET", "/v2.1/servers?status=nonsense", as: "admin", version: "2.37").status == 200)
             #expect(try await cloud.call("GET", "/v2.1/servers?status=deleted", as: "admin", version: "2.96").status == 200)
+            _ = try await cloud.database.write { connection in
+                try connection.execute(
+                    "INSERT INTO projects (id, name, is_domain, created_at, updated_at) VALUES ('p1', 'p1', true, now(), now())")
+            }
             let shown = try await cloud.call("GET", "/v2.1/os-quota-sets/p1?user_id=u1", as: "admin")
             #expect(shown.status == 200, "\(shown.json)")
         }

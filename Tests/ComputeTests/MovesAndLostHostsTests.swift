@@ -27,12 +27,16 @@ import Workflow
             let id = try await cloud.createServer()
             #expect(try await cloud.act(id, MovesAndLostHostsTests.live).status == 202)
             let start = cloud.time.now()
+            // The source begins the transfer, and is lost.
             cloud.time.whenWaiting {
-                let isOrdered = cloud.cloud.received.contains { $0["server"]?["jobs"]?.arrayValue?.isEmpty == false }
-                if isOrdered {
-                    cloud.cloud.silence("host-1")
-                    try await cloud.declare("host-1", isDown: true)
+                let step = try await cloud.database.write { connection -> String? in
+                    let row = try connection.query("SELECT step FROM workflows WHERE subject_id = \(id)::uuid AND finished_at IS NULL").first
+                    let step = try row?.string("step")
+                    if step == "queue" { try connection.execute("UPDATE server_jobs SET state = 'running', phase = 'memory'") }
+                    return step
                 }
+                if step == "queue" { cloud.cloud.silence("host-1") }
+                if step == "move" { try await cloud.declare("host-1", isDown: true) }
                 try await cloud.cloud.work(cloud.consumer)
             }
             try await cloud.engine().drain()

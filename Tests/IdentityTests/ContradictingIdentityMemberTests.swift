@@ -37,7 +37,8 @@ import Testing
             ]
             for (method, path, body, name) in requests {
                 let answer = try await cloud.call(method, path, token: admin, body: body)
-                #expect(answer.status == 400 && answer.json.description.contains(name), "\(method) \(path): \(answer.status) \(answer.json)")
+                #expect(
+                    answer.status == 400 && answer.json.description.contains(name), "\(method) \(path): \(answer.status) \(answer.json)")
             }
             #expect(try await cloud.call("GET", "/v3/regions/three", token: admin).status == 404)
             let same = try await cloud.call("PATCH", "/v3/regions/one", token: admin, body: ["region": ["id": "one", "description": "d"]])

@@ -109,8 +109,9 @@ struct VolumeAttachmentWorkflows: Sendable {
         // The guest may have the disk. The volume is free for others only when the host has removed it.
         let isRemoved = try await database.write { connection -> Bool in
             guard let server = try WorkflowServer.load(connection, frame.server), let host = server.host else { return true }
-            let isNew = try connection.execute(
-                "UPDATE server_volumes SET state = 'detaching' WHERE id = \(row) AND state <> 'detaching'") > 0
+            let isNew =
+                try connection.execute(
+                    "UPDATE server_volumes SET state = 'detaching' WHERE id = \(row) AND state <> 'detaching'") > 0
             if isNew {
                 try DesiredState.change(connection, server: frame.server)
                 try DesiredState.publish(connection, server: frame.server, ambient: ambient)
