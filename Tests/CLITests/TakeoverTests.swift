@@ -67,7 +67,7 @@ import Testing
         let progress = Progress(path: layout.progress, total: 3, time: SystemTime())
         let supervisor = Supervisor(
             layout: layout, parts: parts, milestones: [], inherited: inherited, time: SystemTime(), progress: progress)
-        try await supervisor.start(within: .seconds(60))
+        try await supervisor.start(within: .seconds(600))
         #expect(seen.withLock { $0 } == ["a: old one false", "a ready, old b true", "b: old one false"])
         let process = { (name: String) in RecordedPart.all(layout).first { $0.name == name }?.process }
         #expect(process("store") == store && store.isRunning)

@@ -53,6 +53,7 @@ import WebAPI
         var limits = ConnectionLimits.small
         limits.connectionsMax = 16
         limits.connectionsPerSourceMax = 8
+        limits.headTimeout = .seconds(600)
         let metrics = Metrics()
         let total = ConnectionTotal(connectionsMax: 24)
         func serve(_ name: String) async throws -> any Channel {

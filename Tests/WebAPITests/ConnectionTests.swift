@@ -21,7 +21,7 @@ private struct Served: Sendable {
     let uploads: Uploads
 
     static func with(
-        _ limits: ConnectionLimits = ConnectionLimits(), bodies: BodyBudget = BodyBudget(),
+        _ limits: ConnectionLimits = limits { _ in }, bodies: BodyBudget = BodyBudget(),
         _ body: @escaping @Sendable (Served) async throws -> Void
     ) async throws {
         let metrics = Metrics()
@@ -105,8 +105,13 @@ private func has(_ answer: String, _ text: String) -> Bool { answer.contains(tex
 /// The number of responses.
 private func count(_ answer: String) -> Int { answer.ranges(of: "HTTP/1.").count }
 
+/// Limits with long deadlines, which a busy machine does not reach, except for those that `change` sets.
 private func limits(_ change: (inout ConnectionLimits) -> Void) -> ConnectionLimits {
     var limits = ConnectionLimits()
+    limits.headTimeout = .seconds(600)
+    limits.idleTimeout = .seconds(600)
+    limits.bodyWindow = .seconds(600)
+    limits.writeTimeout = .seconds(600)
     change(&limits)
     return limits
 }
