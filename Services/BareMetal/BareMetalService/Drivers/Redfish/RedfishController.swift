@@ -108,7 +108,10 @@ struct RedfishController: Sendable {
         if settings.signOn == .auto, await sessions.hasNone(key) { return ([basic], nil) }
         let path = RedfishController.sessionPath
         let answer = try await exchange("POST", path, ["UserName": .string(key.user), "Password": .string(password.exposed)], [])
-        if settings.signOn == .auto, [404, 405, 501].contains(answer.status) {
+        // Some protect all paths by Basic authentication and have no sessions: they ask for it here, too. A wrong password is refused
+        // by the request that follows.
+        let wantsBasic = answer.status == 401 && answer.headers.contains { $0.0.lowercased() == "www-authenticate" }
+        if settings.signOn == .auto, wantsBasic || [404, 405, 501].contains(answer.status) {
             await sessions.rememberNone(key)
             return ([basic], nil)
         }
