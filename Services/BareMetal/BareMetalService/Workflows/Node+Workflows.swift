@@ -158,7 +158,7 @@ struct NodeWorkflows: Sendable {
         Workflow(
             service: NodeWorkflows.service, kind: "node_verify",
             steps: [
-                .init("ask the controller", deadline: .seconds(300)) { context, _ in
+                .init("ask the controller", deadline: .seconds(120)) { context, _ in
                     guard let node = try await node(context, in: [.verifying]) else { return .done }
                     let power = try await working(node) { driver in
                         if let problem = driver.problems(of: node).values.min() { throw HardwareFailure(description: problem) }
