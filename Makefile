@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up upgrade down status demo format lint test test-nightly test-horizon test-consoles tempest bench bench-guests chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo format lint test test-nightly test-bare-metal test-horizon test-consoles tempest bench bench-guests chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,7 @@ help: ## list all targets
 	@echo "  PORT_OFFSET=N          added to every port, so that several clouds fit on one machine (default 0)"
 	@echo "  DATAPATH=WORD          Open vSwitch's datapath: system, netdev or auto (default auto: the kernel's if it works)"
 	@echo "  HOSTS=N                hypervisor hosts: this machine and N-1 simulated ones (default 1)"
+	@echo "  WITH=bare-metal        optional services of the cloud (default none)"
 	@echo "  CONFIGURATION=debug    build faster, run slower"
 	@echo "  SWIFT=PATH             the Swift toolchain, if it is not found automatically"
 
@@ -38,7 +39,7 @@ debian-image: ## build a full Debian image with cloud-init ($STATE/images/debian
 
 up: build ## install missing packages, build, start the cloud in $STATE
 	@[ -e "$(STATE)/images/guest.qcow2" ] || bash deploy/guest-image/build "$(STATE)/images/guest.qcow2"
-	@$(built) cloud up $(options) $(if $(HOSTS),--hosts "$(HOSTS)")
+	@$(built) cloud up $(options) $(if $(HOSTS),--hosts "$(HOSTS)") $(if $(WITH),--with "$(WITH)")
 
 upgrade: build ## replace the services of the running cloud in $STATE with this build's, one after the other; servers keep running
 	@$(built) cloud upgrade $(options)
@@ -71,7 +72,7 @@ bench-guests: ## measure live migrations, images and resizes of real guests on t
 	@bash bench/guests $(ROWS)
 
 chaos: build ## kill processes at random under load, then check that nothing was lost (KILLS=n SEED=n MINUTES=n CASE=broker)
-	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
+	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4' 'python-ironicclient>=5,<7'
 	@.venv/bin/python Tests/Chaos/chaos.py $(if $(CASE),--case $(CASE)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
@@ -79,7 +80,7 @@ attack: ## run all attacks of Tests/System/attack on a new cloud (TESTS=expressi
 	@bash deploy/attack $(if $(TESTS),-k '$(TESTS)')
 
 fuzz: ## send requests generated from the OpenAPI documents to the running cloud (SEED=n, SECONDS=n or REQUESTS=n; REPLAY=file)
-	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4'
+	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4' 'python-ironicclient>=5,<7'
 	@.venv/bin/python Tests/Fuzz/fuzz.py --state "$(STATE)" $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(REQUESTS),--requests $(REQUESTS)) $(if $(REPLAY),--replay $(REPLAY))
 
@@ -99,6 +100,9 @@ test-upgrade: ## upgrade a cloud from the previous recorded release under load, 
 
 test-nightly: ## run the slow tests: a full Debian guest configured by cloud-init
 	@bash deploy/test-nightly
+
+test-bare-metal: ## the drivers of bare metal with emulated controllers (sushy-tools and virtualbmc over QEMU machines)
+	@bash deploy/test-bare-metal
 
 test-horizon: ## test Debian's Horizon in a browser: every panel and the most common forms (nightly; TESTS=expression for some)
 	@bash deploy/test-horizon $(if $(TESTS),-k '$(TESTS)')

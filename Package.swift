@@ -135,16 +135,7 @@ let package = Package(
             ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
         + service("Console", "wolke-console", ["Cryptography", nio, nioPosix, nioHTTP, nioWebSocket])
         + service("Network", "wolke-network", ["OVSDB"])
-        + [
-            // Bare Metal has no executable yet: ADR 20.
-            .target(
-                name: "BareMetalCore", dependencies: ["Kernel", "JSON", "Contracts", "ServiceCatalog"],
-                path: "Services/BareMetal/BareMetalCore", swiftSettings: swift),
-            .target(
-                name: "BareMetalService", dependencies: ["BareMetalCore", "Commands", "Cryptography"] + platform,
-                path: "Services/BareMetal/BareMetalService",
-                swiftSettings: swift),
-        ]
+        + service("BareMetal", "wolke-bare-metal", ["Commands", "Cryptography"])
         + service(
             "BlockStorage", "wolke-block-storage", core: ["ImageFormat"],
             ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
@@ -157,7 +148,7 @@ let package = Package(
                 dependencies: [
                     "Kernel", "JSON", "Contracts", "ServiceCatalog", "Settings", "Client", "Commands", "Database", "Schema", "Telemetry",
                     "OVSDB", "IdentityCore", "ImageCore", "Authorization", "Inspections", "PlacementCore", "NetworkCore",
-                    "BlockStorageCore", "ComputeCore",
+                    "BlockStorageCore", "ComputeCore", "BareMetalCore",
                     arguments,
                     yaml, log, nio, nioPosix, nioHTTP, nioWebSocket,
                 ],

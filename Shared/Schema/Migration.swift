@@ -98,7 +98,7 @@ package enum Schema {
         publishedImagePropertiesMigration,
         serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration, interfaceOperationsMigration,
         hostCopiesMigration, publishedReadsMigration, keptDisksMigration, serverProgressMigration, hostCopyIndexMigration,
-        progressLimitsMigration, volumeSwapMigration, neededDisksMigration,
+        progressLimitsMigration, volumeSwapMigration, bareMetalMigration, neededDisksMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

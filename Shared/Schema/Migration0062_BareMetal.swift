@@ -1,7 +1,7 @@
 /// Machines that are servers as a whole: nodes, their traits, network interfaces and chassis. The condition on the states is
-/// `ProvisionState.check`; a test compares them. Not in `Schema.migrations` until a cloud has the service (ADR 20).
-package let bareMetalMigration = Migration(
-    62, "bare metal",
+/// `ProvisionState.check`; a test compares them.
+let bareMetalMigration = Migration(
+    62, "bare metal", kind: .expand,
     """
     CREATE TABLE bare_metal_chassis (
         id uuid PRIMARY KEY,
@@ -121,6 +121,13 @@ package let bareMetalMigration = Migration(
         PRIMARY KEY (node_id, trait)
     );
 
+    -- The config drives of instances: base64 text, sealed.
+    CREATE TABLE bare_metal_config_drives (
+        node_id uuid PRIMARY KEY REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
+        sealed bytea NOT NULL,
+        key_id text NOT NULL
+    );
+
     CREATE TABLE bare_metal_portgroups (
         id uuid PRIMARY KEY,
         node_id uuid NOT NULL REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
@@ -190,6 +197,7 @@ package let bareMetalMigration = Migration(
         node_id uuid PRIMARY KEY REFERENCES bare_metal_nodes (id) ON DELETE CASCADE,
         is_on boolean NOT NULL DEFAULT false,
         boot_device text NOT NULL DEFAULT 'disk',
-        is_persistent boolean NOT NULL DEFAULT true
+        is_persistent boolean NOT NULL DEFAULT true,
+        config_drive_sha256 text
     );
     """)

@@ -3,7 +3,7 @@ import Kernel
 /// The API services of a cloud. This is the only place that lists them.
 extension CloudService {
     /// The order in which services are started and shown.
-    package static let all: [CloudService] = [identity, placement, compute, network, blockStorage, image]
+    package static let all: [CloudService] = [identity, placement, compute, network, blockStorage, image, bareMetal]
 
     /// Control-plane processes that serve no OpenStack API: they have no entry in the catalog and no tokens of their own.
     package static let gateways: [CloudService] = [console]
@@ -61,10 +61,10 @@ extension CloudService {
             resources: [.init("volumes"), .init("snapshots"), .init("gigabytes")]),
         hasWorkflows: true, repairTasks: ["block_storage"])
 
-    /// Not in `all` yet: no cloud has it until it deploys real machines (ADR 20).
     package static let bareMetal = CloudService(
         "bare-metal", title: "Bare Metal", project: "ironic", catalog: [CatalogEntry(type: "baremetal", path: "")],
-        port: 6385, versionPath: "/v1", faults: .bareMetal, microversions: .bareMetal, hasWorkflows: true)
+        port: 6385, versionPath: "/v1", faults: .bareMetal, microversions: .bareMetal, hasWorkflows: true,
+        isOptional: true)
 
     package static let image = CloudService(
         "image", title: "Image", project: "glance", catalog: [CatalogEntry(type: "image", path: "")],

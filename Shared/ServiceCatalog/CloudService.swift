@@ -53,6 +53,8 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
     package let infrastructure: Set<Infrastructure>
     /// The periodic tasks that `osctl doctor --repair` can trigger, and for whose answers it waits.
     package let repairTasks: [String]
+    /// Whether a cloud can do without the service: the one-machine cloud starts it, and its catalog has it, only on request.
+    package let isOptional: Bool
 
     package struct OlderPath: Sendable, Hashable {
         package let older: String
@@ -63,7 +65,8 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
     package init(
         _ name: String, title: String, project: String, catalog: [CatalogEntry], aliases: [String] = [], type: String? = nil,
         port: Int, versionPath: String, olderPath: OlderPath? = nil, faults: FaultStyle, microversions: VersionNegotiation? = nil,
-        quotas: QuotaInterface? = nil, hasWorkflows: Bool = false, infrastructure: Set<Infrastructure> = [], repairTasks: [String] = []
+        quotas: QuotaInterface? = nil, hasWorkflows: Bool = false, infrastructure: Set<Infrastructure> = [], repairTasks: [String] = [],
+        isOptional: Bool = false
     ) {
         self.name = name
         self.title = title
@@ -80,6 +83,7 @@ package struct CloudService: Sendable, Hashable, CustomStringConvertible {
         self.hasWorkflows = hasWorkflows
         self.infrastructure = infrastructure
         self.repairTasks = repairTasks
+        self.isOptional = isOptional
     }
 
     // MARK: derived

@@ -60,6 +60,13 @@ import WebAPI
         }
     }
 
+    @Test func aKeyGivesOneEffect() async throws {
+        try await AuthorizationSweepTests.with { _, sweep in
+            let findings = try await sweep.repeated("admin")
+            #expect(findings == [])
+        }
+    }
+
     @Test func answersFitTheirSchemas() async throws {
         try await AuthorizationSweepTests.with { _, sweep in
             let (findings, compared) = try await sweep.answersDifferingFromSchemas(["admin", "member"])

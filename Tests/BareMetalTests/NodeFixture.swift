@@ -1,4 +1,5 @@
 @testable import BareMetalService
+import BareMetalCore
 import Cryptography
 import Database
 import JSON
@@ -19,14 +20,13 @@ struct NodeFixture: Sendable {
     let options: BareMetalOptions
     var api: API { module.api }
 
-    static func with(_ body: (NodeFixture) async throws -> Void) async throws {
+    static func with(hardware: [HardwareType] = HardwareType.all, _ body: (NodeFixture) async throws -> Void) async throws {
         try await TestDatabase.with { test in
-            try await test.database.write { try bareMetalMigration.run($0) }
             let time = ManualTime()
             let surroundings = ServiceSurroundings.test(
                 test.database, .bareMetal, ambient: Ambient(time: time, random: SeededRandom(seed: 11)))
             let keys = try CredentialKeys(file: CredentialKeys.generate(keyID: "n1", random: [UInt8](repeating: 5, count: 32)))
-            let options = BareMetalOptions(credentialKeys: keys)
+            let options = BareMetalOptions(credentialKeys: keys, hardwareTypes: hardware)
             try await body(
                 NodeFixture(
                     module: try BareMetalModule.make(surroundings, options), database: test.database, time: time, options: options))
@@ -56,6 +56,9 @@ struct NodeFixture: Sendable {
         let bytes = response.bytes ?? []
         return Answer(status: response.status, headers: response.headers, json: bytes.isEmpty ? .null : try JSONValue.parse(bytes))
     }
+
+    var fleet: HardwareFleet { BareMetal(module.surroundings, options).hardware }
+    func lookAtPower() async throws { try await BareMetalModule.lookAtPower(module.surroundings, options) }
 
     /// Enrolls a node.
     func enroll(_ name: String, _ changes: JSONObject = [:]) async throws -> String {

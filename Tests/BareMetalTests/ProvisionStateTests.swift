@@ -43,7 +43,16 @@ import Testing
     /// The migration has a copy of the condition, because migrations do not change.
     @Test func theSchemaHasTheSameStates() throws {
         func normal(_ text: String) -> String { text.split(whereSeparator: \.isWhitespace).joined(separator: " ") }
-        #expect(normal(bareMetalMigration.sql).contains("CONSTRAINT bare_metal_nodes_state CHECK ( " + normal(ProvisionState.check) + ")"))
+        let migration = try #require(Schema.migrations.first { $0.number == 62 })
+        #expect(normal(migration.sql).contains("CONSTRAINT bare_metal_nodes_state CHECK ( " + normal(ProvisionState.check) + ")"))
+    }
+
+    @Test func thePageHasTheSameTransitions() throws {
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let page = try String(contentsOf: root.appending(path: "docs/bare-metal.md"), encoding: .utf8)
+        let lines = page.split(separator: "\n").filter { $0.hasPrefix("    ") && $0.contains(" --> ") && !$0.contains("[*]") }
+        let expected = ProvisionState.transitions.map { "    \($0.from) --> \($0.to): \($0.event)" }
+        #expect(lines.map(String.init) == expected)
     }
 
     @Test func targetsOfRequests() {

@@ -55,7 +55,7 @@ final class CommandLineTool: Sendable {
                 "project": ["id": "p1", "name": "demo"], "roles": [["id": "r1", "name": "member"]],
                 "catalog": [
                     service("identity", "/v3"), service("compute", "/compute/v2.1"), service("network", "/network"),
-                    service("image", "/image"),
+                    service("image", "/image"), service("baremetal", "/baremetal"),
                     service("block-storage", "/volume/v3/p1"),
                 ],
             ]

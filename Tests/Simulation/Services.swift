@@ -22,8 +22,9 @@ struct Plane {
     /// Added to each replica's workflows, or replacing them.
     var changed: [WorkflowDefinition] = []
 
-    /// Callers are given and images are only requested by id, because Identity and Image have no process here.
-    private static let services = CloudService.all.filter { $0 != .identity && $0 != .image }
+    /// Callers are given and images are only requested by id, because Identity and Image have no process here. Optional services
+    /// have none either.
+    private static let services = CloudService.all.filter { $0 != .identity && $0 != .image && !$0.isOptional }
     static let hosts = ["host-1", "host-2", "host-3"]
 
     private static let callers: StaticAuthenticator = {

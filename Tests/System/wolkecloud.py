@@ -64,7 +64,8 @@ class Cloud:
     def osctl(self, *arguments, check=True, limit=300):
         result = subprocess.run(
             [BUILD / "osctl", *arguments], capture_output=True, text=True, timeout=limit,
-            env={**os.environ, "STATE": str(self.state)},
+            # The variable is for `up`; in it, because earlier releases have no such option.
+            env={**os.environ, "STATE": str(self.state), "WITH": os.environ.get("WITH", "bare-metal")},
         )
         if check and result.returncode != 0:
             raise AssertionError(f"osctl {' '.join(map(str, arguments))}: {result.stdout}\n{result.stderr}")

@@ -30,7 +30,7 @@ import chaos  # noqa: E402
 import servicelist  # noqa: E402
 from wolkecloud import BUILD, Cloud, Tenant, wait  # noqa: E402
 
-SERVICES = {name: service["port"] for name, service in servicelist.services().items()}
+SERVICES = {name: service["port"] for name, service in servicelist.services().items() if not service["is_optional"]}
 SECOND = 100  # added to the ports of the replicas beside the first ones
 OPERATOR = 10_000
 

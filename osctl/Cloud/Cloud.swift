@@ -79,7 +79,7 @@ struct Cloud: Sendable {
     }
 
     private var services: [Part] {
-        CloudService.processes.map { service in
+        layout.processes.map { service in
             part(
                 service.executable, executable: service.executable, host: layout.machine, port: layout.port(service.port),
                 operatorPort: layout.port(service.operatorPort),
@@ -156,8 +156,8 @@ struct Cloud: Sendable {
             [
                 ("PostgreSQL", layout.postgresPort), ("RabbitMQ", layout.amqpPort), ("Erlang distribution", layout.erlangDistributionPort),
                 ("epmd", layout.epmdPort),
-            ] + CloudService.processes.map { ($0.executable, layout.port($0.port)) }
-            + CloudService.processes.map { ($0.executable + " for operators", layout.port($0.operatorPort)) }
+            ] + layout.processes.map { ($0.executable, layout.port($0.port)) }
+            + layout.processes.map { ($0.executable + " for operators", layout.port($0.operatorPort)) }
             + HostAgent.all.map { ($0.executable, layout.port($0.port)) }
         let taken = ports.filter { !Machine.isFree(port: $0.1) }
         if !taken.isEmpty {

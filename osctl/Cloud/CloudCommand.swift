@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// `osctl cloud`: a complete cloud on this machine, in one directory.
 struct CloudCommand: AsyncParsableCommand {
@@ -31,6 +32,14 @@ struct CloudCommand: AsyncParsableCommand {
                 supervisor = try await start(layout)
             } else {
                 print("The cloud in \(layout.state) is already running.")
+                let missing = layout.processes.filter { service in !RecordedPart.all(layout).contains { $0.name == service.executable } }
+                guard missing.isEmpty else {
+                    throw CloudError(
+                        """
+                        It runs without \(missing.map(\.executable).joined(separator: ", ")); stop it with `make down`, and start it again \
+                        with WITH=\(layout.extraServices.joined(separator: ",")).
+                        """)
+                }
                 let others = Set(RecordedPart.all(layout).filter { $0.group == Part.Group.wolke.rawValue }.map(\.version))
                     .subtracting([WolkeVersion.current, ""])
                 if !others.isEmpty {
@@ -62,7 +71,7 @@ struct CloudCommand: AsyncParsableCommand {
             let choice = try options.datapathChoice()
             var arguments = [
                 program, "cloud", "run", "--state", layout.state, "--port-offset", "\(layout.portOffset)",
-                "--hosts", "\(layout.hostCount)", "--datapath", choice.rawValue,
+                "--hosts", "\(layout.hostCount)", "--with", layout.extraServices.joined(separator: ","), "--datapath", choice.rawValue,
             ]
             if let guestImage {
                 guard let path = realpath(guestImage, nil) else { throw Machine.failure("find the image", guestImage) }

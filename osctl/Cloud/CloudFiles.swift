@@ -14,6 +14,7 @@ struct CloudFiles: Sendable {
             try Machine.makeDirectory(host.directory)
             try Machine.write(host.configuration, configuration(host), mode: 0o600)
         }
+        try Machine.makeDirectory(layout.controllerCertificates)
         try Machine.write(layout.clouds, clouds, mode: 0o600)
     }
 
@@ -32,6 +33,14 @@ struct CloudFiles: Sendable {
         yaml.section(
             "tokens", [("public_keys_file", .text(secrets.publicKeysFile)), ("signing_key_file", .text(secrets.signingKeyFile))])
         yaml.section("identity", [("credential_keys_file", .text(secrets.credentialKeysFile))])
+        // A cloud without machines rehearses with fake ones.
+        yaml.section(
+            "bare_metal",
+            [
+                ("credential_keys_file", .text(secrets.credentialKeysFile)),
+                ("certificates_directory", .text(layout.controllerCertificates)),
+                ("hardware_types", .list(["redfish", "ipmi", "fake-hardware"])),
+            ])
         yaml.section("service_user", [("password_file", .text(secrets.servicePasswordFile))])
         var endpoints: [(String, YAMLText.Value)] = [
             ("bind", .text(layout.hostCount == 1 ? CloudFiles.host : "0.0.0.0")), ("public_host", .text(host.machineAddress.description)),

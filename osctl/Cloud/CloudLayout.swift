@@ -1,4 +1,5 @@
 import Kernel
+import ServiceCatalog
 
 /// The paths, ports and names of one cloud on this machine, derived only from the state directory and the port offset.
 struct CloudLayout: Sendable, Hashable {
@@ -8,6 +9,8 @@ struct CloudLayout: Sendable, Hashable {
     let portOffset: Int
     /// Hypervisor hosts: the machine itself and simulated ones.
     var hostCount = 1
+    /// The names of optional services that the cloud has.
+    var extraServices: [String] = []
     /// Decided at each start; until then, the type that works everywhere.
     var datapath = Datapath.userspace
 
@@ -23,6 +26,13 @@ struct CloudLayout: Sendable, Hashable {
     var epmdPort: Int { 14_369 + portOffset }
     func port(_ standard: Int) -> Int { standard + portOffset }
 
+    // MARK: Services
+
+    /// The API services of this cloud: all that are not optional, and the optional ones that were asked for.
+    var services: [CloudService] { CloudService.all.filter { !$0.isOptional || extraServices.contains($0.name) } }
+    /// Every service of this cloud with a process.
+    var processes: [CloudService] { services + CloudService.gateways }
+
     // MARK: Directories and files
 
     var run: String { state + "/run" }
@@ -32,6 +42,8 @@ struct CloudLayout: Sendable, Hashable {
     var rabbitmq: String { state + "/rabbitmq" }
     var ovn: String { state + "/ovn" }
     var images: String { state + "/images" }
+    /// The certificate authorities of controllers of bare metal.
+    var controllerCertificates: String { state + "/controller-certificates" }
     /// The database user's password in libpq's password file (mode 0600).
     var databasePasswords: String { secrets + "/pgpass" }
     var configuration: String { state + "/wolke.yaml" }
@@ -111,6 +123,10 @@ struct CloudLayout: Sendable, Hashable {
         }
         if !(1...HostLayout.countMax).contains(hostCount) {
             return "there can be 1 to \(HostLayout.countMax) hosts, not \(hostCount)"
+        }
+        let optional = CloudService.all.filter(\.isOptional).map(\.name)
+        if let unknown = extraServices.first(where: { !optional.contains($0) }) {
+            return "there is no optional service '\(unknown)', only \(optional.joined(separator: ", "))"
         }
         return nil
     }

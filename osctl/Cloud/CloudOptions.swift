@@ -15,6 +15,15 @@ struct CloudOptions: ParsableArguments {
     var hosts: Int?
 
     @Option(
+        name: .customLong("with"),
+        help:
+            """
+            Optional services, separated by commas: bare-metal (or WITH in the environment); "" for none; remembered by the state directory.
+            """
+    )
+    var extraServices: String?
+
+    @Option(
         help:
             """
             Open vSwitch's datapath: system (the kernel's), netdev (userspace), or auto, the kernel's where it \
@@ -40,6 +49,7 @@ struct CloudOptions: ParsableArguments {
         options.state = state
         options.portOffset = nil
         options.hosts = nil
+        options.extraServices = nil
         options.datapath = nil
         return try options.layout()
     }
@@ -58,6 +68,8 @@ struct CloudOptions: ParsableArguments {
         }
         var layout = CloudLayout(
             state: path, portOffset: wanted ?? remembered ?? 0, hostCount: hosts ?? description?["hosts"]?.intValue ?? 1)
+        let chosen = (extraServices ?? Machine.environment["WITH"]).map { $0.split(separator: ",").map { String($0.filter { $0 != " " }) } }
+        layout.extraServices = chosen ?? description?["services"]?.arrayValue?.compactMap(\.stringValue) ?? []
         if let problem = layout.problem() { throw CloudError(problem) }
         if let mark = Machine.readText(layout.datapathMark), let datapath = Datapath(rawValue: mark) { layout.datapath = datapath }
         return layout

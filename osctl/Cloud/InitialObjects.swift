@@ -25,7 +25,7 @@ struct InitialObjects: Sendable {
         try Machine.write(path, identityPlan.description + "\n", mode: 0o600)
         try await Tool.require(["\(binaries)/wolke-identity", "bootstrap", "--config", layout.configuration, "--file", path])
         return
-            "projects admin, service, demo; users admin, demo, wolke; \(CloudService.all.flatMap(\.catalog).count) services in the catalog"
+            "projects admin, service, demo; users admin, demo, wolke; \(layout.services.flatMap(\.catalog).count) services in the catalog"
     }
 
     private var identityPlan: JSONValue {
@@ -54,7 +54,7 @@ struct InitialObjects: Sendable {
                 ],
             ],
             "services": .array(
-                CloudService.all.flatMap { service in
+                layout.services.flatMap { service in
                     service.catalog.map { entry in
                         let url = "\(CloudFiles.url(service, layout))\(entry.path)"
                         return ["type": .string(entry.type), "name": .string(entry.type), "url": .string(url)]

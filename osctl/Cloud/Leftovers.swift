@@ -8,7 +8,10 @@ enum Leftovers {
         for directory in [layout.state, layout.run, layout.log] { try Machine.makeDirectory(directory) }
         try Machine.write(
             layout.description,
-            JSONValue.object(["port_offset": JSONValue(layout.portOffset), "hosts": JSONValue(layout.hostCount)]).description + "\n")
+            JSONValue.object([
+                "port_offset": JSONValue(layout.portOffset), "hosts": JSONValue(layout.hostCount),
+                "services": JSONValue(layout.extraServices),
+            ]).description + "\n")
     }
 
     /// Stops the recorded parts that still run as the same processes.

@@ -29,7 +29,8 @@ struct ServicesCommand: AsyncParsableCommand {
             ["SERVICE", "EXECUTABLE", "URL", "OPERATORS", "TYPES", "MICROVERSIONS"],
             CloudService.all.map { service in
                 [
-                    service.name, service.executable, CloudFiles.url(service, layout), String(layout.port(service.operatorPort)),
+                    service.name + (service.isOptional ? " (optional)" : ""), service.executable, CloudFiles.url(service, layout),
+                    String(layout.port(service.operatorPort)),
                     service.catalogTypes.joined(separator: " "),
                     service.microversions.map { "\($0.serviceType) \($0.minimum) to \($0.maximum)" } ?? "-",
                 ]
@@ -71,7 +72,7 @@ struct ServicesCommand: AsyncParsableCommand {
             "version_path": .string(service.versionPath), "types": .array(service.catalogTypes.map { .string($0) }),
             "catalog": .array(service.catalog.map { ["type": .string($0.type), "path": .string($0.path)] }),
             "microversions": versions ?? .null, "has_quotas": .bool(service.quotas != nil),
-            "has_workflows": .bool(service.hasWorkflows),
+            "has_workflows": .bool(service.hasWorkflows), "is_optional": .bool(service.isOptional),
         ]
     }
 }

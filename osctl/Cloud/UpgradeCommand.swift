@@ -29,7 +29,7 @@ extension CloudCommand {
             let program = try Machine.executablePath()
             let arguments = [
                 program, "cloud", "run", "--adopt", "--state", layout.state, "--port-offset", "\(layout.portOffset)", "--hosts",
-                "\(layout.hostCount)",
+                "\(layout.hostCount)", "--with", layout.extraServices.joined(separator: ","),
             ]
             var environment = Machine.environment
             environment["PORT_OFFSET"] = nil

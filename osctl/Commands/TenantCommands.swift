@@ -28,7 +28,7 @@ enum TenantCommands {
             subcommands: [
                 ResourceCommand<Hypervisors>.self, ResourceCommand<ComputeServices>.self, ResourceCommand<Aggregates>.self,
                 ResourceCommand<NetworkAgents>.self, ResourceCommand<RegisteredServices>.self, ResourceCommand<Endpoints>.self,
-                ResourceCommand<Regions>.self,
+                ResourceCommand<Regions>.self, BareMetalCommand.self,
             ]),
     ]
 }

@@ -1,3 +1,4 @@
+import BareMetalCore
 import BlockStorageCore
 import ComputeCore
 import IdentityCore
@@ -11,6 +12,6 @@ extension Inspection {
     /// The inspections of the foundation and of every service, including those of quota ledgers.
     static let all =
         foundation + IdentityInspections.all + PlacementInspections.all + NetworkInspections.all + BlockStorageInspections.all
-        + ComputeInspections.all
+        + ComputeInspections.all + BareMetalInspections.all
         + (ComputeQuotas.all + NetworkQuotas.all + BlockStorageQuotas.all + ImageQuotas.all).compactMap { Ledger($0)?.inspection }
 }

@@ -8,5 +8,5 @@ package enum BareMetalLimits {
     /// The size of a JSON member of a node, in bytes of its text.
     package static let documentMax = 65_536
     /// The size of a config drive that a request carries, in characters of its base64 text.
-    package static let configDriveMax = 4 * 1024 * 1024
+    package static let configDriveMax = 1_000_000
 }

@@ -116,16 +116,17 @@ package struct HardwareType: Sendable {
 
     package static let all = [fake, redfish, ipmi]
 
-    /// - Throws: 400 for an unknown name.
-    package static func named(_ name: String) throws -> HardwareType {
-        guard let type = all.first(where: { $0.name == name }) else {
+    /// The types that the operator has enabled, in the order of `all`.
+    ///
+    /// - Throws: 400 naming the setting, for unknown names and for none.
+    package static func enabled(_ names: [String]) throws -> [HardwareType] {
+        let known = all.map(\.name)
+        if let unknown = names.first(where: { !known.contains($0) }) {
             throw ResourceError.badRequest(
-                """
-                No valid host was found. Reason: No conductor service registered which supports driver \(name.prefix(64)); there are \
-                \(all.map(\.name).joined(separator: ", ")).
-                """)
+                "bare_metal.hardware_types has no type '\(unknown.prefix(64))'; there are \(known.joined(separator: ", ")).")
         }
-        return type
+        guard !names.isEmpty else { throw ResourceError.badRequest("bare_metal.hardware_types must name at least one type.") }
+        return all.filter { names.contains($0.name) }
     }
 }
 

@@ -84,6 +84,38 @@ package enum NodeRules {
         return object
     }
 
+    /// Checks a config drive that a request carries, and returns it; nil for none.
+    ///
+    /// - Throws: 400 for anything but the base64 text of a file in gzip's format.
+    package static func configDrive(_ value: JSONValue?) throws -> String? {
+        let rule = "It must be the base64 text of a gzipped disk image, of up to \(BareMetalLimits.configDriveMax) characters."
+        switch value {
+        case nil, .null?, .string("")?: return nil
+        case .string(let text)?:
+            // The service fetches nothing by URL.
+            if text.hasPrefix("http://") || text.hasPrefix("https://") {
+                throw ResourceError.badRequest("Invalid input for configdrive. It cannot be a URL. \(rule)")
+            }
+            // base64 in lines, as tools write it.
+            let plain = text.filter { !$0.isNewline }
+            guard plain.utf8.count <= BareMetalLimits.configDriveMax, let bytes = Base64.decode(plain), bytes.starts(with: [0x1f, 0x8b])
+            else { throw ResourceError.badRequest("Invalid input for configdrive. \(rule)") }
+            return plain
+        case .object?:
+            throw ResourceError.badRequest("Invalid input for configdrive. This cloud does not build config drives of objects. \(rule)")
+        case let value?: throw ResourceError.badRequest("Invalid input for configdrive. It is \(value.kindName). \(rule)")
+        }
+    }
+
+    /// Requires that `instance_info` names no config drive but the one that the node has.
+    ///
+    /// - Throws: 400 otherwise.
+    package static func requireKnownConfigDrive(_ new: JSONObject, old: JSONObject) throws {
+        guard let drive = new["configdrive"], drive != old["configdrive"] else { return }
+        throw ResourceError.badRequest(
+            "Invalid input for instance_info/configdrive. A config drive is part of the request that deploys (target active or rebuild).")
+    }
+
     /// The normal form of a port's connection to a switch.
     ///
     /// - Throws: 400 naming the member.

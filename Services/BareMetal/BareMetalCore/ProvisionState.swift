@@ -157,6 +157,8 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         default: false
         }
     }
+    /// The work waits until an operator lets it continue.
+    package var isHeld: Bool { self == .cleanHold || self == .deployHold || self == .serviceHold }
 
     /// Work has failed, and an operator has to decide how to continue.
     package var isFailed: Bool {

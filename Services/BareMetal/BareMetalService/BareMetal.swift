@@ -1,5 +1,5 @@
 import Authorization
-import BareMetalCore
+package import BareMetalCore
 package import Cryptography
 import Database
 import JSON
@@ -14,10 +14,19 @@ package struct BareMetalOptions: Sendable {
     let credentialKeys: CredentialKeys?
     /// The directory with the certificate authorities of controllers, whose files nodes may name.
     let certificatesDirectory: String?
+    /// The types that nodes can have.
+    let hardwareTypes: [HardwareType]
+    /// The time between two readings of the power of all nodes.
+    let powerSync: Duration
 
-    package init(credentialKeys: CredentialKeys?, certificatesDirectory: String? = nil) {
+    package init(
+        credentialKeys: CredentialKeys?, certificatesDirectory: String? = nil, hardwareTypes: [HardwareType] = HardwareType.all,
+        powerSync: Duration = .seconds(60)
+    ) {
         self.credentialKeys = credentialKeys
         self.certificatesDirectory = certificatesDirectory
+        self.hardwareTypes = hardwareTypes
+        self.powerSync = powerSync
     }
 }
 
@@ -30,7 +39,7 @@ struct BareMetal: Sendable {
     init(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) {
         self.surroundings = surroundings
         secrets = NodeSecrets(keys: options.credentialKeys, ambient: surroundings.ambient)
-        hardware = HardwareFleet(surroundings, secrets, certificates: options.certificatesDirectory)
+        hardware = HardwareFleet(surroundings, secrets, options)
     }
 
     var database: Database { surroundings.database }

@@ -17,7 +17,7 @@ package enum BareMetalModule {
         let bareMetal = BareMetal(surroundings, options)
         let sync = PowerSync(surroundings: surroundings, hardware: bareMetal.hardware)
         let tasks = PeriodicTask(
-            CloudService.bareMetal.section, every: PowerSync.interval, database: surroundings.database, ambient: surroundings.ambient,
+            CloudService.bareMetal.section, every: options.powerSync, database: surroundings.database, ambient: surroundings.ambient,
             log: surroundings.log
         ) {
             try await sync.run()
@@ -25,6 +25,7 @@ package enum BareMetalModule {
         }
         return ServiceModule(
             .bareMetal, surroundings, api: try surroundings.api(.bareMetal, resources: bareMetal.resources, rules: NodePolicy.extra),
-            workflows: bareMetal.workflows.definitions, loops: [.init("power") { try await tasks.run() }])
+            workflows: bareMetal.workflows.definitions, loops: [.init("power") { try await tasks.run() }],
+            inspections: BareMetalInspections.all)
     }
 }

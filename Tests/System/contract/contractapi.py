@@ -64,7 +64,7 @@ class API:
             all_headers["X-Auth-Token"] = self.token if token is True else token
         microversions = servicelist.service(service)["microversions"]
         if version and microversions:
-            wanted = self.VERSIONS[service] if version is True else version
+            wanted = self.VERSIONS.get(service, microversions["maximum"]) if version is True else version
             all_headers["OpenStack-API-Version"] = f"{microversions['name']} {wanted}"
         url = self.base(service) + ("" if root else self.prefix(service)) + path
         return requests.request(

@@ -2,6 +2,8 @@
 
 Standard input: {"cloud": name, "lines": [command, …]}; standard output: {command: [exit code, output, errors], …}.
 One process serves one cloud, because the client keeps connections in its classes.
+
+`stockrunner.py serve CLOUD` reads a command per line, as a list of words, and answers each with a line [exit code, output, errors].
 """
 
 import contextlib
@@ -31,12 +33,16 @@ def run(cloud, line):
 
 
 def run_once(cloud, line):
+    words = shlex.split(line)
+    format = ["-f", "json"] if FORMATTED & set(words) and not line.startswith(PLAIN) else []
+    return run_words(["--os-cloud", cloud, "--os-placement-api-version", "1.39", *words, *format])
+
+
+def run_words(words):
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
-            words = shlex.split(line)
-            format = ["-f", "json"] if FORMATTED & set(words) and not line.startswith(PLAIN) else []
-            code = OpenStackShell().run(["--os-cloud", cloud, "--os-placement-api-version", "1.39", *words, *format])
+            code = OpenStackShell().run(words)
         except SystemExit as end:
             code = end.code
         except Exception:
@@ -45,6 +51,10 @@ def run_once(cloud, line):
     return [code, output.getvalue(), errors.getvalue()]
 
 
-request = json.load(sys.stdin)
-answers = {line: run(request["cloud"], line) for line in request["lines"]}
-json.dump(answers, sys.stdout)
+if sys.argv[1:2] == ["serve"]:
+    for text in sys.stdin:
+        print(json.dumps(run_words(["--os-cloud", sys.argv[2], *json.loads(text)])), flush=True)
+else:
+    request = json.load(sys.stdin)
+    answers = {line: run(request["cloud"], line) for line in request["lines"]}
+    json.dump(answers, sys.stdout)

@@ -46,7 +46,8 @@ struct Waiter {
         }
     }
 
-    private func poll(
+    /// Looks at the object until `isComplete` says so; nil if it is gone then.
+    func poll(
         _ kind: Kind, _ id: String, _ name: String, _ rule: ProgressRule, until isComplete: (JSONValue?, String) throws -> Bool
     ) async throws -> JSONValue? {
         let time = api.client.ambient.time

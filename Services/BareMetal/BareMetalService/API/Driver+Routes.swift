@@ -20,7 +20,7 @@ struct DriverRoutes: Sendable {
                 ) { context in
                     try context.authorize(target: .none)
                     // There are no classic drivers, which `type=classic` asks for.
-                    let types = context.query["type"] == "classic" ? [] : HardwareType.all
+                    let types = context.query["type"] == "classic" ? [] : bareMetal.hardware.types
                     let isDetailed = try context.query.flag("detail") ?? false
                     return .json(200, ["drivers": .array(types.map { DriverRoutes.document($0, context, isDetailed: isDetailed) })])
                 },
@@ -29,14 +29,14 @@ struct DriverRoutes: Sendable {
                     "Show a driver"
                 ) { context in
                     try context.authorize(target: .none)
-                    return .json(200, DriverRoutes.document(try DriverRoutes.type(context), context, isDetailed: true))
+                    return .json(200, DriverRoutes.document(try type(context), context, isDetailed: true))
                 },
                 Route(
                     .get, one + "/properties", action: "baremetal:driver:get_properties", rule: NodePolicy.admin,
                     answer: .form(.textMap), "Show the settings that a driver needs for a node"
                 ) { context in
                     try context.authorize(target: .none)
-                    let type = try DriverRoutes.type(context)
+                    let type = try type(context)
                     return .json(200, .object(JSONObject(type.properties.map { ($0.name, .string($0.meaning)) })))
                 },
                 Route(
@@ -44,7 +44,7 @@ struct DriverRoutes: Sendable {
                     answer: .form(.object([.required("conductors", .many(.object([], additional: .allowed)))])), "List conductors"
                 ) { context in
                     try context.authorize(target: .none)
-                    return .json(200, ["conductors": [DriverRoutes.conductor(context, isDetailed: true)]])
+                    return .json(200, ["conductors": [conductor(context)]])
                 },
                 Route(
                     .get, "/v1/conductors/{hostname}", action: "baremetal:conductor:get", rule: NodePolicy.admin, versions: .minor(49),
@@ -54,7 +54,7 @@ struct DriverRoutes: Sendable {
                     guard context.parameter("hostname") == DriverRoutes.conductorName else {
                         throw ResourceError.notFound("Conductor \(context.parameter("hostname").prefix(64)) could not be found.")
                     }
-                    return .json(200, DriverRoutes.conductor(context, isDetailed: true))
+                    return .json(200, conductor(context))
                 },
             ])
     }
@@ -62,17 +62,17 @@ struct DriverRoutes: Sendable {
     /// All replicas do the work of all nodes, so clients see them as one conductor.
     private static let conductorName = "wolke-bare-metal"
 
-    private static func conductor(_ context: RequestContext, isDetailed: Bool) -> JSONValue {
+    private func conductor(_ context: RequestContext) -> JSONValue {
         [
-            "hostname": .string(conductorName), "conductor_group": "", "alive": true,
-            "drivers": JSONValue(HardwareType.all.map(\.name)), "created_at": nil, "updated_at": nil,
-            "links": links(context, "conductors/\(conductorName)"),
+            "hostname": .string(DriverRoutes.conductorName), "conductor_group": "", "alive": true,
+            "drivers": JSONValue(bareMetal.hardware.types.map(\.name)), "created_at": nil, "updated_at": nil,
+            "links": DriverRoutes.links(context, "conductors/\(DriverRoutes.conductorName)"),
         ]
     }
 
-    private static func type(_ context: RequestContext) throws -> HardwareType {
+    private func type(_ context: RequestContext) throws -> HardwareType {
         let name = context.parameter("driver")
-        guard let type = HardwareType.all.first(where: { $0.name == name }) else {
+        guard let type = bareMetal.hardware.types.first(where: { $0.name == name }) else {
             throw ResourceError.notFound("Could not find the following driver(s) or hardware type(s): \(name.prefix(64)).")
         }
         return type

@@ -120,11 +120,12 @@ struct NodeRoutes: Sendable {
     private func create(_ context: RequestContext) async throws -> Response {
         let body = context.body.objectValue ?? [:]
         let id = body["uuid"]?.stringValue.flatMap { UUID128($0) } ?? context.ambient.newUUID()
-        let type = try HardwareType.named(body["driver"]?.stringValue ?? "")
+        let type = try bareMetal.hardware.type(named: body["driver"]?.stringValue ?? "")
         var changes = Changes(try NodeBodies.settings(body, context) + NodeUpdate.settings(type.complete(NodeBodies.interfaces(body))))
         changes.merge(
             try bareMetal.secrets.settings(
                 try NodeRules.document(body["driver_info"] ?? .null, "driver_info"), type, node: id, old: (nil, [:])))
+        try NodeRules.requireKnownConfigDrive(body["instance_info"]?.objectValue ?? [:], old: [:])
         let draft = NodeStore.Draft(
             id: id, changes: changes,
             // Before 1.11 a new node was ready for use.
@@ -145,6 +146,7 @@ struct NodeRoutes: Sendable {
             try bareMetal.requireIdle(connection, node.value)
             let changes = try NodeUpdate(bareMetal: bareMetal, context: context, node: node.value).changes(connection, patch)
             try NodeStore.update(connection, node, changes, for: "baremetal:node:update", at: context.ambient.now)
+            try ConfigDriveStore.forgetRemoved(connection, node)
             if node.value.instanceID != nil { try NodeClaimStore.forgetWithoutInstance(connection, node) }
             let id = node.value.id
             let response = try ResourceKind.nodes.one(connection, context, where: "t.id = \(id)", id: "\(id)")

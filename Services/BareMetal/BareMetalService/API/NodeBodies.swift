@@ -87,6 +87,8 @@ struct NodeUpdate {
         let new = try patch.applied(to: old, members: NodeBodies.patchable)
         var changed = JSONObject(new.members.filter { old[$0.name] != $0.value }.map { ($0.name, $0.value) })
         try requireStates(changed)
+        try NodeRules.requireKnownConfigDrive(
+            new["instance_info"]?.objectValue ?? [:], old: old["instance_info"]?.objectValue ?? [:])
         let reset = try context.query.flag("reset_interfaces") ?? false
         if reset, changed["driver"] == nil {
             throw ResourceError.badRequest("The reset_interfaces parameter can only be used when changing the node's driver.")
@@ -97,7 +99,7 @@ struct NodeUpdate {
         // Another type of hardware has other credentials.
         if changed["driver_info"] != nil || changed["driver"] != nil {
             let info = try NodeRules.document(changed["driver_info"] ?? .object(node.driverInfo), "driver_info")
-            let type = try HardwareType.named(new["driver"]?.stringValue ?? "")
+            let type = try bareMetal.hardware.type(named: new["driver"]?.stringValue ?? "")
             changes.merge(try bareMetal.secrets.settings(info, type, node: node.id, old: (node.sealedSecrets, node.driverInfo)))
         }
         if changed["maintenance"] == false {
@@ -200,7 +202,7 @@ struct NodeUpdate {
 
     /// The implementations of the interfaces after a change of them or of the driver.
     private func completedInterfaces(_ new: JSONObject, _ changed: JSONObject, reset: Bool) throws -> [HardwareInterface: String] {
-        let type = try HardwareType.named(new["driver"]?.stringValue ?? "")
+        let type = try bareMetal.hardware.type(named: new["driver"]?.stringValue ?? "")
         let named = NodeBodies.interfaces(JSONObject(changed.members.map { ($0.name, $0.value) }))
         let removed = HardwareInterface.allCases.filter { changed[$0.member] == .null }
         guard changed["driver"] != nil || !named.isEmpty || !removed.isEmpty else { return [:] }

@@ -48,19 +48,23 @@ struct NodeStateRoutes: Sendable {
         .init("timeout", .nullable(.integer(min: 1, max: 86400)), versions: .minor(27)),
     ])
 
-    private static let step = BodySchema.object([
+    private static let stepMembers: [BodySchema.Property] = [
         .init("interface", .enumeration(HardwareInterface.allCases.map(\.rawValue)), required: true),
         .init("step", .string(min: 1, max: 255, format: nil), required: true), .init("args", .object([], additional: .allowed)),
-        .init("priority", .integer(min: 0, max: Int(Int32.max))), .init("order", .integer(min: 0, max: Int(Int32.max))),
-    ])
+    ]
+    /// Steps of cleaning and servicing run in the order of the request.
+    private static let step = BodySchema.object(stepMembers)
+    /// Steps of deploying run among those of the driver, by priority.
+    private static let deployStep = BodySchema.object(
+        stepMembers + [.init("priority", .integer(min: 0, max: Int(Int32.max)), required: true)])
 
     private static let provision = BodySchema.object([
         .init("target", .string(min: 1, max: 64, format: nil), required: true),
         .init("clean_steps", .nullable(.array(step, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(15)),
-        .init("deploy_steps", .nullable(.array(step, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(69)),
+        .init("deploy_steps", .nullable(.array(deployStep, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(69)),
         .init("service_steps", .nullable(.array(step, min: 1, max: BareMetalLimits.stepsMax)), versions: .minor(87)),
         .init("rescue_password", .nullable(.string(min: 1, max: 255, format: nil)), versions: .minor(38)),
-        .init("configdrive", .nullable(.string(min: 0, max: BareMetalLimits.configDriveMax, format: nil))),
+        .init("configdrive", .nullable(.any)),
         .init("disable_ramdisk", .nullable(.boolean), versions: .minor(70)),
     ])
 
@@ -152,7 +156,7 @@ struct NodeStateRoutes: Sendable {
         if body["rescue_password"]?.stringValue != nil, event != .rescue {
             throw ResourceError.badRequest("\"rescue_password\" is only valid when setting target provision state to rescue.")
         }
-        if body["configdrive"]?.stringValue != nil, event != .deploy, event != .rebuild {
+        if try NodeRules.configDrive(body["configdrive"]) != nil, event != .deploy, event != .rebuild {
             throw ResourceError.badRequest("Adding a config drive is only supported when setting provision state to active or rebuild.")
         }
         if body["disable_ramdisk"]?.boolValue == true, event != .clean {
@@ -162,7 +166,7 @@ struct NodeStateRoutes: Sendable {
         return named.map {
             NodeRules.Step(
                 interface: $0["interface"]?.stringValue ?? "", step: $0["step"]?.stringValue ?? "", args: $0["args"]?.objectValue,
-                priority: ($0["priority"] ?? $0["order"])?.intValue)
+                priority: $0["priority"]?.intValue)
         }
     }
 
@@ -224,9 +228,11 @@ private struct NodeTransition {
                 """)
         }
         try requireUsable(node)
+        let drive = try NodeRules.configDrive(body["configdrive"]).map { try bareMetal.secrets.seal(configDrive: $0, of: node.id) }
         // Aborting and deleting end the work that is in progress; everything else waits for its end.
         if event != .abort, event != .unhold { try bareMetal.requireIdle(connection, node) }
         try NodeStore.begin(connection, self.node, event, target: event == .clean ? .manageable : nil, at: now)
+        if let drive { try ConfigDriveStore.keep(connection, self.node, drive) }
         try NodeStore.record(
             connection, self.node, "\(node.state.rawValue) → \(next.rawValue): \(word)", ambient: context.ambient)
         let workflows = bareMetal.workflows
@@ -260,6 +266,7 @@ private struct NodeTransition {
                     "The provisioning operation can't be performed on node \(node.id) because it's in maintenance mode.")
             }
             guard event != .rebuild || !node.isProtected else { throw protected(node) }
+            guard node.interfaces[.deploy] != "no-deploy" else { throw unsupported(node, .deploy) }
         case .delete: guard !node.isProtected else { throw protected(node) }
         case .provide:
             guard !node.isRetired else {

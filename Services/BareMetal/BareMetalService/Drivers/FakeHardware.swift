@@ -1,4 +1,5 @@
 import BareMetalCore
+import Cryptography
 import Database
 import JSON
 import Kernel
@@ -6,6 +7,7 @@ import Kernel
 /// Machines that exist in the database only, with delays and failures that the node's `driver_info` sets.
 struct FakeHardware: HardwareDriver {
     let database: Database
+    let secrets: NodeSecrets
     let ambient: Ambient
 
     let type = HardwareType.fake
@@ -104,6 +106,24 @@ struct FakeHardware: HardwareDriver {
         }
     }
 
+    private func configDrive(of node: Node) async throws -> [UInt8]? {
+        guard let sealed = try await database.read({ try ConfigDriveStore.find($0, of: node.id) }) else { return nil }
+        return Base64.decode(try secrets.open(configDrive: sealed, of: node.id))
+    }
+
+    /// Writes a config drive to the machine's disk, of which there is only its hash.
+    private func rememberDrive(_ drive: [UInt8]?, _ node: Node) async throws {
+        let hash = drive.map { Hexadecimal.encode(HashAlgorithm.sha256.hash($0)) }
+        try await database.write { connection in
+            try connection.execute(
+                """
+                INSERT INTO bare_metal_fake_machines (node_id, config_drive_sha256)
+                SELECT id, \(hash) FROM bare_metal_nodes WHERE id = \(node.id)
+                ON CONFLICT (node_id) DO UPDATE SET config_drive_sha256 = EXCLUDED.config_drive_sha256
+                """)
+        }
+    }
+
     func inspect(_ node: Node) async throws -> HardwareInventory {
         try await pretend(.inspect, node)
         return HardwareInventory(
@@ -119,8 +139,13 @@ struct FakeHardware: HardwareDriver {
     func run(_ step: NodeRules.Step, of node: Node) async throws {
         switch step.step {
         case "power_on", "power_off", "reboot": try await runReserved(step, of: node)
-        case "deploy": try await pretend(.deploy, node)
+        case "deploy":
+            try await pretend(.deploy, node)
+            try await rememberDrive(try await configDrive(of: node), node)
         case "rescue", "unrescue": try await pretend(.rescue, node)
+        case "erase_devices", "erase_devices_metadata":
+            try await pretend(.clean, node)
+            try await rememberDrive(nil, node)
         default: try await pretend(.clean, node)
         }
     }

@@ -103,6 +103,9 @@ extension HardwareDriver {
 
     /// - Throws: 400 for a step that these machines do not have.
     func require(_ steps: [NodeRules.Step], for event: ProvisionState.Event, of node: Node) throws {
+        if let step = steps.first(where: { $0.args?.isEmpty == false }) {
+            throw ResourceError.badRequest("Invalid step \(step.interface).\(step.step.prefix(64)): it takes no arguments.")
+        }
         let use: HardwareStep.Use = event == .clean ? .clean : event == .service ? .service : .deploy
         for step in steps where !HardwareStep.reserved.contains(step.step) {
             let isKnown = self.steps.contains { $0.interface.rawValue == step.interface && $0.name == step.step && $0.uses.contains(use) }
@@ -115,6 +118,14 @@ extension HardwareDriver {
                     """)
             }
         }
+    }
+
+    /// The steps of a deployment: those of the driver and those of the request, highest priority first. A step of the request replaces
+    /// the driver's step of this name, and its priority 0 leaves the step out.
+    func deploySteps(_ requested: [NodeRules.Step]) -> [NodeRules.Step] {
+        let named = Set(requested.map { [$0.interface, $0.step] })
+        let all = usualSteps(for: .deploy).filter { !named.contains([$0.interface, $0.step]) } + requested.filter { $0.priority != 0 }
+        return all.enumerated().sorted { ($0.element.priority ?? 0, $1.offset) > ($1.element.priority ?? 0, $0.offset) }.map(\.element)
     }
 
     /// Runs a step of the power, which every hardware type has.
@@ -139,24 +150,41 @@ extension HardwareDriver {
 /// All hardware types that this process can talk to.
 struct HardwareFleet: Sendable {
     private let drivers: [String: any HardwareDriver]
+    /// The types that the operator has enabled.
+    let types: [HardwareType]
 
-    /// - Parameter certificates: the directory with authorities that nodes may name.
-    init(_ surroundings: ServiceSurroundings, _ secrets: NodeSecrets, certificates: String?) {
+    init(_ surroundings: ServiceSurroundings, _ secrets: NodeSecrets, _ options: BareMetalOptions) {
         let (database, ambient) = (surroundings.database, surroundings.ambient)
         let drivers: [any HardwareDriver] = [
-            FakeHardware(database: database, ambient: ambient),
-            RedfishHardware(secrets: secrets, certificates: certificates, ambient: ambient, wait: PowerWait(ambient: ambient)),
+            FakeHardware(database: database, secrets: secrets, ambient: ambient),
+            RedfishHardware(
+                secrets: secrets, certificates: options.certificatesDirectory, ambient: ambient, wait: PowerWait(ambient: ambient)),
             IPMIHardware(secrets: secrets, wait: PowerWait(ambient: ambient)),
         ]
-        self.drivers = Dictionary(uniqueKeysWithValues: drivers.map { ($0.type.name, $0) })
+        types = options.hardwareTypes
+        let enabled = Set(types.map(\.name))
+        self.drivers = Dictionary(uniqueKeysWithValues: drivers.filter { enabled.contains($0.type.name) }.map { ($0.type.name, $0) })
     }
 
-    /// - Throws: 400 where the node has a hardware type that this build does not know.
+    /// - Throws: 400 where the node has a hardware type that the operator has not enabled.
     func driver(of node: Node) throws -> any HardwareDriver {
         guard let driver = drivers[node.driver] else {
-            throw ResourceError.badRequest("Node \(node.id) has the driver \(node.driver), which this release does not have.")
+            throw ResourceError.badRequest(
+                "Node \(node.id) has the driver \(node.driver), which is not enabled in this cloud (bare_metal.hardware_types).")
         }
         return driver
+    }
+
+    /// - Throws: 400 for a name that is unknown or not enabled.
+    func type(named name: String) throws -> HardwareType {
+        guard let type = types.first(where: { $0.name == name }) else {
+            throw ResourceError.badRequest(
+                """
+                No valid host was found. Reason: No conductor service registered which supports driver \(name.prefix(64)); there are \
+                \(types.map(\.name).joined(separator: ", ")).
+                """)
+        }
+        return type
     }
 
     /// Runs an operation for a request that waits for the result.

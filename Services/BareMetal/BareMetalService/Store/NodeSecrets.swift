@@ -81,19 +81,37 @@ struct NodeSecrets: Sendable {
             changes.set("driver_secrets_key", nil as String?)
             return changes
         }
-        let sealed = try requireKeys().seal(
-            JSONValue.object(secrets).description, context: NodeSecrets.context(node), nonce: ambient.random.bytes(SealingKey.nonceBytes))
+        let sealed = try seal(JSONValue.object(secrets).description, context: NodeSecrets.context(node))
         changes.set("driver_secrets", sql: "decode(\(Hexadecimal.encode(sealed.bytes)), 'hex')")
         changes.set("driver_secrets_key", sealed.keyID)
         return changes
     }
+
+    // MARK: config drives
+
+    /// Seals a config drive, which may hold passwords of the instance.
+    ///
+    /// - Throws: 400 if the operator has set no file of keys.
+    func seal(configDrive text: String, of node: UUID128) throws -> Sealed { try seal(text, context: NodeSecrets.driveContext(node)) }
+
+    /// - Throws: 500 where the key is missing or the bytes were changed.
+    func open(configDrive sealed: Sealed, of node: UUID128) throws -> String {
+        try requireKeys().open(sealed.bytes, keyID: sealed.keyID, context: NodeSecrets.driveContext(node))
+    }
+
+    private func seal(_ text: String, context: String) throws -> Sealed {
+        let sealed = try requireKeys().seal(text, context: context, nonce: ambient.random.bytes(SealingKey.nonceBytes))
+        return Sealed(keyID: sealed.keyID, bytes: sealed.bytes)
+    }
+
+    private static func driveContext(_ node: UUID128) -> String { "config drive of bare metal node \(node)" }
 
     private static func context(_ node: UUID128) -> String { "bare metal node \(node)" }
 
     private func requireKeys() throws -> CredentialKeys {
         guard let keys else {
             throw ResourceError.badRequest(
-                "This cloud stores no credentials of nodes: its operator has not set bare-metal.credential_keys_file.")
+                "This cloud stores no credentials and no config drives of nodes: its operator has not set bare_metal.credential_keys_file.")
         }
         return keys
     }

@@ -40,6 +40,7 @@ extension NodeStore {
             UPDATE bare_metal_nodes SET instance_uuid = NULL, instance_info = '{}', protected = false, protected_reason = NULL,
                 updated_at = \(now) WHERE id = \(id)::uuid
             """)
+        try connection.execute("DELETE FROM bare_metal_config_drives WHERE node_id = \(id)::uuid")
     }
 
     static func beginInspection(_ connection: Connection, _ id: String, at now: Timestamp) throws {
@@ -66,6 +67,18 @@ extension NodeStore {
             ORDER BY n.id LIMIT \(limit)
             """)
         return try rows.map(node)
+    }
+
+    /// The number of nodes in each provision state, and of those in maintenance.
+    static func counts(_ connection: Connection) throws -> (states: [String: Int], inMaintenance: Int) {
+        let rows = try connection.query(
+            """
+            SELECT provision_state, count(*) AS nodes, count(*) FILTER (WHERE maintenance) AS maintained
+            FROM bare_metal_nodes GROUP BY provision_state
+            """)
+        var states: [String: Int] = [:]
+        for row in rows { states[try row.string("provision_state")] = try row.int("nodes") }
+        return (states, try rows.reduce(0) { try $0 + $1.int("maintained") })
     }
 
     /// Records a power state that was not requested through this API.

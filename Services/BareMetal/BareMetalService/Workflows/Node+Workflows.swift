@@ -67,6 +67,13 @@ struct NodeWorkflows: Sendable {
         node.cleansAutomatically == false ? [] : try hardware.driver(of: node).usualSteps(for: .clean)
     }
 
+    /// What the history says after automated cleaning.
+    private static func cleaned(_ frame: Steps) -> String {
+        frame.steps.isEmpty
+            ? "The node is available. Nothing was erased: it has automated cleaning disabled, or its driver has no steps for it."
+            : "The node is clean and available."
+    }
+
     // MARK: common pieces
 
     /// The node if it is in one of `states`; otherwise the work was ended by someone else.
@@ -151,7 +158,7 @@ struct NodeWorkflows: Sendable {
         Workflow(
             service: NodeWorkflows.service, kind: "node_verify",
             steps: [
-                .init("ask the controller", deadline: .seconds(300)) { context, _ in
+                .init("ask the controller", deadline: .seconds(120)) { context, _ in
                     guard let node = try await node(context, in: [.verifying]) else { return .done }
                     let power = try await working(node) { driver in
                         if let problem = driver.problems(of: node).values.min() { throw HardwareFailure(description: problem) }
@@ -204,7 +211,8 @@ struct NodeWorkflows: Sendable {
                         context, frame.steps, &frame.ended, in: [.cleaning], held: (.cleanHold, .cleanWait), column: .clean) ?? .next
                 },
                 .init("publish") { context, frame in
-                    publish(frame.isManual ? .doneManually : .done, "The node is clean.")(&context)
+                    let words = frame.isManual ? "The cleaning steps have ended." : NodeWorkflows.cleaned(frame)
+                    publish(frame.isManual ? .doneManually : .done, words)(&context)
                     return .next
                 },
             ],
@@ -235,7 +243,7 @@ struct NodeWorkflows: Sendable {
             steps: [
                 .init("deploy", deadline: NodeWorkflows.longest) { context, frame in
                     guard let node = try await node(context, in: [.deploying, .deployHold, .deployWait]) else { return .done }
-                    let steps = try hardware.driver(of: node).usualSteps(for: .deploy) + frame.steps
+                    let steps = try hardware.driver(of: node).deploySteps(frame.steps)
                     return try await advance(
                         context, steps, &frame.ended, in: [.deploying], held: (.deployHold, .deployWait), column: .deploy) ?? .next
                 },
@@ -256,11 +264,13 @@ struct NodeWorkflows: Sendable {
             steps: [
                 .init("power off", deadline: .seconds(600)) { context, _ in
                     guard let node = try await node(context, in: [.deleting]) else { return .skip }
-                    try await working(node) { try await $0.setPower(of: node, .off) }
+                    // A machine that must not be powered off ends what runs on it by a restart.
+                    let target: NodePower.Target = node.disablesPowerOff ? .reboot : .off
+                    try await working(node) { try await $0.setPower(of: node, target) }
                     let (id, now) = (context.subjectID, context.now)
                     context.commit { connection in
                         guard try NodeStore.move(connection, id, .cleanUp, target: .available, at: now) else { return }
-                        try NodeStore.recordPower(connection, id, .off, at: now)
+                        try NodeStore.recordPower(connection, id, target.result, at: now)
                         try NodeStore.forgetInstance(connection, id, at: now)
                     }
                     return .next
@@ -269,8 +279,8 @@ struct NodeWorkflows: Sendable {
                     try await advance(
                         context, frame.steps, &frame.ended, in: [.cleaning], held: (.cleanHold, .cleanWait), column: .clean) ?? .next
                 },
-                .init("publish") { context, _ in
-                    publish(.done, "The node is clean and available again.")(&context)
+                .init("publish") { context, frame in
+                    publish(.done, NodeWorkflows.cleaned(frame))(&context)
                     return .next
                 },
             ],

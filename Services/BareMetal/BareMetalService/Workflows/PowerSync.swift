@@ -3,10 +3,10 @@ import Database
 import Kernel
 import Logging
 import ServiceKit
+import Telemetry
 
 /// Checks the power state of all nodes, and records changes that were made outside of this API.
 struct PowerSync: Sendable {
-    static let interval: Duration = .seconds(60)
     /// Nodes that are asked at once.
     private static let width = 16
 
@@ -15,6 +15,7 @@ struct PowerSync: Sendable {
 
     /// Asks every idle node once.
     func run() async throws {
+        try await count()
         var last: UUID128?
         while true {
             let after = last
@@ -27,13 +28,30 @@ struct PowerSync: Sendable {
         }
     }
 
+    /// Publishes the number of nodes in each state.
+    private func count() async throws {
+        let (counts, maintained) = try await surroundings.database.read { try NodeStore.counts($0) }
+        for state in ProvisionState.allCases {
+            surroundings.metrics.set(
+                "wolke_bare_metal_nodes", Double(counts[state.rawValue] ?? 0), [("provision_state", state.rawValue)],
+                help: "Nodes, by their provision state.")
+        }
+        surroundings.metrics.set("wolke_bare_metal_nodes_in_maintenance", Double(maintained), help: "Nodes in maintenance.")
+    }
+
     private func follow(_ node: Node) async {
-        let (ambient, log) = (surroundings.ambient, surroundings.log)
+        let (ambient, log, metrics) = (surroundings.ambient, surroundings.log, surroundings.metrics)
         do {
             let power = try await hardware.driver(of: node).power(of: node)
             guard power != node.power else { return }
-            _ = try await surroundings.database.write { try NodeStore.followPower($0, node, power, ambient: ambient) }
+            if try await surroundings.database.write({ try NodeStore.followPower($0, node, power, ambient: ambient) }) {
+                metrics.increment(
+                    "wolke_bare_metal_power_changes_total", [("driver", node.driver)],
+                    help: "Power changes that were made outside of the API.")
+            }
         } catch {
+            metrics.increment(
+                "wolke_bare_metal_power_failures_total", [("driver", node.driver)], help: "Readings of a node's power that have failed.")
             log.info("a node's power could not be read", metadata: ["node": "\(node.id)", "error": "\(error)"])
         }
     }

@@ -108,7 +108,10 @@ struct RedfishController: Sendable {
         if settings.signOn == .auto, await sessions.hasNone(key) { return ([basic], nil) }
         let path = RedfishController.sessionPath
         let answer = try await exchange("POST", path, ["UserName": .string(key.user), "Password": .string(password.exposed)], [])
-        if settings.signOn == .auto, [404, 405, 501].contains(answer.status) {
+        // Some protect all paths by Basic authentication and have no sessions: they ask for it here, too. A wrong password is refused
+        // by the request that follows.
+        let wantsBasic = answer.status == 401 && answer.headers.contains { $0.0.lowercased() == "www-authenticate" }
+        if settings.signOn == .auto, wantsBasic || [404, 405, 501].contains(answer.status) {
             await sessions.rememberNone(key)
             return ([basic], nil)
         }
@@ -136,10 +139,24 @@ struct RedfishController: Sendable {
         do {
             return try await transport.exchange(request, timeout: RedfishController.timeout, bytesMax: RedfishController.bytesMax)
         } catch let error as TransportError {
+            if let failure = untrusted(error.reason) { throw failure }
             throw HardwareFailure(description: "The controller \(settings.address) cannot be reached: \(error.reason).", mayPass: true)
         } catch let error as ResourceError {
             throw HardwareFailure(description: "The controller \(settings.address) has answered what is unusable: \(error.message).")
         }
+    }
+
+    /// The failure where the certificate is not accepted, which does not pass by itself; nil for other reasons.
+    private func untrusted(_ reason: String) -> HardwareFailure? {
+        let marks = ["CERTIFICATE_VERIFY_FAILED", "unableToValidateCertificate", "noSANMatch"]
+        guard marks.contains(where: reason.contains) else { return nil }
+        let authority =
+            switch settings.authority {
+            case .file(let path): "the file \(path.split(separator: "/").last ?? "") of redfish_verify_ca"
+            default: "the machine's certificate authorities (redfish_verify_ca names others)"
+            }
+        return HardwareFailure(
+            description: "The certificate of the controller \(settings.address) is not its own, or not verified by \(authority).")
     }
 
     // MARK: answers

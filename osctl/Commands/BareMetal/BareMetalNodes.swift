@@ -1,0 +1,200 @@
+import ArgumentParser
+import BareMetalCore
+import Client
+import JSON
+import ServiceCatalog
+
+/// `osctl baremetal`: whole machines.
+struct BareMetalCommand: ParsableCommand {
+    static let microversion = "1.96"
+
+    static let configuration = CommandConfiguration(
+        commandName: "baremetal", abstract: "Whole machines: nodes, their ports, allocations.",
+        subcommands: [
+            ResourceCommand<BareMetalNodes>.self, ResourceCommand<BareMetalPorts>.self, ResourceCommand<BareMetalPortGroups>.self,
+            ResourceCommand<BareMetalAllocations>.self, ResourceCommand<BareMetalChassis>.self, ResourceCommand<BareMetalDrivers>.self,
+        ])
+}
+
+/// Machines.
+enum BareMetalNodes: Creatable, Settable {
+    static let kind = Kind(
+        command: ["baremetal", "node"], noun: "node", service: .bareMetal, path: "/nodes", listPath: "/nodes/detail", member: nil,
+        collection: "nodes", microversion: BareMetalCommand.microversion, naming: .byPath, idField: "uuid",
+        columns: [
+            OutputColumn("ID", "uuid"), OutputColumn("Name", "name"), OutputColumn("Instance", "instance_uuid"),
+            OutputColumn("Power", "power_state"), OutputColumn("State", "provision_state"), OutputColumn("Maintenance", "maintenance"),
+        ],
+        progress: rule(failed: failed))
+
+    static let verbs: [any ParsableCommand.Type] =
+        [List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Unset.self, Delete<Self>.self] + provisioning + [
+            Power.self, Maintenance.self, BootDevices.self, Traits.self, History.self, Validate.self, Why.self,
+        ]
+
+    /// States in which work has failed.
+    static let failed = Set(ProvisionState.allCases.filter(\.isFailed).map(\.rawValue))
+
+    static func rule(failed: Set<String>) -> ProgressRule {
+        ProgressRule(
+            field: "provision_state", created: [ProvisionState.enroll.rawValue], failed: failed,
+            reason: { $0["last_error"]?.stringValue }, explainedBy: "why")
+    }
+
+    struct Filters: FilterArguments {
+        @Option(help: "Only in this provision state, such as available.") var state: String?
+        @Option(help: "Only with this driver.") var driver: String?
+        @Option(help: ArgumentHelp("Only of this resource class.", valueName: "class")) var resourceClass: String?
+        @Option(help: ArgumentHelp("Only of this owner (a project's id).", valueName: "project")) var owner: String?
+        @Flag(inversion: .prefixedNo, help: "Whether they are in maintenance.") var maintenance: Bool?
+        @Flag(inversion: .prefixedNo, help: "Whether an instance uses them.") var associated: Bool?
+
+        func query(_ api: CloudAPI) async throws -> [(String, String)] {
+            var query: [(String, String)] = []
+            for (name, value) in [
+                ("provision_state", state), ("driver", driver), ("resource_class", resourceClass), ("owner", owner),
+                ("maintenance", maintenance.map(String.init)), ("associated", associated.map(String.init)),
+            ] {
+                if let value { query.append((name, value)) }
+            }
+            return query
+        }
+    }
+
+    /// What a node can be created and changed with.
+    struct Members: ParsableArguments {
+        @Option(
+            help: ArgumentHelp("A setting of the driver, such as redfish_address=https://10.0.0.7 (repeatable).", valueName: "key=value"))
+        var driverInfo: [Assignment] = []
+        @Option(help: ArgumentHelp("A property, such as cpus=8 (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
+        @Option(help: ArgumentHelp("A value for the instance (repeatable).", valueName: "key=value")) var instanceInfo: [Assignment] = []
+        @Option(help: ArgumentHelp("An implementation, such as inspect=no-inspect (repeatable).", valueName: "interface=name"))
+        var interface: [Assignment] = []
+        @Option(help: "What allocations ask for.") var resourceClass: String?
+        @Option(help: ArgumentHelp("The project that manages it.", valueName: "project")) var owner: String?
+        @Option(help: ArgumentHelp("The project that uses it.", valueName: "project")) var lessee: String?
+        @Option(help: "A description.") var description: String?
+        @Option(help: "The chassis that it belongs to.") var chassis: String?
+        @Option(help: "A shard.") var shard: String?
+        @Flag(inversion: .prefixedNo, help: "Whether it is cleaned before it is available.") var automatedClean: Bool?
+
+        var documents: [(name: String, values: [Assignment])] {
+            [("driver_info", driverInfo), ("properties", property), ("extra", extra), ("instance_info", instanceInfo)]
+        }
+
+        func fields(_ api: CloudAPI) async throws -> JSONObject {
+            var members = JSONObject()
+            for choice in interface { members["\(choice.name)_interface"] = .string(choice.value) }
+            members.put("resource_class", resourceClass)
+            if let owner { members["owner"] = .string(try await api.id(Projects.kind, owner)) }
+            if let lessee { members["lessee"] = .string(try await api.id(Projects.kind, lessee)) }
+            members.put("description", description)
+            members.put("chassis_uuid", chassis)
+            members.put("shard", shard)
+            members.put("automated_clean", automatedClean)
+            return members
+        }
+    }
+
+    struct CreateOptions: CreateArguments {
+        @Argument(help: "The node's name.") var name: String
+        @Option(help: "The kind of hardware: redfish, ipmi or another of `osctl baremetal driver list`.") var driver: String
+        @OptionGroup var members: Members
+
+        func members(_ api: CloudAPI) async throws -> JSONObject {
+            var body = try await members.fields(api)
+            body["name"] = .string(name)
+            body["driver"] = .string(driver)
+            for (name, values) in members.documents where !values.isEmpty { body[name] = JSONPatchText.object(values) }
+            return body
+        }
+    }
+
+    struct SetOptions: SetArguments {
+        @Option(name: .customLong("name"), help: "New name.") var newName: String?
+        @Option(help: "New driver.") var driver: String?
+        @Flag(help: "With a new driver: use its own implementations.") var resetInterfaces = false
+        @Flag(inversion: .prefixedNo, help: "Whether it can be undeployed, rebuilt or deleted.") var protected: Bool?
+        @Flag(inversion: .prefixedNo, help: "Whether it is not to be used any more.") var retired: Bool?
+        @OptionGroup var members: Members
+
+        func changes(_ api: CloudAPI) async throws -> JSONObject {
+            var changes = try await members.fields(api)
+            changes.put("name", newName)
+            changes.put("driver", driver)
+            changes.put("protected", protected)
+            changes.put("retired", retired)
+            return changes
+        }
+    }
+
+    static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
+        var patch = JSONPatchText.replacing(try await options.changes(api))
+        for (name, values) in options.members.documents { patch += JSONPatchText.adding(values, to: name) }
+        try await JSONPatchText.send(patch, kind, id, api, query: options.resetInterfaces ? [("reset_interfaces", "true")] : [])
+    }
+
+    struct Unset: APICommand {
+        static let configuration = CommandConfiguration(commandName: "unset", abstract: "Remove values of a node.")
+
+        @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
+        @Option(help: ArgumentHelp("A setting of the driver (repeatable).", valueName: "key")) var driverInfo: [String] = []
+        @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key")) var property: [String] = []
+        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key")) var extra: [String] = []
+        @Option(help: ArgumentHelp("A value for the instance (repeatable).", valueName: "key")) var instanceInfo: [String] = []
+        @Flag(help: "Its name.") var name = false
+        @Flag(help: "Its resource class.") var resourceClass = false
+        @Flag(help: "Its owner.") var owner = false
+        @Flag(help: "Its lessee.") var lessee = false
+        @Flag(help: "Its description.") var description = false
+        @Flag(help: "Its chassis.") var chassis = false
+        @Flag(help: "Its instance.") var instance = false
+        @Flag(help: "Its own choice of automated cleaning.") var automatedClean = false
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: CloudAPI) async throws {
+            let members = [
+                ("name", name), ("resource_class", resourceClass), ("owner", owner), ("lessee", lessee), ("description", description),
+                ("chassis_uuid", chassis), ("instance_uuid", instance), ("automated_clean", automatedClean),
+            ]
+            var paths = members.filter(\.1).map { "/" + $0.0 }
+            for (name, keys) in [
+                ("driver_info", driverInfo), ("properties", property), ("extra", extra), ("instance_info", instanceInfo),
+            ] {
+                paths += keys.map { "/\(name)/" + JSONPatchText.escaped($0) }
+            }
+            let patch: [JSONValue] = paths.map { ["op": "remove", "path": .string($0)] }
+            try await JSONPatchText.send(patch, kind, node, api)
+        }
+    }
+}
+
+/// JSON patches (RFC 6902), with which Bare Metal changes its resources.
+enum JSONPatchText {
+    /// Values that are JSON are sent as such, as the other clients do: `cpus=8` is a number.
+    static func value(_ text: String) -> JSONValue {
+        do { return try JSONValue.parse(text) } catch { return .string(text) }
+    }
+
+    static func object(_ values: [Assignment]) -> JSONValue { .object(JSONObject(values.map { ($0.name, value($0.value)) })) }
+
+    static func escaped(_ key: String) -> String { key.replacing("~", with: "~0").replacing("/", with: "~1") }
+
+    static func replacing(_ members: JSONObject) -> [JSONValue] {
+        members.members.map { ["op": "add", "path": .string("/" + $0.name), "value": $0.value] }
+    }
+
+    static func adding(_ values: [Assignment], to document: String) -> [JSONValue] {
+        values.map { ["op": "add", "path": .string("/\(document)/" + escaped($0.name)), "value": value($0.value)] }
+    }
+
+    static func send(
+        _ patch: [JSONValue], _ kind: Kind, _ id: String, _ api: CloudAPI, query: [(String, String)] = []
+    ) async throws {
+        guard !patch.isEmpty else { throw ValidationError.nothingToSet(kind) }
+        _ = try await api.client.request(
+            service: kind.service, method: .patch, path: kind.path(id: id), query: query, body: .array(patch),
+            microversion: kind.microversion)
+    }
+}
