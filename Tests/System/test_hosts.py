@@ -53,5 +53,5 @@ def test_an_agents_crash_changes_nothing(cloud, tenant):
         service.state == "up" for service in cloud.admin.compute.services() if service.host == host), 60)
     assert tenant.api.compute.get_server(server.id).status == "ACTIVE"
     # Metadata is served again after the agent's restart.
-    out = tenant.ssh(address, "timeout 5 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json")
+    out = tenant.ssh(address, "curl -sf -m 10 http://169.254.169.254/openstack/latest/meta_data.json")
     assert server.id in out
