@@ -30,7 +30,8 @@ import Workflow
             // The source begins the transfer, and is lost.
             cloud.time.whenWaiting {
                 let step = try await cloud.database.write { connection -> String? in
-                    let row = try connection.query("SELECT step FROM workflows WHERE subject_id = \(id)::uuid AND finished_at IS NULL").first
+                    let row = try connection.query("SELECT step FROM workflows WHERE subject_id = \(id)::uuid AND finished_at IS NULL")
+                        .first
                     let step = try row?.string("step")
                     if step == "queue" { try connection.execute("UPDATE server_jobs SET state = 'running', phase = 'memory'") }
                     return step

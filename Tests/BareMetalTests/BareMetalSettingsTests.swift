@@ -8,7 +8,7 @@ import Telemetry
 import Testing
 
 /// The operator's settings.
-@Suite struct SettingsTests {
+@Suite struct BareMetalSettingsTests {
     @Test func onlyEnabledHardwareTypesExist() async throws {
         try await NodeFixture.with(hardware: [.redfish]) { cloud in
             let refused = try await cloud.call("POST", "/v1/nodes", ["driver": "fake-hardware"])
