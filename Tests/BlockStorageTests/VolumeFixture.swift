@@ -206,7 +206,9 @@ struct VolumeFixture: Sendable {
     }
 
     /// An image as the Image service would return it.
-    func addImage(_ bytes: [UInt8], format: String = "raw", hash: String? = nil) async throws -> String {
+    func addImage(
+        _ bytes: [UInt8], format: String = "raw", hash: String? = nil, properties: JSONValue = ["hw_disk_bus": "virtio"]
+    ) async throws -> String {
         let id = SystemRandom().uuid().description
         let digest = hash ?? Hexadecimal.encode(HashAlgorithm.sha512.hash(bytes))
         images.data.withLock { $0[id] = bytes }
@@ -216,7 +218,7 @@ struct VolumeFixture: Sendable {
                 INSERT INTO images (id, project_id, name, status, visibility, disk_format, container_format, size, checksum,
                     os_hash_algo, os_hash_value, file_id, properties, created_at, updated_at)
                 VALUES (\(id)::uuid, 'admin', 'i', 'active', 'public', \(format), 'bare', \(bytes.count), 'x', 'sha512',
-                    \(digest), \(id)::uuid, '{"hw_disk_bus": "virtio"}', now(), now())
+                    \(digest), \(id)::uuid, \(properties)::jsonb, now(), now())
                 """)
         }
         return id

@@ -216,6 +216,10 @@ extension BlockStorageHandlers {
             guard let found = try workflows.images.image(connection, id, for: caller) else {
                 throw ResourceError.badRequest("Invalid image identifier or unable to access requested image: \(id)")
             }
+            if let snapshot = try ImageOfSnapshots.bootSnapshot(found, context) {
+                result.source = .snapshot(snapshot)
+                return try resolve(connection, context, body, &result)
+            }
             let image = SourceImage(found, as: ActingSubject(project: project, user: caller.userID, grounds: .accepted))
             result.size = asked ?? 0
             if let asked { try image.check(volumeSize: asked) }
