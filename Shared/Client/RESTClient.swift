@@ -120,13 +120,16 @@ package final class RESTClient: Sendable {
         if let legacy = service.microversions?.legacyHeader { request.headers.add(name: legacy, value: version) }
     }
 
-    /// Runs `send` with a token, and once more with a new one if the service refuses the first.
+    /// Runs `send` with a token, and once more with a new one if the service refuses the first or a cached one's catalog lacks the service.
     func authorized<Answer>(_ send: (CloudToken) async throws -> Answer) async throws -> Answer {
         let token = try await keeper.token()
         do {
             return try await send(token)
         } catch let error as ResourceError where error.code == .unauthorized {
             await keeper.discard(token)
+            return try await send(try await keeper.token())
+        } catch let error as ResourceError where error.type == ClientErrorType.noEndpoint {
+            guard await keeper.discardCached(token) else { throw error }
             return try await send(try await keeper.token())
         }
     }
@@ -137,7 +140,7 @@ package final class RESTClient: Sendable {
     ///
     /// - Throws: `ResourceError` of type `ClientErrorType.noEndpoint`, naming the contents of the catalog.
     package func endpoint(_ service: CloudService) async throws -> String {
-        try url(service, try await keeper.token(), "")
+        try await authorized { try url(service, $0, "") }
     }
 
     func url(_ service: CloudService, _ token: CloudToken, _ path: RESTPath) throws -> String {

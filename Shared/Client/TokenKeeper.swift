@@ -9,6 +9,8 @@ actor TokenKeeper {
     private var current: CloudToken?
     private var pending: Task<CloudToken, any Error>?
     private var hasReadCache = false
+    /// Whether the current token is one that another process obtained.
+    private var isFromCache = false
 
     init(ambient: Ambient, cache: (any TokenCache)?, signOn: @escaping @Sendable () async throws -> CloudToken) {
         self.ambient = ambient
@@ -21,6 +23,7 @@ actor TokenKeeper {
         if !hasReadCache {
             hasReadCache = true
             current = cache?.load()
+            isFromCache = current != nil
         }
         if let current, current.isFresh(at: ambient.now) { return current }
         return try await renew()
@@ -35,6 +38,15 @@ actor TokenKeeper {
         cache?.remove()
     }
 
+    /// Discards `token` if another process obtained it: its catalog may be older than a service of the cloud.
+    ///
+    /// - Returns: whether the next token is another one.
+    func discardCached(_ token: CloudToken) -> Bool {
+        guard isFromCache else { return false }
+        discard(token)
+        return true
+    }
+
     private func renew() async throws -> CloudToken {
         if let pending { return try await pending.value }
         let task = Task { try await signOn() }
@@ -42,6 +54,7 @@ actor TokenKeeper {
         defer { pending = nil }
         let token = try await task.value
         current = token
+        isFromCache = false
         cache?.store(token)
         return token
     }

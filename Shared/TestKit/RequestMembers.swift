@@ -1,7 +1,7 @@
 package import JSON
 package import WebAPI
 
-/// The members that a resource can be created with. Each is shown by the resource afterwards, or is refused by name:
+/// The members that a resource can be created or changed with. Each is shown by the resource afterwards, or is refused by name:
 /// none is accepted and ignored.
 ///
 ///     let members = RequestMembers("volumes", "volume", seen: [.init("name", "n")], refused: [.init("group_id", "x")])
@@ -41,8 +41,10 @@ package struct RequestMembers: Sendable {
     let wrapper: String?
     /// The member with the resource's id.
     let idMember: String
-    /// The members of every request.
+    /// The members of every creating request.
     let base: JSONObject
+    /// The method with which the resource is changed; nil for members of creating requests.
+    let change: Method?
     let seen: [Member]
     let refused: [Member]
     /// Declared members that another test covers, with its name.
@@ -51,8 +53,8 @@ package struct RequestMembers: Sendable {
     let refusals: [String]
 
     package init(
-        _ path: String, _ wrapper: String?, template: String? = nil, idMember: String = "id", base: JSONObject = [:], seen: [Member],
-        refused: [Member] = [],
+        _ path: String, _ wrapper: String?, change: Method? = nil, template: String? = nil, idMember: String = "id",
+        base: JSONObject = [:], seen: [Member], refused: [Member] = [],
         elsewhere: [String: String] = [:], refusals: [String] = []
     ) {
         self.path = path
@@ -60,25 +62,25 @@ package struct RequestMembers: Sendable {
         self.wrapper = wrapper
         self.idMember = idMember
         self.base = base
+        self.change = change
         self.seen = seen
         self.refused = refused
         self.elsewhere = elsewhere
         self.refusals = refusals
     }
 
-    /// Creates a resource with each member and looks at it. `#` in texts becomes a number of its own for each request.
+    /// Creates or changes a resource with each member and looks at it. `#` in texts becomes a number of its own for each request.
     ///
     /// - Returns: descriptions of members that are ignored, refused without their name, or declared by the route and not listed here.
     package func findings(_ api: API, _ call: Call) async throws -> [String] {
         var findings = undeclared(api)
         for (index, member) in seen.enumerated() {
-            let answer = try await call("POST", path, body(member, index))
+            let (answer, id) = try await answer(to: member, index, call)
             guard (200..<300).contains(answer.status) else {
                 findings.append("\(path) \(member.name): \(answer.status) \(answer.json)")
                 continue
             }
             let created = unwrapped(answer.json)
-            let id = created?[idMember]?.stringValue ?? ""
             let shown = unwrapped(try await call("GET", "\(path)/\(id)", nil).json)
             let expected = RequestMembers.numbered(member.shown.value, index)
             if (shown?[member.shown.name] ?? created?[member.shown.name]) != expected {
@@ -87,7 +89,8 @@ package struct RequestMembers: Sendable {
             _ = try await call("DELETE", "\(path)/\(id)", nil)
         }
         for (index, member) in refused.enumerated() {
-            let answer = try await call("POST", path, body(member, seen.count + index))
+            let (answer, id) = try await answer(to: member, seen.count + index, call)
+            if change != nil { _ = try await call("DELETE", "\(path)/\(id)", nil) }
             let isNamed = ([member.name] + refusals).contains { answer.json.description.contains($0) }
             if !(400...404).contains(answer.status) || !isNamed {
                 findings.append("\(path) \(member.name) = \(member.value): \(answer.status) \(answer.json)")
@@ -96,12 +99,30 @@ package struct RequestMembers: Sendable {
         return findings
     }
 
+    /// The response to a request with the member, and the id of the resource.
+    private func answer(
+        to member: Member, _ index: Int, _ call: Call
+    ) async throws -> (response: (status: Int, json: JSONValue), id: String) {
+        guard let change else {
+            let answer = try await call("POST", path, body(member, index))
+            return (answer, unwrapped(answer.json)?[idMember]?.stringValue ?? "")
+        }
+        let created = try await call("POST", path, wrapped(base, index))
+        let id = unwrapped(created.json)?[idMember]?.stringValue ?? ""
+        guard !id.isEmpty else { return (created, id) }
+        return (try await call(change.rawValue, "\(path)/\(id)", body(member, index)), id)
+    }
+
     private func unwrapped(_ json: JSONValue) -> JSONValue? { wrapper.map { json[$0] } ?? json }
 
     private func body(_ member: Member, _ index: Int) -> JSONValue {
-        var object = base
+        var object = change == nil ? base : [:]
         for part in member.with.members { object[part.name] = part.value }
         object[member.name] = member.value
+        return wrapped(object, index)
+    }
+
+    private func wrapped(_ object: JSONObject, _ index: Int) -> JSONValue {
         let numbered = RequestMembers.numbered(.object(object), index)
         return wrapper.map { .object(JSONObject([($0, numbered)])) } ?? numbered
     }
@@ -116,9 +137,11 @@ package struct RequestMembers: Sendable {
 
     /// The members that the route declares and that nothing here covers.
     private func undeclared(_ api: API) -> [String] {
-        let known = Set((seen + refused).map(\.name) + base.names + elsewhere.keys)
+        let known = Set((seen + refused).map(\.name) + (change == nil ? base.names : []) + elsewhere.keys)
         var found: Set<String> = []
-        for route in api.resources.flatMap(\.routes) where route.method == .post && route.path.hasSuffix(template) && route.bodyKey == nil {
+        for route in api.resources.flatMap(\.routes) where route.method == change ?? .post && route.bodyKey == nil {
+            let path = change == nil ? route.path : route.path.split(separator: "/").dropLast().map { "/" + $0 }.joined()
+            guard path.hasSuffix(template) else { continue }
             guard case .json(let schema) = route.body else { continue }
             let properties = schema.properties
             let own = wrapper.map { name in properties.first { $0.name == name }?.schema.properties ?? [] } ?? properties

@@ -2,6 +2,7 @@ import JSON
 import Kernel
 import TestKit
 import Testing
+import WebAPI
 
 /// Every member of a request has a visible effect or is refused by name.
 @Suite struct BlockStorageRequestMemberTests {
@@ -51,6 +52,38 @@ import Testing
         ]
     }
 
+    /// The members with which a resource is changed.
+    private static func changes(attachable: String) -> [RequestMembers] {
+        let texts: [RequestMembers.Member] = [
+            .init("name", "n"), .init("description", "d"), .init("display_name", "n", shownAs: "name"),
+            .init("display_description", "d", shownAs: "description"),
+        ]
+        return [
+            RequestMembers(
+                "/v3/volumes", "volume", change: .put, base: ["size": 1], seen: texts + [.init("metadata", ["k": "v"])],
+                refused: [.init("size", 2), .init("status", "error"), .init("volume_type", "x")]),
+            RequestMembers(
+                "/v3/snapshots", "snapshot", change: .put, base: ["volume_id": .string(attachable)], seen: texts,
+                refused: [.init("metadata", ["k": "v"]), .init("status", "error")]),
+            RequestMembers(
+                "/v3/types", "volume_type", change: .put, base: ["name": "c#"],
+                seen: [
+                    .init("name", "d#"), .init("description", "d"), .init("is_public", false),
+                    .init("os-volume-type-access:is_public", false, shownAs: "is_public"),
+                ], refused: [.init("extra_specs", ["k": "v"])]),
+            RequestMembers(
+                "/v3/attachments", "attachment", change: .put, base: ["volume_uuid": .string(attachable)],
+                seen: [
+                    .init("connector", ["host": "h1"], shownAs: "status", showing: "attaching"),
+                    .init("mode", "ro", shownAs: "attach_mode", with: ["connector": ["host": "h1"]]),
+                ],
+                refused: [
+                    .init("mode", "x", with: ["connector": ["host": "h1"]]),
+                    .init("instance_uuid", "x", with: ["connector": ["host": "h1"]]),
+                ]),
+        ]
+    }
+
     @Test func membersAreSeenOrRefused() async throws {
         try await VolumeFixture.with { cloud in
             let quota = try await cloud.call(
@@ -63,7 +96,8 @@ import Testing
             let attachable = try await cloud.create()
             try await cloud.settle()
             let image = try await cloud.addImage([UInt8](repeating: 7, count: 4096))
-            for kind in BlockStorageRequestMemberTests.kinds(volume: volume, snapshot: snapshot, image: image, attachable: attachable) {
+            let kinds = BlockStorageRequestMemberTests.kinds(volume: volume, snapshot: snapshot, image: image, attachable: attachable)
+            for kind in kinds + BlockStorageRequestMemberTests.changes(attachable: attachable) {
                 let findings = try await kind.findings(cloud.api) { method, path, body in
                     let token = path.contains("/types") || method == "GET" ? "admin" : "member"
                     let answer = try await cloud.call(method, path, token: token, version: "3.70", body)

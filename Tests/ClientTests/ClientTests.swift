@@ -99,6 +99,19 @@ import Testing
         #expect(cache.load()?.secret.exposed == "token-2")
     }
 
+    /// The cloud may have got the service after another process obtained the token.
+    @Test func aCachedCatalogThatLacksTheServiceIsReadAgain() async throws {
+        let cloud = try StubCloud { _, _ in .json(200, [:]) }
+        let cache = MemoryCache()
+        _ = try await cloud.client(cache: cache).token()
+        let client = cloud.client(cache: cache)
+        for _ in 0..<2 {
+            let error = await #expect(throws: ResourceError.self) { _ = try await client.get(.bareMetal, "/nodes") }
+            #expect(error?.type == ClientErrorType.noEndpoint)
+        }
+        #expect(cloud.signOns == 2)
+    }
+
     // MARK: endpoints
 
     @Test func pathsFollowTheCatalog() async throws {

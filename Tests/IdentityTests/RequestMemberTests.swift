@@ -2,6 +2,7 @@ import JSON
 import Kernel
 import TestKit
 import Testing
+import WebAPI
 
 /// Every member of a request has a visible effect or is refused by name.
 @Suite struct IdentityRequestMemberTests {
@@ -60,6 +61,62 @@ import Testing
         ]
     }
 
+    /// The members with which a resource is changed.
+    private static func changes(project: String, user: String, service: String, region: String) -> [RequestMembers] {
+        let common: [RequestMembers.Member] = [.init("description", "d"), .init("colour", "red")]
+        let elsewhere = JSONValue.string("0123456789abcdef0123456789abcdef")
+        return [
+            RequestMembers(
+                "/v3/projects", "project", change: .patch, base: ["name": "cp#"],
+                seen: common + [
+                    .init("name", "cq#"), .init("enabled", false), .init("tags", ["t"]), .init("options", ["immutable": true]),
+                    .init("cloud_project", true),
+                ],
+                refused: [
+                    .init("options", ["other": true]), .init("parent_id", elsewhere), .init("domain_id", elsewhere),
+                    .init("is_domain", true), .init("id", elsewhere),
+                ]),
+            RequestMembers(
+                "/v3/domains", "domain", change: .patch, base: ["name": "cd#", "enabled": false],
+                seen: common + [.init("name", "ce#"), .init("enabled", false), .init("tags", ["t"])],
+                refused: [.init("options", ["other": true]), .init("id", elsewhere), .init("explicit_domain_id", elsewhere)],
+                elsewhere: ["options": "ResourceTests"]),
+            RequestMembers(
+                "/v3/users", "user", change: .patch, base: ["name": "cu#"],
+                seen: common + [
+                    .init("name", "cv#"), .init("enabled", false), .init("default_project_id", .string(project)),
+                    .init("options", ["lock_password": true]),
+                ], refused: [.init("options", ["other": true]), .init("domain_id", elsewhere), .init("id", elsewhere)],
+                elsewhere: ["password": "TokenTests"]),
+            RequestMembers(
+                "/v3/groups", "group", change: .patch, base: ["name": "cg#"], seen: common + [.init("name", "ch#")],
+                refused: [.init("domain_id", elsewhere), .init("id", elsewhere)]),
+            RequestMembers(
+                "/v3/roles", "role", change: .patch, base: ["name": "cr#"], seen: common + [.init("name", "cs#")],
+                refused: [.init("options", ["other": true]), .init("domain_id", elsewhere), .init("id", elsewhere)],
+                elsewhere: ["options": "ResourceTests"]),
+            RequestMembers(
+                "/v3/regions", "region", change: .patch,
+                seen: [.init("description", "d"), .init("parent_region_id", .string(region))],
+                refused: [.init("id", "x"), .init("parent_region_id", "absent")]),
+            RequestMembers(
+                "/v3/services", "service", change: .patch, base: ["type": "ct#"],
+                seen: [.init("type", "cu#"), .init("name", "n"), .init("description", "d"), .init("enabled", false)]),
+            RequestMembers(
+                "/v3/endpoints", "endpoint", change: .patch,
+                base: ["service_id": .string(service), "url": "http://e.example", "interface": "public"],
+                seen: [
+                    .init("enabled", false), .init("url", "http://f.example"), .init("interface", "internal"),
+                    .init("region", .string(region)), .init("region_id", .string(region)), .init("service_id", .string(service)),
+                ],
+                refused: [.init("region_id", "absent")], refusals: ["find region: absent"]),
+            RequestMembers(
+                "/v3/credentials", "credential", change: .patch, base: ["type": "t", "blob": "c#", "user_id": .string(user)],
+                seen: [.init("project_id", .string(project)), .init("blob", "d#"), .init("type", "t2"), .init("user_id", .string(user))],
+                refused: [.init("user_id", elsewhere), .init("id", elsewhere)]),
+        ]
+    }
+
     @Test func membersAreSeenOrRefused() async throws {
         try await IdentityCloud.with { cloud in
             let admin = try await cloud.admin()
@@ -70,7 +127,8 @@ import Testing
             let service = try await cloud.make("services", "service", ["type": "members"])["id"]?.stringValue ?? ""
             let region = try await cloud.make("regions", "region", ["id": "members"])["id"]?.stringValue ?? ""
             let kinds = IdentityRequestMemberTests.kinds(domain: domain, project: project, user: user, service: service, region: region)
-            for kind in kinds {
+            let changes = IdentityRequestMemberTests.changes(project: project, user: user, service: service, region: region)
+            for kind in kinds + changes {
                 let findings = try await kind.findings(cloud.api) { method, path, body in
                     let answer = try await cloud.call(method, path, token: admin, body: body)
                     return (answer.status, answer.json)

@@ -82,7 +82,8 @@ import Testing
         let service = PublishedViewsTests.service(source.path)
         return source.lines.enumerated().flatMap { number, line -> [String] in
             guard !line.trimmingCharacters(in: .whitespaces).hasPrefix("//") else { return [] }
-            let tables = line.matches(of: /(?:\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+|,\s+(?=\w+\s+[a-z]\b))(\w+)/).map { String($0.1) }
+            let relation = /(?:\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+|,\s+(?=\w+\s+(?:AS\s+)?[a-z]{1,2}\b))(\w+)/
+            let tables = line.matches(of: relation).map { String($0.1) }
             let functions = line.matches(of: /\b([a-z]+_\w+)\(/).map { String($0.1) }
             return Set(tables + functions).sorted().compactMap { name in
                 if name.hasPrefix("published_"), functions.contains(name), !published.contains(name) {
@@ -97,6 +98,7 @@ import Testing
 
     @Test(arguments: [
         ("SELECT id FROM ports p", true), ("SELECT id FROM published_ports p", false),
+        ("FROM published_ports p, servers AS sv", false), ("FROM published_ports p, ports AS po", true),
         ("SELECT resolve_token($1)", true), ("SELECT id FROM servers WHERE token_state(user_id) = 'valid'", true),
         ("AND published_network_usable(n.project_id, n.shared, $1)", false), ("AND published_network_usabel(n.project_id)", true),
     ])

@@ -23,9 +23,10 @@ enum ComputeServices: Noun {
         collection: "services", microversion: Servers.microversion, naming: .listed, nameField: "host",
         columns: [
             OutputColumn("ID", "id"), OutputColumn("Binary", "binary"), OutputColumn("Host", "host"), OutputColumn("Zone", "zone"),
-            OutputColumn("Status", "status"), OutputColumn("State", "state"), OutputColumn("Seen", "updated_at"),
+            OutputColumn("Status", "status"), OutputColumn("State", "state"), OutputColumn("Forced down", "forced_down"),
+            OutputColumn("Seen", "updated_at"),
         ])
-    static let verbs: [any ParsableCommand.Type] = [List<Self>.self]
+    static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Enable.self, Disable.self, ForceDown.self]
 }
 
 /// Availability zones that can be requested for servers.
@@ -39,7 +40,7 @@ enum AvailabilityZones: Noun {
 }
 
 /// Groups of hosts.
-enum Aggregates: Creatable {
+enum Aggregates: Creatable, Settable {
     static let kind = Kind(
         command: ["aggregate"], noun: "aggregate", service: .compute, path: "/os-aggregates", member: "aggregate",
         collection: "aggregates", microversion: Servers.microversion, naming: .listed,
@@ -48,7 +49,10 @@ enum Aggregates: Creatable {
             OutputColumn("Hosts", "hosts"),
             OutputColumn("Properties", "metadata"),
         ])
-    static let verbs: [any ParsableCommand.Type] = [List<Self>.self, Show<Self>.self, Create<Self>.self, Delete<Self>.self]
+    static let verbs: [any ParsableCommand.Type] = [
+        List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self, AddHost.self, RemoveHost.self,
+        LoadImages.self,
+    ]
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The aggregate's name.") var name: String

@@ -156,7 +156,7 @@ extension Identity {
     private func updateStored(_ context: RequestContext) async throws -> Response {
         let decision = try await decideStored(context)
         let id = context.parameter("stored_id")
-        let body = context.entity("credential")
+        let body = try context.entity("credential", of: id)
         if let user = body["user_id"]?.stringValue, user != decision.value {
             throw ResourceError.badRequest("Invalid input for field/attribute credential.user_id. Value: \(user). It cannot be changed.")
         }

@@ -71,7 +71,7 @@ extension Identity {
 
     private func updateDomain(_ context: RequestContext) async throws -> Response {
         let decision = try await decideDomain(context)
-        let body = context.entity("domain")
+        let body = try context.entity("domain", of: decision.value.id)
         try decision.value.requireMutable("domain", body)
         return try await reduceAccess(context) { connection in
             try update(connection, project: decision, body, isDomain: true)

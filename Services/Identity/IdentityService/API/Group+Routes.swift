@@ -72,7 +72,7 @@ extension Identity {
 
     private func updateGroup(_ context: RequestContext) async throws -> Response {
         let group = try await decideGroupChange(context)
-        let body = context.entity("group")
+        let body = try context.entity("group", of: group.value.id)
         try requireSameDomain(body, group.value)
         return try await context.write(database) { connection in
             try update(connection, group: group, body)

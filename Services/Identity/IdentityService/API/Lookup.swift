@@ -114,4 +114,13 @@ enum Bodies {
 extension RequestContext {
     /// The member of the body that holds the resource.
     func entity(_ name: String) -> JSONObject { body[name]?.objectValue ?? JSONObject() }
+
+    /// The same of a changing request. Clients may send the id back as it is.
+    ///
+    /// - Throws: 400 for another id than that of the changed resource.
+    func entity(_ name: String, of id: String) throws -> JSONObject {
+        let body = entity(name)
+        try body.requireRepeated(id, in: ["id", "explicit_domain_id"], of: name)
+        return body
+    }
 }

@@ -120,7 +120,7 @@ extension Identity {
 
     private func updateProject(_ context: RequestContext) async throws -> Response {
         let decision = try await decideProjectChange(context)
-        let body = context.entity("project")
+        let body = try context.entity("project", of: decision.value.id)
         try decision.value.requireMutable("project", body)
         let mark = try decideMark(context, isDomain: decision.value.domainID == decision.value.id)
         return try await reduceAccess(context) { connection in

@@ -76,7 +76,7 @@ extension Identity {
 
     private func updateRole(_ context: RequestContext) async throws -> Response {
         let role = try await decideRole(context)
-        let body = context.entity("role")
+        let body = try context.entity("role", of: role.value.id)
         try role.value.requireMutable("role", body)
         try requireSameDomain(body, role.value)
         return try await reduceAccess(context) { connection in

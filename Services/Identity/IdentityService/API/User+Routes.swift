@@ -102,7 +102,7 @@ extension Identity {
 
     private func updateUser(_ context: RequestContext) async throws -> Response {
         let decision = try await decideUserChange(context)
-        let body = context.entity("user")
+        let body = try context.entity("user", of: decision.value.id)
         try requireSameDomain(body, decision.value)
         try FactorRules.check(body["options"])
         try Identity.refuseFederated(body)
