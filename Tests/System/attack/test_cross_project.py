@@ -153,6 +153,11 @@ CASES = [
     ("placement", "PUT", "/allocations/<!server>",
         {"allocations": {}, "project_id": "<project>", "user_id": "<user>", "consumer_generation": None, "consumer_type": "INSTANCE"}),
     ("placement", "DELETE", "/allocations/<!server>", None),
+    ("baremetal", "POST", "/ports", {"node_uuid": "<!node>", "address": "52:54:00:66:00:01"}),
+    ("baremetal", "POST", "/ports", {"node_uuid": "<!node>", "portgroup_uuid": "<!port_group>", "address": "52:54:00:66:00:02"}),
+    ("baremetal", "POST", "/portgroups", {"node_uuid": "<!node>"}),
+    ("baremetal", "POST", "/allocations", {"resource_class": "absent", "owner": "<!project>"}),
+    ("baremetal", "POST", "/allocations", {"resource_class": "absent", "uuid": "<!allocation>"}),
 ]
 
 # Responses to these requests with the attacker's own resources, which show that the victim's resource is the reason for the
@@ -272,10 +277,18 @@ def scene(cloud):
     kind = admin.ok(admin.post("volume", "/types", {"volume_type": {"name": unique("victim"), "os-volume-type-access:is_public": False}}), 200)
     theirs["volume_type"] = kind["volume_type"]["id"]
     admin.ok(admin.post("volume", f"/types/{theirs['volume_type']}/action", {"addProjectAccess": {"project": victim.project_id}}), 202)
+    # A machine that is the victim's, and a claim to one.
+    node = {"driver": "fake-hardware", "name": unique("victim"), "owner": victim.project_id}
+    theirs["node"] = admin.ok(admin.post("baremetal", "/nodes", node), 201)["uuid"]
+    theirs["port_group"] = admin.ok(admin.post("baremetal", "/portgroups", {"node_uuid": theirs["node"]}), 201)["uuid"]
+    theirs["allocation"] = admin.ok(
+        admin.post("baremetal", "/allocations", {"resource_class": "absent", "owner": victim.project_id}), 201)["uuid"]
     reader = another_user(admin, victim, "reader")
     yield {"admin": admin, "victim": victim, "attacker": attacker, "reader": reader, "own": own, "theirs": theirs}
     contract.close(victim, admin)
     contract.close(attacker, admin)
+    for path in (f"/allocations/{theirs['allocation']}", f"/portgroups/{theirs['port_group']}", f"/nodes/{theirs['node']}"):
+        admin.delete("baremetal", path)
     admin.delete("identity", f"/users/{reader.user_id}")
     admin.delete("compute", f"/flavors/{theirs['flavor']}")
     admin.delete("volume", f"/types/{theirs['volume_type']}")
@@ -531,7 +544,7 @@ def test_every_identifier_is_attacked(cloud, scene):
 SPELLINGS = ["X-Wolke-Subject-Project", "x-wolke-subject-user", "X_WOLKE_SUBJECT_PROJECT", "X-Wolke_Subject-Grounds", "X-Wolke-Subject-Roles"]
 LISTS = [
     ("identity", "/users"), ("compute", "/servers"), ("network", "/networks"), ("image", "/images"), ("volume", "/volumes"),
-    ("placement", "/resource_providers"),
+    ("placement", "/resource_providers"), ("baremetal", "/nodes"),
 ]
 
 
