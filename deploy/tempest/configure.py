@@ -48,9 +48,10 @@ token, headers = call("POST", f"{identity}/auth/tokens", {"auth": {
 tokens = {"X-Auth-Token": headers["X-Subject-Token"]}
 urls = {service["type"]: next(e["url"] for e in service["endpoints"] if e["interface"] == "public")
         for service in token["token"]["catalog"]}
-# By the OpenStack project to which the settings belong.
+# By the OpenStack project to which the settings belong; without optional services that this cloud does not have.
 services = {service["project"]: service for service in json.loads(subprocess.run(
-    [osctl, "cloud", "services", "-o", "json", "--state", state], check=True, capture_output=True, text=True).stdout)["services"]}
+    [osctl, "cloud", "services", "-o", "json", "--state", state], check=True, capture_output=True, text=True).stdout)["services"]
+    if service["catalog"][0]["type"] in urls}
 base = {project: urls[service["catalog"][0]["type"]].rstrip("/") for project, service in services.items()}
 
 
