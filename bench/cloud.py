@@ -18,8 +18,7 @@ class Cloud:
             [binaries / "osctl", "cloud", "services", "-o", "json", "--state", state, "--port-offset", str(offset)], check=True,
             capture_output=True, text=True).stdout
         self.description = json.loads(description)
-        # The benchmarks' cloud has no optional services.
-        self.services = {service["name"]: service for service in self.description["services"] if not service["is_optional"]}
+        self.services = {service["name"]: service for service in self.description["services"] if service["is_present"]}
 
     def url(self, service: str) -> str:
         return self.services[service]["url"]

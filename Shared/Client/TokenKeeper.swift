@@ -31,10 +31,8 @@ actor TokenKeeper {
 
     /// Discards `token` after a service has refused it.
     func discard(_ token: CloudToken) {
-        guard let current, constantTimeEqual(Array(current.secret.exposed.utf8), Array(token.secret.exposed.utf8)) else {
-            return
-        }
-        self.current = nil
+        guard isCurrent(token) else { return }
+        current = nil
         cache?.remove()
     }
 
@@ -42,9 +40,13 @@ actor TokenKeeper {
     ///
     /// - Returns: whether the next token is another one.
     func discardCached(_ token: CloudToken) -> Bool {
-        guard isFromCache else { return false }
-        discard(token)
-        return true
+        if isFromCache { discard(token) }
+        return !isCurrent(token)
+    }
+
+    private func isCurrent(_ token: CloudToken) -> Bool {
+        guard let current else { return false }
+        return constantTimeEqual(Array(current.secret.exposed.utf8), Array(token.secret.exposed.utf8))
     }
 
     private func renew() async throws -> CloudToken {

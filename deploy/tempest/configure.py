@@ -51,7 +51,7 @@ urls = {service["type"]: next(e["url"] for e in service["endpoints"] if e["inter
 # By the OpenStack project to which the settings belong; without optional services that this cloud does not have.
 services = {service["project"]: service for service in json.loads(subprocess.run(
     [osctl, "cloud", "services", "-o", "json", "--state", state], check=True, capture_output=True, text=True).stdout)["services"]
-    if service["catalog"][0]["type"] in urls}
+    if service["is_present"]}
 base = {project: urls[service["catalog"][0]["type"]].rstrip("/") for project, service in services.items()}
 
 

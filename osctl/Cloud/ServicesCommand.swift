@@ -73,6 +73,7 @@ struct ServicesCommand: AsyncParsableCommand {
             "catalog": .array(service.catalog.map { ["type": .string($0.type), "path": .string($0.path)] }),
             "microversions": versions ?? .null, "has_quotas": .bool(service.quotas != nil),
             "has_workflows": .bool(service.hasWorkflows), "is_optional": .bool(service.isOptional),
+            "is_present": .bool(layout.processes.contains(service)),
         ]
     }
 }

@@ -1,3 +1,4 @@
+import Contracts
 package import JSON
 import Kernel
 
@@ -12,15 +13,8 @@ package enum ImageDevices {
     ///
     /// - Throws: 400 for a mapping that cannot be parsed, and for one in the format before `bdm_v2`.
     package static func devices(_ properties: JSONObject, image: String) throws -> [DeviceRequest] {
-        guard let value = properties["block_device_mapping"], !value.isNull, value != "" else { return [] }
-        func refusal(_ reason: String) -> ResourceError { .badRequest("Image \(image) has a block_device_mapping that \(reason).") }
-        let list: [JSONValue]?
-        if let text = value.stringValue {
-            do { list = try JSONValue.parse(text).arrayValue } catch { throw refusal("is not JSON") }
-        } else {
-            list = value.arrayValue
-        }
-        guard let list else { throw refusal("is not a list") }
+        func refusal(_ reason: String) -> ResourceError { ImageMapping.refusal(image, reason) }
+        let list = try ImageMapping.entries(properties, image: image)
         if list.isEmpty { return [] }
         guard isTrue(properties["bdm_v2"]) else { throw refusal("is in the form before version 2: it has no bdm_v2") }
         guard list.count <= entriesMax else { throw refusal("has more than \(entriesMax) entries") }

@@ -82,7 +82,7 @@ package struct ServerRequest: Sendable {
         adminPass = text("adminPass")
         returnsReservation = server["return_reservation_id"]?.boolValue ?? false
         securityGroups = (server["security_groups"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }.uniqued
-        hints = try ServerRequest.hints(body)
+        hints = try body.objectValue?.value(named: ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"], of: "body")?.objectValue ?? [:]
         let min = server["min_count"]?.intValue
         let max = server["max_count"]?.intValue
         minCount = min ?? 1
@@ -97,17 +97,6 @@ package struct ServerRequest: Sendable {
         devices = try (server["block_device_mapping_v2"]?.arrayValue ?? []).map { try DeviceRequest($0) }
         try settleDevices()
         try check()
-    }
-
-    /// The hints, which have two names.
-    ///
-    /// - Throws: 400 if both have different values.
-    private static func hints(_ body: JSONValue) throws -> JSONObject {
-        let (hints, old) = (body["os:scheduler_hints"], body["OS-SCH-HNT:scheduler_hints"])
-        if let hints, let old, hints != old {
-            throw ResourceError.badRequest("OS-SCH-HNT:scheduler_hints is another name of os:scheduler_hints: they must not differ.")
-        }
-        return (hints ?? old)?.objectValue ?? [:]
     }
 
     private func check() throws {

@@ -129,10 +129,10 @@ extension BlockStorageHandlers {
             try authorizeFurther(context, volume)
             if let server { try BlockStorageStore.refuseForeign(connection, server: server, project: volume.projectID) }
             let now = context.ambient.now
-            _ = try BlockStorageHandlers.mode(volume, body["mode"]?.stringValue, body["connector"]?.objectValue ?? [:])
+            let mode = try BlockStorageHandlers.mode(volume, body)
             try BlockStorageStore.insert(connection, decision, mode: body["mode"]?.stringValue, at: now)
             if let connector = body["connector"]?.objectValue, !connector.isEmpty {
-                try connect(connection, decision, volume, connector, mode: body["mode"]?.stringValue, now: now)
+                try connect(connection, decision, volume, connector, mode: mode, now: now)
             }
             try BlockStorageStore.settle(connection, decision, now: now)
             return try ResourceKind.attachments.changed(connection, context, id.text)
@@ -161,9 +161,10 @@ extension BlockStorageHandlers {
 
     /// The mode that a request names, in the attachment or in its connector; nil for none.
     ///
+    /// - Parameter body: the member `attachment`.
     /// - Throws: 400 if the two differ, or for writing to a volume that is read-only.
-    private static func mode(_ volume: Volume, _ mode: String?, _ connector: JSONObject) throws -> String? {
-        let inConnector = connector["mode"]?.stringValue
+    private static func mode(_ volume: Volume, _ body: JSONValue) throws -> String? {
+        let (mode, inConnector) = (body["mode"]?.stringValue, body["connector"]?["mode"]?.stringValue)
         if let mode, let inConnector, mode != inConnector {
             throw ResourceError.badRequest(
                 "Invalid input for field/attribute connector.mode. Value: \(inConnector.prefix(64)). The attachment's mode is \(mode).")
@@ -188,7 +189,7 @@ extension BlockStorageHandlers {
         guard let host = connector["host"]?.stringValue, !host.isEmpty else {
             throw ResourceError.badRequest("Invalid input received: The connector needs the name of a 'host'.")
         }
-        let mode = try BlockStorageHandlers.mode(volume, mode, connector) ?? (volume.isReadOnly ? "ro" : "rw")
+        let mode = mode ?? (volume.isReadOnly ? "ro" : "rw")
         let info = driver.connection(volume.object, readOnly: mode == "ro", isShared: volume.isMultiattach)
         try BlockStorageStore.connect(
             connection, decision, host: host, mode: mode, connector: connector, connection: info, at: now)
@@ -206,7 +207,8 @@ extension BlockStorageHandlers {
             let (decision, _, volume) = try attachment(connection, context, id, for: BlockStorageStore.updateAction)
             let now = context.ambient.now
             try connect(
-                connection, decision, volume, body["connector"]?.objectValue ?? [:], mode: body["mode"]?.stringValue, now: now)
+                connection, decision, volume, body["connector"]?.objectValue ?? [:], mode: try BlockStorageHandlers.mode(volume, body),
+                now: now)
             try BlockStorageStore.settle(connection, decision, now: now)
             return try ResourceKind.attachments.changed(connection, context, id)
         }

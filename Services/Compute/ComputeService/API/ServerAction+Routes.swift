@@ -101,8 +101,8 @@ struct ServerActionRoutes: Sendable {
 
     /// The workflows that hold resources on two hosts, or change the server's host.
     private static let moves = [
-        "server.resize", "server.migrate", "server.live_migrate", "server.evacuate", "server.revert_resize", "server.revert_migration",
-        "server.confirm_resize", ServerUnshelve.kind,
+        ServerResize.kind, ServerResize.confirmKind, ServerResize.revertKind, ServerMigration.kind, ServerMigration.reversalKind,
+        ServerLiveMigration.kind, ServerEvacuation.kind, ServerUnshelve.kind,
     ]
 
     // MARK: locks and states

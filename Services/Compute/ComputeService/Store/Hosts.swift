@@ -21,11 +21,6 @@ enum Hosts {
     }
 
     /// Like `isUp`, as text for tables.
-    /// Whether the operator has declared that a host is down. A host that only stopped reporting may still run its guests.
-    static func isForcedDown(_ host: String, _ connection: Connection) throws -> Bool {
-        try !connection.query("SELECT 1 AS one FROM compute_services WHERE host = \(host) AND forced_down").isEmpty
-    }
-
     static func isUpText(_ service: String, _ compute: Compute) -> String {
         "(NOT \(service).forced_down AND coalesce(\(service).last_seen_at > \(latestSilence(compute)), false))"
     }

@@ -10,6 +10,7 @@ import Workflow
 /// With the request, the operator asserts that the guest no longer runs there. Volumes move with the server; local disks are recreated from
 /// the image. When the host returns, its agent removes the server before it starts any guest.
 struct ServerEvacuation: Sendable {
+    static let kind = "server.evacuate"
     private let moves: MoveSteps
 
     init(_ compute: Compute) { moves = MoveSteps(compute) }
@@ -57,7 +58,7 @@ struct ServerEvacuation: Sendable {
         steps += more
         steps.append(.init("finish", deadline: .seconds(60)) { finish(&$0, $1) })
         return Workflow(
-            service: Compute.service, kind: "server.evacuate", version: version, steps: steps,
+            service: Compute.service, kind: ServerEvacuation.kind, version: version, steps: steps,
             interruptedBy: [ServerCreate.deleteIntent],
             failed: { try await failed($0, $1, $2) })
     }

@@ -12,6 +12,7 @@ import Workflow
 /// record names the source. After an interrupted move, the hosts' reports decide how it ended: every undo first finds out where the guest
 /// is, and then cleans up on the other host.
 struct ServerLiveMigration: Sendable {
+    static let kind = "server.live_migrate"
     private let moves: MoveSteps
 
     init(_ compute: Compute) { moves = MoveSteps(compute) }
@@ -36,7 +37,7 @@ struct ServerLiveMigration: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.live_migrate", version: 2, alsoRuns: [1],
+            service: Compute.service, kind: ServerLiveMigration.kind, version: 2, alsoRuns: [1],
             steps: [
                 .init(
                     "hold", run: { try await moves.hold($0.subjectID, $1.migration) },

@@ -6,6 +6,7 @@ import Workflow
 
 /// Moves a server back to its previous host.
 extension ServerMigration {
+    static let reversalKind = "server.revert_migration"
     struct Reversal: ReversalFrame {
         var migration: String
         /// The host to which the server returns.
@@ -28,7 +29,7 @@ extension ServerMigration {
     /// If the source cannot start the guest, the server returns to the target, which has kept its disks.
     var reversal: Workflow<Reversal> {
         Workflow(
-            service: Compute.service, kind: "server.revert_migration", version: 3, alsoRuns: [1, 2],
+            service: Compute.service, kind: ServerMigration.reversalKind, version: 3, alsoRuns: [1, 2],
             steps: [
                 .init("stop") { context, _ in stop(&context) },
                 .init("stopped", deadline: ServerResize.hostDeadline) { context, frame in

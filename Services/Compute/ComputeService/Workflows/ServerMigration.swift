@@ -10,6 +10,7 @@ import Workflow
 /// One host must confirm that the guest is off before the other host may start it. The first host keeps its local disks until the move is
 /// confirmed. If the move is undone or reverted, the other one keeps its disks until the first one has started the guest again.
 struct ServerMigration: Sendable {
+    static let kind = "server.migrate"
     let moves: MoveSteps
     let resize: ServerResize
     private let disks: DiskTransferSteps
@@ -55,7 +56,7 @@ struct ServerMigration: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.migrate", version: 2, alsoRuns: [1],
+            service: Compute.service, kind: ServerMigration.kind, version: 2, alsoRuns: [1],
             steps: [
                 moves.hold(for: \.migration),
                 moves.schedule { try await schedule(&$0, &$1) },

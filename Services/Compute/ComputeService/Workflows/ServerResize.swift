@@ -11,6 +11,9 @@ import Workflow
 /// The server's allocations move to the migration, and the server claims allocations for its new flavor in addition. It has both until the
 /// resize is confirmed or reverted.
 struct ServerResize: Sendable {
+    static let revertKind = "server.revert_resize"
+    static let confirmKind = "server.confirm_resize"
+    static let kind = "server.resize"
     private let moves: MoveSteps
 
     init(_ compute: Compute) { moves = MoveSteps(compute) }
@@ -42,7 +45,7 @@ struct ServerResize: Sendable {
 
     var workflow: Workflow<Frame> {
         Workflow(
-            service: Compute.service, kind: "server.resize", version: 2, alsoRuns: [1],
+            service: Compute.service, kind: ServerResize.kind, version: 2, alsoRuns: [1],
             steps: [
                 moves.hold(for: \.migration),
                 moves.schedule { try await schedule(&$0, $1) },
@@ -222,7 +225,7 @@ struct ServerResize: Sendable {
     /// Releases the allocations from before a resize, migration or evacuation. The subject is the migration.
     var confirmation: Workflow<NoFrame> {
         Workflow(
-            service: Compute.service, kind: "server.confirm_resize",
+            service: Compute.service, kind: ServerResize.confirmKind,
             steps: [
                 .init("release") { context in
                     try await compute.clients.scheduler.release(consumer: context.subjectID)
@@ -248,7 +251,7 @@ struct ServerResize: Sendable {
 
     var reversal: Workflow<Reversal> {
         Workflow(
-            service: Compute.service, kind: "server.revert_resize",
+            service: Compute.service, kind: ServerResize.revertKind,
             steps: [
                 .init("exchange", deadline: .seconds(60)) { revert(&$0, $1) },
                 .init("await", deadline: ServerResize.hostDeadline) { context, frame in

@@ -180,7 +180,9 @@ struct ServerSteps: Sendable {
 
     /// Whether the operator has declared that a host is down. A host that only stopped reporting may still run its guests.
     func isFencedOff(host: String) async throws -> Bool {
-        try await database.read { try Hosts.isForcedDown(host, $0) }
+        try await database.read {
+            try !$0.query("SELECT 1 AS one FROM compute_services WHERE host = \(host) AND forced_down").isEmpty
+        }
     }
 
     /// Ensures that no host runs the server.

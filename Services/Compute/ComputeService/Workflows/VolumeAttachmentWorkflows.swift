@@ -105,22 +105,20 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
         let row = context.subjectID
-        let ambient = compute.ambient
-        // The guest may have the disk. The volume is free for others only when the host has removed it.
-        let isRemoved = try await database.write { connection -> Bool in
-            guard let server = try WorkflowServer.load(connection, frame.server), let host = server.host else { return true }
-            let isNew =
-                try connection.execute(
-                    "UPDATE server_volumes SET state = 'detaching' WHERE id = \(row) AND state <> 'detaching'") > 0
-            if isNew {
-                try DesiredState.change(connection, server: frame.server)
-                try DesiredState.publish(connection, server: frame.server, ambient: ambient)
-                return false
-            }
-            if server.isApplied || server.hostFailure(of: server.generation)?.isPermanent == true { return true }
-            return try Hosts.isForcedDown(host, connection)
+        let (server, isOrdered) = try await database.read { connection in
+            let found = try connection.query("SELECT state FROM server_volumes WHERE id = \(row)").first
+            return (try WorkflowServer.load(connection, frame.server), try found?.string("state") == "detaching")
         }
-        if !isRemoved { throw UndoWait(.milliseconds(500)) }
+        guard let server, let host = server.host else { return }
+        if !isOrdered {
+            try await steps.unplug(from: frame.server) { connection in
+                try connection.execute("UPDATE server_volumes SET state = 'detaching' WHERE id = \(row)")
+            }
+            throw UndoWait(.milliseconds(500))
+        }
+        // The guest may have the disk. The volume is free for others only when the host has removed it.
+        if server.isApplied || server.hostFailure(of: server.generation)?.isPermanent == true { return }
+        if try await !steps.isFencedOff(host: host) { throw UndoWait(.milliseconds(500)) }
     }
 
     private func awaitApplied(_ generation: Int, _ server: String) async throws -> StepResult {

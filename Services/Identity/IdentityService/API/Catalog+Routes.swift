@@ -105,10 +105,9 @@ extension Identity {
 
     private func update(_ context: RequestContext, _ collection: CatalogCollection) async throws -> Response {
         let kind = collection.kind
-        let body = context.entity(kind.name)
         let decision = try context.authorize(context.parameter("id"), target: .none)
         let id = decision.value
-        try body.requireRepeated(id, in: ["id"], of: kind.name)
+        let body = try context.entity(kind.name, of: id)
         return try await changeAccess(context) { connection in
             try update(connection, collection, decision, body)
             return try kind.change(connection, context, status: 200, id: id)

@@ -1,4 +1,3 @@
-package import JSON
 import Kernel
 
 extension JSONObject {
@@ -32,18 +31,5 @@ extension JSONObject {
                 """)
         }
         return given.first?.value
-    }
-}
-
-extension RequestContext {
-    /// A query parameter that is a boolean; false without it.
-    ///
-    /// - Throws: 400 for a value that is not a boolean.
-    package func flag(_ name: String) throws -> Bool {
-        guard let text = query[name] else { return false }
-        guard let flag = BodySchema.boolean(text) else {
-            throw ResourceError.badRequest("Invalid value for '\(name)': '\(text.prefix(64))'. It must be a boolean.")
-        }
-        return flag
     }
 }
