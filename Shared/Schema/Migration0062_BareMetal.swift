@@ -1,4 +1,4 @@
-/// Machines that are servers as a whole: nodes, their traits, network interfaces and chassis. The condition on the states is
+/// Bare Metal: nodes, their traits, network interfaces and chassis. The condition on the states is
 /// `ProvisionState.check`; a test compares them.
 let bareMetalMigration = Migration(
     62, "bare metal", kind: .expand,

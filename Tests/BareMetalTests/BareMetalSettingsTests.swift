@@ -48,7 +48,7 @@ import Testing
             #expect(try await cloud.patch("two", "add", "/driver_info/fake_failing", "power").status == 200)
             _ = try await cloud.available("three")
             #expect(try await cloud.call("PUT", "/v1/nodes/one/maintenance").status == 202)
-            try await cloud.lookAtPower()
+            try await cloud.pollPower()
             let text = cloud.module.surroundings.metrics.render()
             #expect(text.contains(#"wolke_bare_metal_nodes{provision_state="available"} 3"#), "\(text)")
             #expect(text.contains(#"wolke_bare_metal_power_failures_total{driver="fake-hardware"} 1"#), "\(text)")

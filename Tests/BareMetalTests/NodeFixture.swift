@@ -58,7 +58,7 @@ struct NodeFixture: Sendable {
     }
 
     var fleet: HardwareFleet { BareMetal(module.surroundings, options).hardware }
-    func lookAtPower() async throws { try await BareMetalModule.lookAtPower(module.surroundings, options) }
+    func pollPower() async throws { try await BareMetalModule.pollPower(module.surroundings, options) }
 
     /// Enrolls a node.
     func enroll(_ name: String, _ changes: JSONObject = [:]) async throws -> String {

@@ -180,7 +180,7 @@ import Workflow
                 try $0.execute("UPDATE bare_metal_fake_machines SET is_on = true WHERE node_id = \(id)::uuid")
                 try $0.execute("INSERT INTO bare_metal_fake_machines (node_id, is_on) VALUES (\(id)::uuid, true) ON CONFLICT DO NOTHING")
             }
-            try await cloud.lookAtPower()
+            try await cloud.pollPower()
             #expect(try await cloud.node(id)["power_state"] == "power on")
             let history = try await cloud.call("GET", "/v1/nodes/\(id)/history")
             #expect(

@@ -187,7 +187,7 @@ private final class RedfishStub: Sendable {
             let failure = await #expect(throws: HardwareFailure.self) {
                 try await bench.driver.setPower(of: node, .softOff, timeout: 1)
             }
-            #expect(failure?.description.contains("is not after 1 seconds") == true)
+            #expect(failure?.description.contains("within 1 seconds") == true)
         }
     }
 
@@ -237,7 +237,7 @@ private final class RedfishStub: Sendable {
                     defer { machine.power = "On" }
                     return machine.power == "Off"
                 }
-                if isFirst { throw HardwareFailure(description: "busy", mayPass: true) }
+                if isFirst { throw HardwareFailure(description: "busy", isTemporary: true) }
                 return try await bench.driver.power(of: node)
             }
         }

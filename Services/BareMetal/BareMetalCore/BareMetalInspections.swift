@@ -4,10 +4,10 @@ package import ServiceCatalog
 package enum BareMetalInspections {
     package static let all = [
         Inspection(
-            "I8", "a node in a state of work has a workflow",
+            "I8", "a node in a state with work in progress has a workflow",
             """
-            SELECT n.id::text AS subject, 'node ' || n.id || ' is in state ' || n.provision_state || ' since ' ||
-                to_char(n.provision_updated_at, 'YYYY-MM-DD HH24:MI:SS') || ', and nothing works on it' AS words
+            SELECT n.id::text AS subject, 'node ' || n.id || ' has been in state ' || n.provision_state || ' since ' ||
+                to_char(n.provision_updated_at, 'YYYY-MM-DD HH24:MI:SS') || ', but has no workflow' AS words
             FROM bare_metal_nodes n WHERE n.provision_state IN (\(working)) AND n.id NOT IN (\(Inspection.busy))
             """),
         Inspection(
@@ -20,7 +20,7 @@ package enum BareMetalInspections {
             """),
     ]
 
-    /// States that end by themselves, and the holds, in which a workflow waits.
+    /// States in which a workflow must be active. In a hold it waits for an operator.
     private static let working = ProvisionState.allCases.filter { $0.isWorking || $0.isHeld }.map { "'\($0.rawValue)'" }
         .joined(separator: ", ")
 }

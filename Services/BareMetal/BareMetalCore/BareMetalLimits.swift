@@ -7,6 +7,6 @@ package enum BareMetalLimits {
     package static let stepsMax = 100
     /// The size of a JSON member of a node, in bytes of its text.
     package static let documentMax = 65_536
-    /// The size of a config drive that a request carries, in characters of its base64 text.
+    /// The size of a config drive in a request, in characters of its base64 text.
     package static let configDriveMax = 1_000_000
 }

@@ -1,6 +1,6 @@
 package import Kernel
 
-/// One group of functions of a node's hardware. For each, the node names an implementation (`power_interface: fake`).
+/// A group of functions of a node's hardware. For each interface the node names an implementation (`power_interface: fake`).
 package enum HardwareInterface: String, Sendable, Hashable, CaseIterable {
     case bios, boot, console, deploy, firmware, inspect, management, network, power, raid, rescue, storage, vendor
 
@@ -20,18 +20,18 @@ package enum HardwareInterface: String, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// A kind of hardware: which implementations its nodes can have, and what its controllers need to know.
+/// A hardware type: the implementations that its nodes can have, and the members of their `driver_info`.
 package struct HardwareType: Sendable {
     /// The `driver` of its nodes: `redfish`.
     package let name: String
-    /// For each interface the implementations, the default first.
+    /// The implementations of each interface, the default first.
     package let interfaces: [HardwareInterface: [String]]
     /// The members of `driver_info`: name and meaning.
     package let properties: [(name: String, meaning: String)]
     /// The properties that are credentials. They are stored sealed and never shown.
     package var secrets: Set<String> { Set(properties.map(\.name).filter(NodeRules.isSecret)) }
-    /// Members that say to whom the credentials are sent, and how. When one changes, the credentials must be given again: who may change
-    /// them does not have to know the credentials.
+    /// Members that determine where and how credentials are sent. Changing one requires the credentials again, because the caller need not
+    /// know them and could otherwise have them sent to another machine.
     package var destination: Set<String> { Set(properties.map(\.name)).subtracting(secrets).subtracting(["redfish_system_id"]) }
 
     /// The default implementation of an interface.
@@ -39,7 +39,7 @@ package struct HardwareType: Sendable {
 
     /// The implementations of a new node.
     ///
-    /// - Parameter chosen: what the request names.
+    /// - Parameter chosen: the implementations that the request names.
     /// - Throws: 400 for an implementation that this type does not have.
     package func complete(_ chosen: [HardwareInterface: String]) throws -> [HardwareInterface: String] {
         var result: [HardwareInterface: String] = [:]
@@ -58,7 +58,7 @@ package struct HardwareType: Sendable {
         return result
     }
 
-    /// Hardware that exists in the database only: for tests, rehearsals and a first look at the API.
+    /// Simulated hardware that exists only in the database: for tests, for rehearsals and for trying the API.
     package static let fake = HardwareType(
         name: "fake-hardware",
         interfaces: [
@@ -72,10 +72,10 @@ package struct HardwareType: Sendable {
                 "fake_failing",
                 "Operations that fail, as a list or a text with commas: power, management, inspect, deploy, clean, rescue. Optional."
             ),
-            ("fake_failure", "The words of these failures. Optional."),
+            ("fake_failure", "The error message of these failures. Optional."),
         ])
 
-    /// Machines whose controller speaks Redfish (DMTF DSP0266).
+    /// Machines whose controller supports Redfish (DMTF DSP0266).
     package static let redfish = HardwareType(
         name: "redfish",
         interfaces: [
@@ -95,10 +95,10 @@ package struct HardwareType: Sendable {
                 the operator's directory of certificates. Optional.
                 """
             ),
-            ("redfish_auth_type", "How to sign on: session, basic or auto (the default: session if there are any). Optional."),
+            ("redfish_auth_type", "How to authenticate: session, basic or auto (the default: a session if possible). Optional."),
         ])
 
-    /// Machines whose controller speaks IPMI 2.0, by `ipmitool`.
+    /// Machines whose controller supports IPMI 2.0; requests are sent by `ipmitool`.
     package static let ipmi = HardwareType(
         name: "ipmi",
         interfaces: [
@@ -109,21 +109,21 @@ package struct HardwareType: Sendable {
         properties: [
             ("ipmi_address", "The IP address or host name of the controller. Required."),
             ("ipmi_port", "Its UDP port; 623 by default. Optional."), ("ipmi_username", "The user of the controller. Optional."),
-            ("ipmi_password", "The user's password, up to 20 bytes as IPMI 2.0 has it. Optional."),
+            ("ipmi_password", "The user's password, at most 20 bytes (the limit of IPMI 2.0). Optional."),
             ("ipmi_priv_level", "The privilege level: ADMINISTRATOR (the default), OPERATOR, USER or CALLBACK. Optional."),
-            ("ipmi_cipher_suite", "The number of the cipher suite, 3 or 17; what the controller offers by default. Optional."),
+            ("ipmi_cipher_suite", "The number of the cipher suite, usually 3 or 17; chosen by ipmitool by default. Optional."),
         ])
 
     package static let all = [fake, redfish, ipmi]
 
     /// The types that the operator has enabled, in the order of `all`.
     ///
-    /// - Throws: 400 naming the setting, for unknown names and for none.
+    /// - Throws: 400 naming the setting, for unknown names and for an empty list.
     package static func enabled(_ names: [String]) throws -> [HardwareType] {
         let known = all.map(\.name)
         if let unknown = names.first(where: { !known.contains($0) }) {
             throw ResourceError.badRequest(
-                "bare_metal.hardware_types has no type '\(unknown.prefix(64))'; there are \(known.joined(separator: ", ")).")
+                "Unknown type '\(unknown.prefix(64))' in bare_metal.hardware_types. The types are \(known.joined(separator: ", ")).")
         }
         guard !names.isEmpty else { throw ResourceError.badRequest("bare_metal.hardware_types must name at least one type.") }
         return all.filter { names.contains($0.name) }
@@ -137,12 +137,12 @@ package enum BootDevice: String, Sendable, Hashable, CaseIterable {
     case uefihttp
 }
 
-/// How a node's firmware starts an operating system.
+/// The way in which a node's firmware starts an operating system.
 package enum BootMode: String, Sendable, Hashable, CaseIterable {
     case bios, uefi
 }
 
-/// How a bond uses its interfaces, as Linux names its modes.
+/// The modes of a bond, with the names that Linux uses.
 package enum BondMode: String, Sendable, Hashable, CaseIterable {
     case balanceRR = "balance-rr"
     case activeBackup = "active-backup"

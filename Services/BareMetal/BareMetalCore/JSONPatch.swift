@@ -3,8 +3,8 @@ import Kernel
 
 /// A JSON patch (RFC 6902) with the operations and paths that Ironic's clients send.
 ///
-/// Operations `add`, `replace`, `remove` and `test`. A path starts with a member of the resource. Below members that are objects, the path
-/// continues with their keys. `add` of a path that exists replaces it, as the RFC says; the last key `-` of a list appends.
+/// The operations are `add`, `replace`, `remove` and `test`. A path starts with a member of the resource and continues with the keys of
+/// objects and the indexes of lists. As in the RFC, `add` to an existing path replaces the value, and the key `-` appends to a list.
 package struct JSONPatch: Sendable {
     package enum Verb: String, Sendable { case add, replace, remove, test }
 
@@ -15,7 +15,7 @@ package struct JSONPatch: Sendable {
         /// Null for `remove`.
         package let value: JSONValue
 
-        /// The path as it was sent.
+        /// The path as a JSON pointer.
         package var pointer: String {
             "/" + path.map { $0.replacing("~", with: "~0").replacing("/", with: "~1") }.joined(separator: "/")
         }
@@ -33,21 +33,21 @@ package struct JSONPatch: Sendable {
         }
         guard !items.isEmpty, items.count <= BareMetalLimits.patchOperationsMax else {
             throw ResourceError.badRequest(
-                "A patch has 1 to \(BareMetalLimits.patchOperationsMax) operations; this one has \(items.count).")
+                "A patch must have 1 to \(BareMetalLimits.patchOperationsMax) operations; this one has \(items.count).")
         }
         operations = try items.map(JSONPatch.operation)
     }
 
     private static func operation(_ item: JSONValue) throws -> Operation {
         guard let object = item.objectValue, let word = object["op"]?.stringValue, let pointer = object["path"]?.stringValue else {
-            throw ResourceError.badRequest("An operation of a patch is an object with 'op' and 'path'.")
+            throw ResourceError.badRequest("An operation of a patch must be an object with 'op' and 'path'.")
         }
         guard let verb = Verb(rawValue: word) else {
             throw ResourceError.badRequest(
                 "Invalid input for op. Value: '\(word.prefix(64))'. It must be add, replace, remove or test.")
         }
         guard verb == .remove || object["value"] != nil else {
-            throw ResourceError.badRequest("The operation \(verb.rawValue) of \(pointer.prefix(64)) needs a 'value'.")
+            throw ResourceError.badRequest("The operation \(verb.rawValue) of \(pointer.prefix(64)) requires a 'value'.")
         }
         if let other = object.names.first(where: { !["op", "path", "value"].contains($0) }) {
             throw ResourceError.badRequest("An operation of a patch has no member '\(other.prefix(64))'.")
@@ -81,7 +81,7 @@ package struct JSONPatch: Sendable {
         return keys
     }
 
-    /// The resource after all operations.
+    /// Applies all operations to a resource.
     ///
     /// - Parameter members: the members that the patch may name.
     /// - Throws: 400 for other members, and for paths that do not exist.

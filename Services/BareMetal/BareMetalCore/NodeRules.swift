@@ -3,10 +3,10 @@ import Kernel
 
 /// The rules for the values that clients send for nodes and their ports.
 package enum NodeRules {
-    /// Paths below `/v1/nodes` that a node's name would hide.
+    /// Words of paths below `/v1/nodes`, which a node with this name would hide.
     private static let reserved: Set<String> = ["detail", "validate", "maintenance", "management", "states", "vendor_passthru"]
 
-    /// Whether a node, port or chassis can have this name: unreserved characters of RFC 3986, and not in the form of an id.
+    /// Whether the name is allowed: only unreserved characters of RFC 3986, and not in the form of an id.
     package static func isName(_ name: String) -> Bool {
         let allowed =
             !name.isEmpty && name.utf8.count <= 255
@@ -26,13 +26,13 @@ package enum NodeRules {
         guard isName(name) else {
             throw ResourceError.badRequest(
                 """
-                Invalid input for name of a \(resource). Value: '\(name.prefix(64))'. It has 1 to 255 letters, digits and the characters \
-                - . _ ~, is not a UUID, and not a word of the API's paths.
+                Invalid input for name of a \(resource). Value: '\(name.prefix(64))'. It must have 1 to 255 letters, digits and the \
+                characters - . _ ~, and must not be a UUID or a word of the API's paths.
                 """)
         }
     }
 
-    /// Checks the name in a body; an empty one, as some clients send it, is none.
+    /// Checks the name in a body. Some clients send an empty name instead of none.
     ///
     /// - Throws: 400 for a name that cannot be part of a path.
     package static func normalizeName(_ body: inout JSONObject, of resource: String) throws {
@@ -40,7 +40,7 @@ package enum NodeRules {
         if name.isEmpty { body["name"] = .null } else { try requireName(name, of: resource) }
     }
 
-    /// - Throws: 400 for a trait that is neither custom nor could be a standard one.
+    /// - Throws: 400 for an invalid trait name.
     package static func requireTrait(_ trait: String) throws {
         let isWord =
             !trait.isEmpty && trait.utf8.count <= 255
@@ -66,7 +66,7 @@ package enum NodeRules {
         return secretWords.contains { name.contains($0) }
     }
 
-    /// What is shown in place of a secret.
+    /// The value that is shown instead of a secret.
     package static let mask: JSONValue = "******"
 
     /// The value of a member that must be an object; null counts as an empty one.
@@ -84,7 +84,7 @@ package enum NodeRules {
         return object
     }
 
-    /// Checks a config drive that a request carries, and returns it; nil for none.
+    /// Checks the config drive in a request and returns its base64 text without newlines; nil if the request has none.
     ///
     /// - Throws: 400 for anything but the base64 text of a file in gzip's format.
     package static func configDrive(_ value: JSONValue?) throws -> String? {
@@ -96,24 +96,24 @@ package enum NodeRules {
             if text.hasPrefix("http://") || text.hasPrefix("https://") {
                 throw ResourceError.badRequest("Invalid input for configdrive. It cannot be a URL. \(rule)")
             }
-            // base64 in lines, as tools write it.
+            // Tools write base64 text in lines.
             let plain = text.filter { !$0.isNewline }
             guard plain.utf8.count <= BareMetalLimits.configDriveMax, let bytes = Base64.decode(plain), bytes.starts(with: [0x1f, 0x8b])
             else { throw ResourceError.badRequest("Invalid input for configdrive. \(rule)") }
             return plain
         case .object?:
-            throw ResourceError.badRequest("Invalid input for configdrive. This cloud does not build config drives of objects. \(rule)")
+            throw ResourceError.badRequest("Invalid input for configdrive. This cloud does not build config drives from objects. \(rule)")
         case let value?: throw ResourceError.badRequest("Invalid input for configdrive. It is \(value.kindName). \(rule)")
         }
     }
 
-    /// Requires that `instance_info` names no config drive but the one that the node has.
+    /// Requires that a new `instance_info` does not change the node's config drive.
     ///
     /// - Throws: 400 otherwise.
     package static func requireKnownConfigDrive(_ new: JSONObject, old: JSONObject) throws {
         guard let drive = new["configdrive"], drive != old["configdrive"] else { return }
         throw ResourceError.badRequest(
-            "Invalid input for instance_info/configdrive. A config drive is part of the request that deploys (target active or rebuild).")
+            "Invalid input for instance_info/configdrive. Send the config drive in the request to deploy (target active or rebuild).")
     }
 
     /// The normal form of a port's connection to a switch.
@@ -128,7 +128,7 @@ package enum NodeRules {
         let known: Set<String> = ["port_id", "switch_id", "hostname", "switch_info", "network_type"]
         for (name, value) in link.members {
             guard known.contains(name) else {
-                throw invalid(name, value, "There are only the members \(known.sorted().joined(separator: ", ")).")
+                throw invalid(name, value, "The members are \(known.sorted().joined(separator: ", ")).")
             }
             guard let text = value.stringValue, text.utf8.count <= 255 else {
                 throw invalid(name, value, "It must be a text of up to 255 bytes.")
@@ -139,7 +139,7 @@ package enum NodeRules {
             throw invalid("network_type", JSONValue(network), "It must be managed or unmanaged.")
         }
         guard network == "unmanaged" || link["port_id"] != nil && (link["switch_id"] != nil || link["hostname"] != nil) else {
-            throw ResourceError.badRequest("Invalid input for local_link_connection. It needs port_id and switch_id (or hostname).")
+            throw ResourceError.badRequest("Invalid input for local_link_connection. It must have port_id and switch_id (or hostname).")
         }
         if let text = link["switch_id"]?.stringValue {
             guard let address = MACAddress(text)?.description ?? datapathID(text) else {

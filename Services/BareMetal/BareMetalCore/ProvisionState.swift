@@ -2,8 +2,8 @@ import Kernel
 
 /// The provision state of a node, with Ironic's names.
 ///
-/// `transitions` is the only place that says which changes are possible. The handlers, the workflows, the CHECK in the schema and
-/// the diagram in `docs/bare-metal.md` follow from it; tests compare the last two.
+/// `transitions` is the only list of allowed transitions. The handlers and workflows use it; tests compare the CHECK in the schema and
+/// the diagram in `docs/bare-metal.md` with it.
 package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
     case enroll, verifying, manageable, available
     case inspecting
@@ -36,12 +36,12 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         case manage, provide, inspect, clean, adopt, deploy, rebuild, delete, rescue, unrescue, service, abort, unhold
         // Events of the work in progress.
         case done, fail, wait, resume, hold
-        /// Cleaning that a client asked for has ended: the node goes back to `manageable`.
+        /// Cleaning that a client requested has ended: the node goes back to `manageable`.
         case doneManually
-        /// The node's server is gone but its data may still be on the disks, so the node is cleaned.
+        /// The node's instance is gone, but its data may still be on the disks, so the node is cleaned.
         case cleanUp
 
-        /// Whether clients can ask for it.
+        /// Whether clients can request the event.
         package var isVerb: Bool {
             switch self {
             case .manage, .provide, .inspect, .clean, .adopt, .deploy, .rebuild, .delete, .rescue, .unrescue, .service, .abort, .unhold:
@@ -74,7 +74,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// Every possible change of a node's state.
+    /// All allowed transitions.
     package static let transitions: [Transition] = [
         .init(.enroll, .manage, .verifying), .init(.verifying, .done, .manageable), .init(.verifying, .fail, .enroll),
 
@@ -127,15 +127,15 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         let event: Event
     }
 
-    /// The state after `event`; nil if it is not possible in this one.
+    /// The state after `event`; nil if the event is not possible in this state.
     package func after(_ event: Event) -> ProvisionState? { ProvisionState.byEvent[Key(from: self, event: event)] }
 
     /// The states in which `event` is possible.
     package static func before(_ event: Event) -> [ProvisionState] { transitions.filter { $0.event == event }.map(\.from) }
 
-    /// What the node becomes when the work in progress succeeds; nil in states that stay as they are.
+    /// The state after the node's work has succeeded; nil in states that have no work to finish.
     ///
-    /// Cleaning that a client asked for leads back to `manageable`, which the caller has to know.
+    /// Cleaning that a client requested leads back to `manageable` instead; the caller must handle this case.
     package var usualTarget: ProvisionState? {
         switch self {
         case .verifying, .inspecting, .inspectWait, .inspectFailed: .manageable
@@ -148,7 +148,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// Work is in progress: a workflow of the node runs, or waits for its agent.
+    /// Whether work is in progress: a workflow of the node runs, or waits for the agent.
     package var isWorking: Bool {
         switch self {
         case .verifying, .inspecting, .inspectWait, .deploying, .deployWait, .deleting, .cleaning, .cleanWait, .adopting, .rescuing,
@@ -157,10 +157,10 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         default: false
         }
     }
-    /// The work waits until an operator lets it continue.
+    /// Whether the work waits until an operator continues it.
     package var isHeld: Bool { self == .cleanHold || self == .deployHold || self == .serviceHold }
 
-    /// Work has failed, and an operator has to decide how to continue.
+    /// Whether work has failed, so that an operator has to decide how to continue.
     package var isFailed: Bool {
         switch self {
         case .inspectFailed, .deployFailed, .cleanFailed, .adoptFailed, .rescueFailed, .unrescueFailed, .serviceFailed, .error: true
@@ -168,7 +168,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// The node can be removed. Nodes that are in use, or are being cleaned after use, cannot.
+    /// Whether the node can be deleted. Nodes that are in use, or are being cleaned after use, cannot.
     package var isRemovable: Bool {
         switch self {
         case .enroll, .manageable, .available, .adoptFailed, .cleanFailed, .inspectFailed: true
@@ -176,7 +176,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// A server uses the node, or parts of a server may be left on it.
+    /// Whether an instance uses the node, or data of an instance may be left on it.
     package var isOccupied: Bool {
         switch self {
         case .deploying, .deployWait, .deployHold, .deployFailed, .active, .deleting, .error, .adopting, .rescuing, .rescueWait,
@@ -186,7 +186,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// The agent may ask which node it runs on.
+    /// Whether the agent may look up the node on which it runs.
     package var admitsAgents: Bool {
         switch self {
         case .inspecting, .inspectWait, .deploying, .deployWait, .cleaning, .cleanWait, .rescuing, .rescueWait, .servicing, .serviceWait:
@@ -195,7 +195,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// The condition on the states of a node, for the schema.
+    /// The CHECK condition on the states of a node, for the schema.
     package static var check: String {
         let pairs = allCases.map { state in
             let targets =
@@ -209,7 +209,7 @@ package enum ProvisionState: String, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// The power states of a node, and what can be asked for.
+/// The power states of a node, and the changes that clients can request.
 package enum NodePower: String, Sendable, Hashable {
     case on = "power on"
     case off = "power off"
@@ -231,7 +231,7 @@ package enum NodePower: String, Sendable, Hashable {
             }
         }
 
-        /// Asks the operating system, and waits for it to shut down.
+        /// Whether the operating system is asked to shut down, instead of being switched off.
         package var isSoft: Bool { self == .softOff || self == .softReboot }
     }
 }

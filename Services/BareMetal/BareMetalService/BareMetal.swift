@@ -8,15 +8,15 @@ import ServiceKit
 import WebAPI
 import Workflow
 
-/// What the operator's settings say.
+/// The service's settings.
 package struct BareMetalOptions: Sendable {
-    /// What seals the credentials of nodes; nil if the operator has set no file of keys.
+    /// The keys that encrypt the credentials of nodes; nil if `credential_keys_file` is not set.
     let credentialKeys: CredentialKeys?
-    /// The directory with the certificate authorities of controllers, whose files nodes may name.
+    /// The directory with the certificate authorities of controllers. Nodes may name its files.
     let certificatesDirectory: String?
-    /// The types that nodes can have.
+    /// The hardware types that nodes can have.
     let hardwareTypes: [HardwareType]
-    /// The time between two readings of the power of all nodes.
+    /// The interval at which the power state of all nodes is polled.
     let powerSync: Duration
 
     package init(
@@ -56,8 +56,8 @@ struct BareMetal: Sendable {
     }
 }
 
-/// The default rules of policy actions. Owners and lessees are projects: members of the owner may do everything with their nodes that
-/// operators may, managers of the lessee may use them.
+/// The default rules of policy actions. Owners and lessees are projects: members of the owner have an operator's rights on their nodes,
+/// and managers of the lessee may use them.
 enum NodePolicy {
     static let admin = "rule:admin_required"
     /// For lists, which contain only the nodes that the caller may see.
@@ -94,9 +94,9 @@ extension BareMetal {
             node, target: BareMetal.target(node), visibleBy: "baremetal:node:get", notFound: missing)
     }
 
-    /// The error for something that does not exist: a caller who may list nothing gets 403, as for what exists.
+    /// The error for a resource that does not exist.
     ///
-    /// - Throws: 403.
+    /// - Throws: 403 for a caller who may not list such resources, as for an existing one: the response must not reveal which exist.
     static func absence(_ context: RequestContext, listedBy action: String, _ missing: ResourceError) throws -> ResourceError {
         if !context.allows(action, target: .project(try context.caller.projectID)) { try context.authorize(target: .none) }
         return missing
@@ -108,7 +108,7 @@ extension BareMetal {
         return target
     }
 
-    /// - Throws: 409 while a workflow works on the node, with the message on which clients wait and retry.
+    /// - Throws: 409 with Ironic's message while a workflow of the node is active. Clients then wait and retry.
     func requireIdle(_ connection: Connection, _ node: Node) throws {
         guard try Workflows.isActive(connection, subject: node.id.description) else { return }
         throw ResourceError.conflict(

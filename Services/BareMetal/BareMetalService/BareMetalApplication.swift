@@ -16,7 +16,7 @@ package struct BareMetalApplication: Sendable {
             "credential_keys_file", default: nil,
             """
             File with the keys for encrypting the credentials of controllers and config drives, one per line: key id and base64 of 32 \
-            bytes; the first one encrypts. Without it, nodes cannot have any.
+            bytes; the first one encrypts. Without it, nodes cannot have credentials or config drives.
             """),
         .string(
             "certificates_directory", default: nil,
@@ -27,7 +27,7 @@ package struct BareMetalApplication: Sendable {
         .list(
             "hardware_types", default: ["redfish", "ipmi"],
             "The drivers that nodes can have: `redfish`, `ipmi`, and `fake-hardware` for rehearsals without machines."),
-        .duration("power_sync_interval", default: "60s", "How often the power of all nodes is read; at least 1s."),
+        .duration("power_sync_interval", default: "60s", "The interval at which the power state of all nodes is polled; at least 1s."),
     ]
 
     /// Runs until the process is stopped.

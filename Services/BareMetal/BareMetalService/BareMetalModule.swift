@@ -7,8 +7,8 @@ import WebAPI
 
 /// Bare Metal as one value.
 package enum BareMetalModule {
-    /// One look at the power of all nodes, as the periodic task does it.
-    package static func lookAtPower(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) async throws {
+    /// Polls the power state of all nodes once, like the periodic task.
+    package static func pollPower(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) async throws {
         try await PowerSync(surroundings: surroundings, hardware: BareMetal(surroundings, options).hardware).run()
     }
 

@@ -7,7 +7,7 @@ import WebAPI
 
 /// Claims on nodes.
 extension ResourceKind {
-    /// Who reads allocations of any owner.
+    /// The policy action for reading allocations of any owner.
     static let allAllocations = "baremetal:allocation:list_all"
 
     static let allocations = ResourceKind(
@@ -39,7 +39,7 @@ struct AllocationRoutes: Sendable {
     private var database: Database { bareMetal.database }
 
     private static let delete = "baremetal:allocation:delete"
-    /// Who may claim for another project, or for none.
+    /// The policy action for creating allocations for another project, or without an owner.
     static let forOthers = "baremetal:allocation:create_restricted"
     private static let reader = "rule:admin_required or (role:reader and project_id:%(allocation.owner)s)"
     private static let member = "rule:admin_required or (role:member and project_id:%(allocation.owner)s)"
@@ -141,7 +141,7 @@ struct AllocationRoutes: Sendable {
         return try await context.write(database) { connection in
             let node = try wanted.map { try candidate(connection, context, $0, "node", isLocked: true) }
             guard let resourceClass = asked ?? node?.resourceClass else {
-                throw ResourceError.badRequest("Invalid input for resource_class. It is required where no node is named that has one.")
+                throw ResourceError.badRequest("Invalid input for resource_class. It is required unless 'node' names a node that has one.")
             }
             let allocation = Allocation(
                 id: body["uuid"]?.stringValue.flatMap { UUID128($0) } ?? node?.instanceID ?? context.ambient.newUUID(), name: name,
@@ -161,7 +161,7 @@ struct AllocationRoutes: Sendable {
         }
     }
 
-    /// For whom a node is claimed: projects claim for themselves.
+    /// The owner of a new allocation: the caller's project, unless policy allows others.
     private func owner(_ context: RequestContext, _ asked: String?) throws -> String? {
         let asked = asked.flatMap { $0.isEmpty ? nil : $0 }
         if context.allows(AllocationRoutes.forOthers) { return asked }

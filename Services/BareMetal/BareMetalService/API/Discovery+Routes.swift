@@ -13,7 +13,7 @@ enum DiscoveryRoutes {
                     200,
                     [
                         "name": "OpenStack Ironic API",
-                        "description": "The Bare Metal API of this cloud: management and provisioning of whole machines.",
+                        "description": "The Bare Metal API of this cloud: management and provisioning of physical machines.",
                         "default_version": version(context), "versions": [version(context)],
                     ])
             },

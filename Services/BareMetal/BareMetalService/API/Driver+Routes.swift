@@ -19,7 +19,7 @@ struct DriverRoutes: Sendable {
                     answer: .form(.object([.required("drivers", .many(.object([], additional: .allowed)))])), "List drivers"
                 ) { context in
                     try context.authorize(target: .none)
-                    // There are no classic drivers, which `type=classic` asks for.
+                    // `type=classic` asks for classic drivers, of which there are none.
                     let types = context.query["type"] == "classic" ? [] : bareMetal.hardware.types
                     let isDetailed = try context.query.flag("detail") ?? false
                     return .json(200, ["drivers": .array(types.map { DriverRoutes.document($0, context, isDetailed: isDetailed) })])
@@ -59,7 +59,7 @@ struct DriverRoutes: Sendable {
             ])
     }
 
-    /// All replicas do the work of all nodes, so clients see them as one conductor.
+    /// Every replica works on all nodes, so clients see the replicas as one conductor.
     private static let conductorName = "wolke-bare-metal"
 
     private func conductor(_ context: RequestContext) -> JSONValue {

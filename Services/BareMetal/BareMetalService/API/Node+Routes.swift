@@ -38,18 +38,18 @@ struct NodeRoutes: Sendable {
                 Route(
                     .get, one + "/validate", action: "baremetal:node:validate", rule: NodePolicy.owner,
                     answer: .form(NodeBodies.validation),
-                    "Check what a node lacks", handler: validate),
+                    "Check a node's settings", handler: validate),
                 Route(
                     .put, one + "/maintenance", action: "baremetal:node:set_maintenance", rule: NodePolicy.owner,
-                    body: .optionalJSON(NodeBodies.maintenance), status: 202, "Take a node out of service"
+                    body: .optionalJSON(NodeBodies.maintenance), status: 202, "Put a node into maintenance"
                 ) { try await setMaintenance($0, true, action: "baremetal:node:set_maintenance") },
                 Route(
                     .delete, one + "/maintenance", action: "baremetal:node:clear_maintenance", rule: NodePolicy.owner, status: 202,
-                    "Put a node back into service"
+                    "Take a node out of maintenance"
                 ) { try await setMaintenance($0, false, action: "baremetal:node:clear_maintenance") },
                 Route(
                     .get, one + "/history", action: "baremetal:node:history:get", rule: NodePolicy.owner, versions: .minor(78),
-                    answer: .list(.nodeHistory), "List what has happened to a node", handler: history),
+                    answer: .list(.nodeHistory), "List the events of a node", handler: history),
             ])
     }
 
@@ -68,7 +68,7 @@ struct NodeRoutes: Sendable {
         return try await database.read { try kind.list($0, context, request, scope: scope).response }
     }
 
-    /// What a list shows: details, named fields, or a summary.
+    /// The kind for a list: with details or named fields, or a summary.
     private static func kind(_ context: RequestContext, isDetailed: Bool) throws -> ResourceKind {
         let detail = try context.query.flag("detail")
         guard detail == nil || context.version(atLeast: 1, 43) else { throw notAcceptable(43, "the parameter detail") }
@@ -128,7 +128,7 @@ struct NodeRoutes: Sendable {
         try NodeRules.requireKnownConfigDrive(body["instance_info"]?.objectValue ?? [:], old: [:])
         let draft = NodeStore.Draft(
             id: id, changes: changes,
-            // Before 1.11 a new node was ready for use.
+            // Before 1.11 a new node was available at once.
             state: context.version(atLeast: 1, 11) ? .enroll : .available)
         let decision = try context.authorize(draft, target: .none)
         return try await context.write(database) { connection in

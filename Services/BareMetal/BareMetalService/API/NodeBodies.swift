@@ -46,7 +46,7 @@ enum NodeBodies {
         return result
     }
 
-    /// The columns that a body sets, after the rules that its schema cannot express.
+    /// The columns that a body sets. Checks the rules that its schema cannot express.
     ///
     /// - Throws: 400 naming the member.
     static func settings(_ body: JSONObject, _ context: RequestContext) throws -> [Setting] {
@@ -60,7 +60,7 @@ enum NodeBodies {
         }
         try NodeRules.normalizeName(&body, of: "node")
         for name in ["owner", "lessee", "shard", "resource_class"] where body[name]?.stringValue?.isEmpty == true { body[name] = .null }
-        // The implementations of the hardware's interfaces are completed, and credentials are sealed, separately.
+        // Interface implementations are completed and credentials are sealed elsewhere.
         let interfaces = Set(HardwareInterface.allCases.map(\.member) + ["driver_info"])
         return ResourceKind.nodes.settings(JSONObject(body.members.filter { !interfaces.contains($0.name) }.map { ($0.name, $0.value) }))
     }
@@ -96,7 +96,7 @@ struct NodeUpdate {
         let interfaces = try completedInterfaces(new, changed, reset: reset)
         changed = try validated(changed)
         var changes = Changes(try NodeBodies.settings(changed, context) + NodeUpdate.settings(interfaces))
-        // Another type of hardware has other credentials.
+        // Another hardware type has other credentials.
         if changed["driver_info"] != nil || changed["driver"] != nil {
             let info = try NodeRules.document(changed["driver_info"] ?? .object(node.driverInfo), "driver_info")
             let type = try bareMetal.hardware.type(named: new["driver"]?.stringValue ?? "")
@@ -168,7 +168,7 @@ struct NodeUpdate {
         }
     }
 
-    /// The form of each member, as in a request that creates a node.
+    /// Validates each member as in a request that creates a node.
     private func validated(_ changed: JSONObject) throws -> JSONObject {
         let flags: Set<String> = ["protected"]
         var result = JSONObject()
@@ -182,7 +182,7 @@ struct NodeUpdate {
                 }
                 result[name] = value
             } else if name == "driver", value == .null {
-                throw NodeUpdate.invalid(name, value, "A node needs a driver.")
+                throw NodeUpdate.invalid(name, value, "A node must have a driver.")
             } else {
                 var probe = JSONObject([(name, value)])
                 if name != "driver" { probe["driver"] = .string(node.driver) }
@@ -200,7 +200,7 @@ struct NodeUpdate {
         .badRequest("Invalid input for \(name). Value: \(value.description.prefix(64)). \(rule)")
     }
 
-    /// The implementations of the interfaces after a change of them or of the driver.
+    /// The interface implementations after the change; empty if neither they nor the driver change.
     private func completedInterfaces(_ new: JSONObject, _ changed: JSONObject, reset: Bool) throws -> [HardwareInterface: String] {
         let type = try bareMetal.hardware.type(named: new["driver"]?.stringValue ?? "")
         let named = NodeBodies.interfaces(JSONObject(changed.members.map { ($0.name, $0.value) }))

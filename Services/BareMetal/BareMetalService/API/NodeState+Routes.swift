@@ -28,13 +28,14 @@ struct NodeStateRoutes: Sendable {
                 Route(
                     .get, management + "/boot_device", action: "baremetal:node:get_boot_device", rule: NodePolicy.owner,
                     answer: .form(.object([.required("boot_device", .nullable(.anyText)), .required("persistent", .nullable(.boolean))])),
-                    "Show from what a node boots", handler: showBootDevice),
+                    "Show a node's boot device", handler: showBootDevice),
                 Route(
                     .put, management + "/boot_device", action: "baremetal:node:set_boot_device", rule: NodePolicy.owner,
-                    body: .json(NodeStateRoutes.bootDevice), status: 204, "Set from what a node boots", handler: setBootDevice),
+                    body: .json(NodeStateRoutes.bootDevice), status: 204, "Set a node's boot device", handler: setBootDevice),
                 Route(
                     .get, management + "/boot_device/supported", action: "baremetal:node:get_boot_device", rule: NodePolicy.owner,
-                    answer: .form(.object([.required("supported_boot_devices", .many(.anyText))])), "List from what a node can boot"
+                    answer: .form(.object([.required("supported_boot_devices", .many(.anyText))])),
+                    "List the boot devices that a node supports"
                 ) { context in
                     let node = try await database.read { try bareMetal.node($0, context).value }
                     let devices = try bareMetal.hardware.driver(of: node).bootDevices
@@ -93,7 +94,7 @@ struct NodeStateRoutes: Sendable {
             let node = try bareMetal.node(connection, context, isLocked: true)
             try node.value(for: "baremetal:node:set_power_state")
             try bareMetal.requireIdle(connection, node.value)
-            // A machine that is cleaned or deployed must not lose its power.
+            // A machine must not be powered off while it is cleaned or deployed.
             guard !node.value.state.isWorking else {
                 throw ResourceError.conflict(
                     "The power of node \(node.value.id) cannot be changed while it is in state \(node.value.state.rawValue).")
@@ -134,15 +135,15 @@ struct NodeStateRoutes: Sendable {
         }
     }
 
-    /// The version that introduced each verb.
+    /// The minor version that introduced each target.
     private static let since = [
         "manage": 4, "provide": 4, "inspect": 6, "abort": 13, "clean": 15, "adopt": 17, "rescue": 38, "unrescue": 38, "deploy": 73,
         "undeploy": 73, "unhold": 85, "service": 87,
     ]
 
-    /// The steps that a request names for its verb.
+    /// The steps that a request names for its target.
     ///
-    /// - Throws: 400 for steps of another verb.
+    /// - Throws: 400 for steps of another target.
     private static func steps(_ body: JSONObject, _ event: ProvisionState.Event) throws -> [NodeRules.Step] {
         let places: [(name: String, events: Set<ProvisionState.Event>)] = [
             ("clean_steps", [.clean]), ("deploy_steps", [.deploy, .rebuild]), ("service_steps", [.service]),
@@ -203,7 +204,7 @@ struct NodeStateRoutes: Sendable {
     }
 }
 
-/// A change of the provision state that a request asks for.
+/// A change of the provision state that a client requests.
 private struct NodeTransition {
     let bareMetal: BareMetal
     let context: RequestContext
@@ -216,7 +217,7 @@ private struct NodeTransition {
 
     /// Moves the node and starts its work, in the transaction of the request.
     ///
-    /// - Throws: 400 where the state does not allow it, 409 while other work is in progress.
+    /// - Throws: 400 if the state does not allow the change, 409 while other work is in progress.
     func begin(_ connection: Connection) throws {
         let node = try self.node.value(for: "baremetal:node:set_provision_state")
         let now = context.ambient.now
@@ -229,7 +230,7 @@ private struct NodeTransition {
         }
         try requireUsable(node)
         let drive = try NodeRules.configDrive(body["configdrive"]).map { try bareMetal.secrets.seal(configDrive: $0, of: node.id) }
-        // Aborting and deleting end the work that is in progress; everything else waits for its end.
+        // `abort` and `unhold` are about the work in progress; all other changes require that there is none.
         if event != .abort, event != .unhold { try bareMetal.requireIdle(connection, node) }
         try NodeStore.begin(connection, self.node, event, target: event == .clean ? .manageable : nil, at: now)
         if let drive { try ConfigDriveStore.keep(connection, self.node, drive) }

@@ -5,7 +5,7 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The traits of a node, which the scheduler matches.
+/// The traits of a node, which allocations can request.
 struct NodeTraitRoutes: Sendable {
     let bareMetal: BareMetal
     private var database: Database { bareMetal.database }

@@ -33,7 +33,7 @@ extension ResourceKind {
     static let allNodes = "baremetal:node:list_all"
 
     private static func states(_ name: String) -> Field {
-        // Before 1.2 an available node had no state, and before 1.39 there was no waiting for an inspection.
+        // Before 1.2 an available node had no state, and before 1.39 the state `inspect wait` did not exist.
         Field(name, .text, "t.\(name)", filter: .equals.from(Microversion(1, 9)), sortable: true, versions: .minor(39))
     }
 
@@ -62,7 +62,7 @@ extension ResourceKind {
     private static let secretNames =
         NodeRules.secretWords.map { "position('\($0)' IN lower(e.key)) > 0" }.joined(separator: " OR ")
 
-    /// The config drive of an instance may hold its secrets.
+    /// `instance_info` without the config drive, which may contain secrets of the instance.
     private static let shownInstanceInfo = """
         (CASE WHEN t.instance_info ? 'configdrive' THEN jsonb_set(t.instance_info, '{configdrive}', '"******"') ELSE t.instance_info END)
         """
@@ -136,9 +136,9 @@ extension ResourceKind {
         visibility: .nodes("t"), grammar: .bareMetal, pages: .bareMetal, bytesPerRow: 3072
     ) { .notFound("Node \($0.prefix(64)) could not be found.") }
 
-    /// A machine with this service, while one of the node's workflows runs.
+    /// The name of the only conductor while a workflow of the node is active.
     private static let reservation = "CASE WHEN \(Workflows.idleExpression("t.id")) THEN NULL ELSE 'wolke-bare-metal' END"
-    /// All machines with this service do the work of all nodes.
+    /// Every replica works on all nodes, so there is one conductor.
     private static let conductor = "'wolke-bare-metal'"
 
     /// Nodes as lists without details show them.
@@ -170,7 +170,7 @@ extension Query {
     /// - Throws: 400 for other words.
     func flag(_ name: String) throws -> Bool? { try self[name].map { try Query.flag(name, $0) } }
 
-    /// Whether a list shows more than a summary: by its path, with `detail=true`, or where fields are named.
+    /// Whether a list shows more than a summary: because of its path, `detail=true` or named fields.
     ///
     /// - Throws: 400 for another value of `detail`.
     func wantsDetails(_ isDetailed: Bool = false) throws -> Bool {

@@ -180,8 +180,8 @@ struct PortRoutes: Sendable {
 
     /// Puts a port into the group that a body names.
     ///
-    /// - Parameter boots: whether the port shall boot from the network by itself.
-    /// - Throws: 400 for a group that the node does not have, 409 if the group has no standalone ports and the port is one.
+    /// - Parameter boots: whether the port boots from the network standalone.
+    /// - Throws: 400 for a group that the node does not have; 409 if the port boots standalone and the group has no standalone ports.
     private static func join(_ connection: Connection, _ body: JSONObject, _ changes: inout Changes, node: UUID128, boots: Bool) throws {
         guard let value = body["portgroup_uuid"] else { return }
         guard let text = value.stringValue else {
@@ -223,7 +223,7 @@ struct PortRoutes: Sendable {
             var changes = Changes(try PortRoutes.settings(checked))
             if let address = checked["address"]?.stringValue.flatMap({ MACAddress($0) }) { changes.set("address", address.description) }
             var member = checked
-            // A port in a group that begins to boot by itself is checked like one that joins.
+            // Setting `pxe_enabled` on a port of a group requires the same check as joining the group.
             if checked["pxe_enabled"] == true, member["portgroup_uuid"] == nil { member["portgroup_uuid"] = old["portgroup_uuid"] }
             try PortRoutes.join(connection, member, &changes, node: port.value.nodeID, boots: new["pxe_enabled"]?.boolValue ?? true)
             try PortStore.update(connection, port, changes, at: context.ambient.now)
@@ -240,7 +240,7 @@ struct PortRoutes: Sendable {
                 try bareMetal.requireIdle(connection, node)
                 guard !node.state.isOccupied || node.isInMaintenance else {
                     throw ResourceError.conflict(
-                        "Cannot delete the port \(port.value.id) as node \(node.id) is \(node.state.rawValue); set maintenance to do it.")
+                        "Cannot delete port \(port.value.id) while node \(node.id) is \(node.state.rawValue) and not in maintenance.")
                 }
             }
             try PortStore.delete(connection, port)

@@ -156,7 +156,7 @@ struct PortGroupRoutes: Sendable {
             let id = group.value.id
             if checked["standalone_ports_supported"] == false, try PortGroupStore.hasBootingPort(connection, id) {
                 throw ResourceError.conflict(
-                    "Portgroup \(id) cannot do without standalone ports while a port of it has pxe_enabled; change the port first.")
+                    "Portgroup \(id) must support standalone ports while one of its ports has pxe_enabled; change the port first.")
             }
             try PortGroupStore.update(connection, group, try PortGroupRoutes.changes(checked), at: context.ambient.now)
             let response = try ResourceKind.portGroups.one(connection, context, where: "t.id = \(id)", id: "\(id)")
@@ -187,9 +187,9 @@ extension BareMetal {
         return try context.authorizeVisible(group, target: BareMetal.target(node), visibleBy: "baremetal:node:get", notFound: missing)
     }
 
-    /// The node that a body names for something that belongs to a node, locked.
+    /// The node that a body names for a new port or port group, locked.
     ///
-    /// - Throws: 400 if the caller sees no such node; 403 if the caller may create nothing of this kind.
+    /// - Throws: 400 if the caller may see no such node; 403 if the caller may not create such a resource at all.
     func parent(_ connection: Connection, _ context: RequestContext, _ ident: String) throws -> Node {
         guard let node = try NodeStore.node(connection, ident, isLocked: true),
             context.allows("baremetal:node:get", target: BareMetal.target(node))

@@ -4,7 +4,7 @@ import Database
 import JSON
 import Kernel
 
-/// Machines that exist in the database only, with delays and failures that the node's `driver_info` sets.
+/// Simulated machines that exist only in the database. Their delays and failures are set in the node's `driver_info`.
 struct FakeHardware: HardwareDriver {
     let database: Database
     let secrets: NodeSecrets
@@ -35,7 +35,7 @@ struct FakeHardware: HardwareDriver {
         let unknown = failing(node).subtracting(Operation.allCases.map(\.rawValue)).sorted()
         guard unknown.isEmpty else {
             let known = Operation.allCases.map(\.rawValue).joined(separator: ", ")
-            return [.power: "fake_failing has no operation \(unknown[0].prefix(64)), only \(known)."]
+            return [.power: "fake_failing names the unknown operation \(unknown[0].prefix(64)). The operations are \(known)."]
         }
         return [:]
     }
@@ -111,7 +111,7 @@ struct FakeHardware: HardwareDriver {
         return Base64.decode(try secrets.open(configDrive: sealed, of: node.id))
     }
 
-    /// Writes a config drive to the machine's disk, of which there is only its hash.
+    /// Simulates writing a config drive to the machine's disk. Only the hash is stored.
     private func rememberDrive(_ drive: [UInt8]?, _ node: Node) async throws {
         let hash = drive.map { Hexadecimal.encode(HashAlgorithm.sha256.hash($0)) }
         try await database.write { connection in

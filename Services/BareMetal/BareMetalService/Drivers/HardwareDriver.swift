@@ -6,12 +6,12 @@ import ServiceKit
 /// A controller's error, with a message for the node's `last_error`.
 struct HardwareFailure: Error, Sendable, CustomStringConvertible {
     let description: String
-    /// Whether the same request may succeed a moment later.
-    var mayPass = false
-    /// The HTTP status of the controller's answer; nil if there was none.
+    /// Whether the failure is temporary.
+    var isTemporary = false
+    /// The HTTP status of the controller's response; nil if there was none.
     var status: Int?
 
-    /// What a controller has said, without control characters, which could write to an operator's terminal, and of limited length.
+    /// The controller's message, truncated and without control characters, which could manipulate an operator's terminal.
     static func plain(_ text: String, max: Int) -> String {
         String(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : String($0) }.joined().prefix(max))
     }
@@ -33,7 +33,7 @@ protocol HardwareDriver: Sendable {
     ///
     /// - Parameter timeout: seconds that an operating system may take to shut down; nil for the driver's own limit.
     func setPower(of node: Node, _ target: NodePower.Target, timeout: Int?) async throws
-    /// Nil if the controller does not say.
+    /// Nil if the controller does not report it.
     func bootDevice(of node: Node) async throws -> BootOverride?
     func setBootDevice(of node: Node, _ device: BootDevice, isPersistent: Bool) async throws
     /// The machine's components and properties.
@@ -51,49 +51,49 @@ struct BootOverride: Sendable, Hashable {
 struct HardwareInventory: Sendable {
     /// For the node's `properties`.
     let properties: JSONObject
-    /// As ironic-python-agent reports it.
+    /// The inventory in the format of ironic-python-agent.
     let document: JSONObject
 }
 
 /// Waits until a machine's power has changed.
 struct PowerWait: Sendable {
     let ambient: Ambient
-    /// The time between two readings.
+    /// The interval between two polls.
     var poll: Duration = .seconds(1)
 
-    /// Seconds in which the power changes at once, and in which an operating system shuts down.
+    /// The time limits in seconds for a hard power change, and for a shutdown of the operating system.
     private static let (hardMax, softMax) = (90, 600)
 
     /// - Parameter timeout: seconds; nil for the usual limit.
-    /// - Throws: `HardwareFailure` if it has not changed until then.
+    /// - Throws: `HardwareFailure` if the power has not changed by then.
     func until(_ wanted: NodePower, for target: NodePower.Target, _ timeout: Int?, _ look: () async throws -> NodePower) async throws {
         let seconds = timeout ?? (target.isSoft ? PowerWait.softMax : PowerWait.hardMax)
         let end = ambient.time.monotonicNanoseconds() + UInt64(seconds) * 1_000_000_000
         while true {
-            do { if try await look() == wanted { return } } catch let failure as HardwareFailure where failure.mayPass {
+            do { if try await look() == wanted { return } } catch let failure as HardwareFailure where failure.isTemporary {
                 // Controllers are often busy while they change the power.
                 guard ambient.time.monotonicNanoseconds() < end else { throw failure }
             }
             guard ambient.time.monotonicNanoseconds() < end else {
                 throw HardwareFailure(
-                    description: "The machine was asked to be \(wanted.rawValue), and is not after \(seconds) seconds.")
+                    description: "The machine did not reach the state \(wanted.rawValue) within \(seconds) seconds.")
             }
             try await ambient.time.sleep(for: poll)
         }
     }
 }
 
-/// A step that a hardware type knows.
+/// A step that a hardware type supports.
 struct HardwareStep: Sendable {
     enum Use: Sendable, Hashable { case clean, deploy, service, rescue }
 
     let interface: HardwareInterface
     let name: String
     let uses: Set<Use>
-    /// The order in automated cleaning and in deploying, highest first; 0 for steps that only run when they are asked for.
+    /// The order in automated cleaning and in deploying, highest first; 0 for steps that only run on request.
     let priority: Int
 
-    /// Steps that every hardware type has.
+    /// Steps that every hardware type supports.
     static let hold = "hold"
     static let reserved = [hold, "power_on", "power_off", "reboot"]
 }
@@ -121,14 +121,14 @@ extension HardwareDriver {
     }
 
     /// The steps of a deployment: those of the driver and those of the request, highest priority first. A step of the request replaces
-    /// the driver's step of this name, and its priority 0 leaves the step out.
+    /// the driver's step of the same name; with priority 0, it removes that step.
     func deploySteps(_ requested: [NodeRules.Step]) -> [NodeRules.Step] {
         let named = Set(requested.map { [$0.interface, $0.step] })
         let all = usualSteps(for: .deploy).filter { !named.contains([$0.interface, $0.step]) } + requested.filter { $0.priority != 0 }
         return all.enumerated().sorted { ($0.element.priority ?? 0, $1.offset) > ($1.element.priority ?? 0, $0.offset) }.map(\.element)
     }
 
-    /// Runs a step of the power, which every hardware type has.
+    /// Runs a power step, which every hardware type supports.
     func runReserved(_ step: NodeRules.Step, of node: Node) async throws {
         switch step.step {
         case "power_on": try await setPower(of: node, .on)
@@ -140,14 +140,14 @@ extension HardwareDriver {
         }
     }
 
-    /// The steps of a use that run without being asked for, highest priority first.
+    /// The steps of a use that run automatically, highest priority first.
     func usualSteps(for use: HardwareStep.Use) -> [NodeRules.Step] {
         steps.filter { $0.uses.contains(use) && $0.priority > 0 }.sorted { ($0.priority, $1.name) > ($1.priority, $0.name) }
             .map { NodeRules.Step(interface: $0.interface.rawValue, step: $0.name, priority: $0.priority) }
     }
 }
 
-/// All hardware types that this process can talk to.
+/// The drivers of the enabled hardware types.
 struct HardwareFleet: Sendable {
     private let drivers: [String: any HardwareDriver]
     /// The types that the operator has enabled.
@@ -166,7 +166,7 @@ struct HardwareFleet: Sendable {
         self.drivers = Dictionary(uniqueKeysWithValues: drivers.filter { enabled.contains($0.type.name) }.map { ($0.type.name, $0) })
     }
 
-    /// - Throws: 400 where the node has a hardware type that the operator has not enabled.
+    /// - Throws: 400 if the node has a hardware type that the operator has not enabled.
     func driver(of node: Node) throws -> any HardwareDriver {
         guard let driver = drivers[node.driver] else {
             throw ResourceError.badRequest(
@@ -192,7 +192,8 @@ struct HardwareFleet: Sendable {
     /// - Throws: 503 with the controller's error message.
     func asked<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
         do { return try await body(try driver(of: node)) } catch let failure as HardwareFailure {
-            throw ResourceError(.unavailable, "The controller of node \(node.id) has refused: \(failure.description)", retryAfter: 5)
+            throw ResourceError(
+                .unavailable, "The request to the controller of node \(node.id) has failed: \(failure.description)", retryAfter: 5)
         }
     }
 }

@@ -4,8 +4,8 @@ import Glibc
 import JSON
 import Kernel
 
-/// Machines whose controller speaks IPMI 2.0, by `ipmitool`: argument arrays only, and the password through a pipe, so that it is in
-/// no process list.
+/// Machines whose controller supports IPMI 2.0, through `ipmitool`. Arguments are passed as an array, and the password through a pipe, so
+/// it does not appear in the process list.
 struct IPMIHardware: HardwareDriver {
     let secrets: NodeSecrets
     let wait: PowerWait
@@ -25,12 +25,18 @@ struct IPMIHardware: HardwareDriver {
 
         /// - Throws: `HardwareFailure` naming the member.
         init(_ info: JSONObject, _ secrets: [String: Secret<String>]) throws(HardwareFailure) {
-            func text(_ name: String, max: Int, _ allowed: (UInt8) -> Bool) throws(HardwareFailure) -> String? {
+            func text(_ name: String, max: Int, _ characters: String, _ allowed: (UInt8) -> Bool) throws(HardwareFailure) -> String? {
                 guard let value = info[name], value != .null else { return nil }
-                // `ipmitool` would take a value that begins with a dash for an option.
+                // `ipmitool` would interpret a value that begins with a dash as an option.
                 guard let text = value.stringValue, !text.isEmpty, text.utf8.count <= max, !text.hasPrefix("-"),
                     text.utf8.allSatisfy(allowed)
-                else { throw HardwareFailure(description: "\(name) cannot be \(value.description.prefix(64)).") }
+                else {
+                    throw HardwareFailure(
+                        description: """
+                            \(name) must have 1 to \(max) characters, only \(characters), and must not begin with a dash; it is \
+                            \(value.description.prefix(64)).
+                            """)
+                }
                 return text
             }
             func number(_ name: String, _ range: ClosedRange<Int>) throws(HardwareFailure) -> Int? {
@@ -42,6 +48,7 @@ struct IPMIHardware: HardwareDriver {
                 }
                 return number
             }
+            let hostCharacters = "letters, digits and . - : _"
             func isHost(_ byte: UInt8) -> Bool {
                 switch byte {
                 case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"):
@@ -49,26 +56,28 @@ struct IPMIHardware: HardwareDriver {
                 default: ".-:_".utf8.contains(byte)
                 }
             }
-            guard let address = try text("ipmi_address", max: 255, isHost) else {
+            guard let address = try text("ipmi_address", max: 255, hostCharacters, isHost) else {
                 throw HardwareFailure(description: "ipmi_address is required.")
             }
-            let level = try text("ipmi_priv_level", max: 16, isHost) ?? "ADMINISTRATOR"
+            let level = try text("ipmi_priv_level", max: 16, hostCharacters, isHost) ?? "ADMINISTRATOR"
             guard ["ADMINISTRATOR", "OPERATOR", "USER", "CALLBACK"].contains(level) else {
                 throw HardwareFailure(
                     description: "ipmi_priv_level must be ADMINISTRATOR, OPERATOR, USER or CALLBACK, not \(level.prefix(64)).")
             }
             var words = ["-I", "lanplus", "-H", address, "-p", String(try number("ipmi_port", 1...65535) ?? 623), "-L", level]
-            // IPMI 2.0, table 22-30: names have up to 16 bytes, passwords up to 20.
-            if let user = try text("ipmi_username", max: 16, { (0x21...0x7e).contains($0) }) { words += ["-U", user] }
+            // IPMI 2.0, table 22-30: names have at most 16 bytes, passwords at most 20.
+            if let user = try text("ipmi_username", max: 16, "printable ASCII without spaces", { (0x21...0x7e).contains($0) }) {
+                words += ["-U", user]
+            }
             if let suite = try number("ipmi_cipher_suite", 0...17) { words += ["-C", String(suite)] }
             password = secrets["ipmi_password"]
             if let password {
                 guard password.exposed.utf8.count <= 20 else {
-                    throw HardwareFailure(description: "ipmi_password must have up to 20 bytes.")
+                    throw HardwareFailure(description: "ipmi_password must be at most 20 bytes.")
                 }
                 words += ["-f", "/dev/fd/3"]
             }
-            // Few attempts for each message: the workflow runs its step again.
+            // Few retries for each message, because the workflow retries its step.
             arguments = words + ["-R", "3", "-N", "2"]
         }
     }
@@ -102,13 +111,13 @@ struct IPMIHardware: HardwareDriver {
                 command.cancel()
             }
         } catch let error as CommandError {
-            throw HardwareFailure(description: "\(tool) cannot run: \(error.output)")
+            throw HardwareFailure(description: "\(tool) cannot be run: \(error.output)")
         }
         guard outcome.status == 0 else {
             let text = HardwareFailure.plain(outcome.output, max: 300)
-            let ending = outcome.status.map { "status \($0)" } ?? "no answer in time"
+            let ending = outcome.status.map { "status \($0)" } ?? "time limit exceeded"
             throw HardwareFailure(
-                description: "ipmitool \(words.joined(separator: " ")) has failed (\(ending)): \(text)", mayPass: true)
+                description: "ipmitool \(words.joined(separator: " ")) has failed (\(ending)): \(text)", isTemporary: true)
         }
         return outcome.output
     }
@@ -143,7 +152,7 @@ struct IPMIHardware: HardwareDriver {
 
     // MARK: boot device
 
-    /// The words of `ipmitool` for devices, and those in which it shows them.
+    /// The device names of `ipmitool`, in arguments and in output.
     private static let devices: [(device: BootDevice, word: String, shown: String)] = [
         (.pxe, "pxe", "force pxe"), (.disk, "disk", "force boot from default hard-drive"), (.cdrom, "cdrom", "force boot from cd/dvd"),
         (.bios, "bios", "force boot into bios setup"), (.safe, "safe", "force boot from default hard-drive, request safe-mode"),
@@ -168,7 +177,7 @@ struct IPMIHardware: HardwareDriver {
     }
 
     func inspect(_ node: Node) async throws -> HardwareInventory {
-        throw HardwareFailure(description: "A controller with IPMI does not tell what its machine consists of.")
+        throw HardwareFailure(description: "IPMI does not support inspection.")
     }
 
     func run(_ step: NodeRules.Step, of node: Node) async throws { try await runReserved(step, of: node) }

@@ -5,12 +5,12 @@ import JSON
 import Kernel
 import WebAPI
 
-/// The statements about config drives: the small disks with the metadata of instances, which requests to deploy carry. The node's
-/// `instance_info` shows a mask for it.
+/// The statements about config drives: the small disks with the metadata of instances, which are part of requests to deploy. The node's
+/// `instance_info` shows a mask instead.
 enum ConfigDriveStore {
     static let member = "configdrive"
 
-    /// Keeps the config drive of the deployment that begins. Without one, a rebuild uses the one before.
+    /// Stores the config drive of a deployment. A rebuild without a config drive uses the stored one.
     static func keep(_ connection: Connection, _ node: Authorized<Node>, _ drive: NodeSecrets.Sealed) throws {
         let id = try node.value(for: "baremetal:node:set_provision_state").id
         try connection.execute(

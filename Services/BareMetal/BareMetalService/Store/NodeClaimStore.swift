@@ -26,7 +26,7 @@ struct Allocation: Sendable {
     }
 }
 
-/// The statements about allocations. A node is chosen in the transaction that creates the allocation, so that there is no state between.
+/// The statements about allocations. A node is chosen in the transaction that creates the allocation, so there is no intermediate state.
 enum NodeClaimStore {
     static func find(_ connection: Connection, _ condition: SQL, isLocked: Bool = false) throws -> Allocation? {
         try connection.query(
@@ -44,7 +44,7 @@ enum NodeClaimStore {
         }
     }
 
-    /// Stores an allocation with a node that fits, or with the reason why there is none.
+    /// Stores an allocation with a matching node, or with the reason why no node matches.
     static func insert(_ connection: Connection, _ decision: Authorized<Allocation>, at now: Timestamp) throws {
         let allocation = try decision.value(for: "baremetal:allocation:create")
         let (node, problem) = try choose(connection, allocation)
@@ -52,9 +52,9 @@ enum NodeClaimStore {
         if let node { try claim(connection, node, for: allocation.id, at: now) }
     }
 
-    /// Stores an allocation for a node that already serves somebody.
+    /// Stores an allocation for a node that is already in use.
     ///
-    /// - Throws: 409 if the node does not fit.
+    /// - Throws: 409 if the node does not match.
     static func insert(_ connection: Connection, _ decision: Authorized<Allocation>, for node: Node, at now: Timestamp) throws {
         let allocation = try decision.value(for: "baremetal:allocation:create")
         func refusal(_ reason: String) -> ResourceError {
@@ -113,7 +113,7 @@ enum NodeClaimStore {
 
     // MARK: choosing
 
-    /// A locked node that fits; otherwise why none does.
+    /// A matching node, locked; otherwise the reason why no node matches.
     private static func choose(_ connection: Connection, _ allocation: Allocation) throws -> (node: UUID128?, problem: String?) {
         var offered: SQL = """
             n.resource_class = \(allocation.resourceClass) AND n.provision_state = 'available' AND n.instance_uuid IS NULL
@@ -125,8 +125,8 @@ enum NodeClaimStore {
             NOT EXISTS (SELECT 1 FROM unnest(\(allocation.traits)::text[]) w (trait) WHERE NOT EXISTS (
                 SELECT 1 FROM bare_metal_node_traits t WHERE t.node_id = n.id AND t.trait = w.trait))
             """
-        // Nodes are tried one after the other: another transaction may take one while this one waits for its lock. A node with the
-        // name of the allocation is first.
+        // Nodes are tried one after the other, because another transaction may claim a node while this one waits for its lock. A node
+        // with the name of the allocation is tried first.
         var tried: [UUID128] = []
         while true {
             let rows = try connection.query(
@@ -167,9 +167,9 @@ enum NodeClaimStore {
         }
     }
 
-    /// Removes an allocation, and frees its node.
+    /// Removes an allocation and frees its node.
     ///
-    /// - Throws: 409 while the node serves somebody, or is worked on.
+    /// - Throws: 409 while the node is in use or has work in progress.
     static func delete(_ connection: Connection, _ decision: Authorized<Allocation>, at now: Timestamp) throws {
         let allocation = try decision.value(for: "baremetal:allocation:delete")
         if let nodeID = allocation.nodeID, let node = try NodeStore.node(connection, nodeID.description, isLocked: true) {
@@ -186,7 +186,7 @@ enum NodeClaimStore {
         try connection.execute("DELETE FROM bare_metal_allocations WHERE id = \(allocation.id)")
     }
 
-    /// A request may have taken the instance from its node.
+    /// Removes the allocation of a node whose instance a request has removed or replaced.
     static func forgetWithoutInstance(_ connection: Connection, _ decision: Authorized<Node>) throws {
         let id = try decision.value(for: "baremetal:node:update").id
         try connection.execute(
@@ -196,7 +196,7 @@ enum NodeClaimStore {
             """)
     }
 
-    /// The instance of a node is gone, and so is the claim for it.
+    /// Removes the allocation of a node whose instance is gone.
     static func forget(_ connection: Connection, node id: String) throws {
         try connection.execute("DELETE FROM bare_metal_allocations WHERE node_id = \(id)::uuid")
     }

@@ -7,14 +7,14 @@ import WebAPI
 
 /// The credentials in a node's `driver_info`. They are stored sealed, in a column of their own; `driver_info` holds masks.
 struct NodeSecrets: Sendable {
-    /// Nil if the operator has set no file of keys.
+    /// Nil if `credential_keys_file` is not set.
     let keys: CredentialKeys?
     let ambient: Ambient
 
-    /// Bytes of one credential.
+    /// The size of a credential, in bytes.
     private static let valueMax = 1024
 
-    /// What a node has sealed.
+    /// A node's sealed credentials or config drive.
     struct Sealed: Sendable {
         let keyID: String
         let bytes: [UInt8]
@@ -22,7 +22,7 @@ struct NodeSecrets: Sendable {
 
     /// The credentials of a node, by their names in `driver_info`.
     ///
-    /// - Throws: 500 where the key is missing or the bytes were changed.
+    /// - Throws: 500 if the key is missing or the bytes were changed.
     func open(_ sealed: Sealed?, of node: UUID128) throws -> [String: Secret<String>] {
         guard let sealed else { return [:] }
         let text = try requireKeys().open(sealed.bytes, keyID: sealed.keyID, context: NodeSecrets.context(node))
@@ -30,13 +30,13 @@ struct NodeSecrets: Sendable {
         return Dictionary(uniqueKeysWithValues: members.map { ($0.name, Secret($0.value.stringValue ?? "")) })
     }
 
-    /// Takes the credentials out of a `driver_info` that is to be stored.
+    /// Separates the credentials from a `driver_info` that is to be stored.
     ///
     /// - Parameters:
-    ///   - old: what is sealed now, and the node's `driver_info`. A member whose value is the mask keeps its credential, unless it would
-    ///     go to another controller.
-    /// - Returns: the columns for what is left of `info` and for the credentials.
-    /// - Throws: 400 for credentials that hardware of this type does not have, and for values that are no text.
+    ///   - old: the stored credentials and `driver_info`. A member whose value is the mask keeps its credential, unless it would be sent
+    ///     to another controller.
+    /// - Returns: the columns for `info` with masks and for the sealed credentials.
+    /// - Throws: 400 for credentials that hardware of this type does not have, and for values that are not strings.
     func settings(_ info: JSONObject, _ type: HardwareType, node: UUID128, old: (sealed: Sealed?, info: JSONObject)) throws -> Changes {
         var shown = info
         var secrets = JSONObject()
@@ -53,7 +53,7 @@ struct NodeSecrets: Sendable {
             if value == NodeRules.mask {
                 guard let secret = kept[name] else {
                     throw ResourceError.badRequest(
-                        "Invalid input for driver_info/\(name). Its value is what is shown in place of credentials, and none is stored.")
+                        "Invalid input for driver_info/\(name). Its value is the mask of a stored credential, but none is stored.")
                 }
                 if let changedMember {
                     throw ResourceError.badRequest(
@@ -94,7 +94,7 @@ struct NodeSecrets: Sendable {
     /// - Throws: 400 if the operator has set no file of keys.
     func seal(configDrive text: String, of node: UUID128) throws -> Sealed { try seal(text, context: NodeSecrets.driveContext(node)) }
 
-    /// - Throws: 500 where the key is missing or the bytes were changed.
+    /// - Throws: 500 if the key is missing or the bytes were changed.
     func open(configDrive sealed: Sealed, of node: UUID128) throws -> String {
         try requireKeys().open(sealed.bytes, keyID: sealed.keyID, context: NodeSecrets.driveContext(node))
     }
@@ -111,7 +111,7 @@ struct NodeSecrets: Sendable {
     private func requireKeys() throws -> CredentialKeys {
         guard let keys else {
             throw ResourceError.badRequest(
-                "This cloud stores no credentials and no config drives of nodes: its operator has not set bare_metal.credential_keys_file.")
+                "This cloud cannot store credentials or config drives of nodes: its operator has not set bare_metal.credential_keys_file.")
         }
         return keys
     }

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 import Workflow
 
-/// The statements of workflows and of the periodic task about nodes.
+/// The statements about nodes for workflows and the periodic task.
 extension NodeStore {
     /// The columns that show the step in progress.
     enum StepColumn: String, Sendable {
@@ -32,7 +32,7 @@ extension NodeStore {
             """)
     }
 
-    /// Clears everything that belongs to the node's instance, which is gone.
+    /// Clears everything that belonged to the node's former instance.
     static func forgetInstance(_ connection: Connection, _ id: String, at now: Timestamp) throws {
         try NodeClaimStore.forget(connection, node: id)
         try connection.execute(
@@ -56,7 +56,7 @@ extension NodeStore {
             """)
     }
 
-    /// A page of the nodes whose power state is to be checked: those without work in progress, and not in maintenance.
+    /// A page of the nodes whose power state is polled: those without work in progress and not in maintenance.
     static func idleNodes(_ connection: Connection, after id: UUID128?, limit: Int) throws -> [Node] {
         let condition: SQL = id.map { "n.id > \($0)" } ?? "TRUE"
         let rows = try connection.query(
@@ -83,7 +83,7 @@ extension NodeStore {
 
     /// Records a power state that was not requested through this API.
     ///
-    /// - Returns: whether the node had another one, and still has no work in progress.
+    /// - Returns: whether the state was recorded: the stored one differed, and the node still has no work in progress.
     static func followPower(_ connection: Connection, _ node: Node, _ power: NodePower, ambient: Ambient) throws -> Bool {
         let changed = try connection.execute(
             """

@@ -113,7 +113,7 @@ enum NodeStore {
         }
     }
 
-    /// The error of a request whose values a constraint refuses; nil for other errors.
+    /// The error for values that violate a constraint; nil for other errors.
     static func refusal(_ error: DatabaseError) -> ResourceError? {
         switch error.constraint {
         case "bare_metal_nodes_name_key": .conflict("A node with this name already exists.")
@@ -168,7 +168,7 @@ enum NodeStore {
             """) == 1
     }
 
-    /// Moves a node for a request, with the work that follows.
+    /// Moves a node to the state that a request starts.
     static func begin(
         _ connection: Connection, _ node: Authorized<Node>, _ event: ProvisionState.Event, target: ProvisionState? = nil, at now: Timestamp
     ) throws {
@@ -199,7 +199,7 @@ enum NodeStore {
 
     // MARK: history
 
-    /// Adds what a request has asked for to the node's history.
+    /// Adds a client's request to the node's history.
     static func record(_ connection: Connection, _ node: Authorized<Node>, _ text: String, ambient: Ambient) throws {
         let id = try node.value(for: "baremetal:node:set_provision_state").id
         try record(

@@ -9,7 +9,7 @@ import WebAPI
 struct PortGroup: Sendable {
     let id: UUID128
     let nodeID: UUID128
-    /// Whether its ports can be used one by one.
+    /// Whether its ports can also be used individually, outside of the bond.
     let supportsStandalonePorts: Bool
     /// What clients can change.
     let document: JSONObject
@@ -84,7 +84,7 @@ enum PortGroupStore {
         }
     }
 
-    /// Whether a port of the group boots from the network by itself, which only groups with standalone ports allow.
+    /// Whether a port of the group boots from the network standalone, which only groups with standalone ports allow.
     static func hasBootingPort(_ connection: Connection, _ id: UUID128) throws -> Bool {
         try !connection.query("SELECT 1 AS one FROM bare_metal_ports WHERE portgroup_id = \(id) AND pxe_enabled LIMIT 1").isEmpty
     }

@@ -6,12 +6,12 @@ import ServiceCatalog
 import ServiceKit
 import Workflow
 
-/// The work on nodes. A process may die at any point, so each step first checks the node's state and continues from there.
+/// The workflows of nodes. A process may die at any point, so each step first checks the node's state and continues from there.
 struct NodeWorkflows: Sendable {
     static let service = CloudService.bareMetal.section
-    /// How long a step of the hardware may take: erasing large disks takes hours.
+    /// The time limit of a hardware step. Erasing large disks takes hours.
     private static let longest: Duration = .seconds(24 * 3600)
-    /// An operating system may take as long to shut down as a request can say, a day, and the machine some time to start again.
+    /// A request may allow the operating system a day to shut down; the machine then needs time to start.
     private static let powerMax: Duration = .seconds(25 * 3600)
     private static let holdPoll: Duration = .seconds(60)
 
@@ -34,7 +34,7 @@ struct NodeWorkflows: Sendable {
     struct Steps: Codable, Sendable {
         let steps: [NodeRules.Step]
         let isManual: Bool
-        /// How many have ended.
+        /// The number of completed steps.
         var ended: Int
 
         init(steps: [NodeRules.Step], isManual: Bool) {
@@ -67,7 +67,7 @@ struct NodeWorkflows: Sendable {
         node.cleansAutomatically == false ? [] : try hardware.driver(of: node).usualSteps(for: .clean)
     }
 
-    /// What the history says after automated cleaning.
+    /// The entry in the history after automated cleaning.
     private static func cleaned(_ frame: Steps) -> String {
         frame.steps.isEmpty
             ? "The node is available. Nothing was erased: it has automated cleaning disabled, or its driver has no steps for it."
@@ -76,7 +76,7 @@ struct NodeWorkflows: Sendable {
 
     // MARK: common pieces
 
-    /// The node if it is in one of `states`; otherwise the work was ended by someone else.
+    /// The node if it is in one of `states`; nil if another request has ended the work.
     private func node(_ context: StepContext, in states: Set<ProvisionState>) async throws -> Node? {
         let id = context.subjectID
         guard let node = try await database.read({ try NodeStore.node($0, id) }), states.contains(node.state) else { return nil }
@@ -86,15 +86,15 @@ struct NodeWorkflows: Sendable {
     /// Runs an operation of the hardware; its error message becomes the node's `last_error`.
     private func working<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
         do { return try await body(try hardware.driver(of: node)) } catch let failure as HardwareFailure {
-            // A controller may be silent for a moment: the engine runs the step again until its deadline.
-            if failure.mayPass { throw ResourceError(.unavailable, failure.description) }
+            // Temporary failure: the engine retries the step until its deadline.
+            if failure.isTemporary { throw ResourceError(.unavailable, failure.description) }
             throw StepFailure(failure.description)
         } catch let error as ResourceError where error.code == .badRequest {
             throw StepFailure(error.message)
         }
     }
 
-    /// The last step: moves the node to the state that the work leads to.
+    /// Completes the work: moves the node to the next state and records the result.
     private func publish(_ event: ProvisionState.Event, _ words: String, power: NodePower? = nil) -> @Sendable (inout StepContext) -> Void {
         let ambient = ambient
         return { context in
@@ -124,7 +124,7 @@ struct NodeWorkflows: Sendable {
 
     /// Runs the next of `steps`.
     ///
-    /// - Returns: nil if all have ended, or the node is not in `states` any more; otherwise how to continue.
+    /// - Returns: nil if all steps are completed; otherwise how to continue, which is `done` if another request has ended the work.
     private func advance(
         _ context: StepContext, _ steps: [NodeRules.Step], _ ended: inout Int, in states: Set<ProvisionState>,
         held: (hold: ProvisionState, wait: ProvisionState), column: NodeStore.StepColumn
@@ -134,7 +134,7 @@ struct NodeWorkflows: Sendable {
         if node.state == held.hold { return .progress(NodeWorkflows.holdPoll) }
         let (id, now) = (context.subjectID, context.now)
         if node.state == held.wait {
-            // The hold has ended: its step is done.
+            // An operator has ended the hold, which completes its step.
             _ = try await database.write { try NodeStore.move($0, id, .resume, target: node.target, at: now) }
             ended += 1
             return .wait(.zero)
@@ -257,14 +257,14 @@ struct NodeWorkflows: Sendable {
             failed: { context, _, failure in try await fail("The deployment has failed")(context, failure) })
     }
 
-    /// Removes the node's instance, and cleans the node for the next one.
+    /// Removes the node's instance and cleans the node for the next one.
     var undeploy: Workflow<Steps> {
         Workflow(
             service: NodeWorkflows.service, kind: "node_undeploy",
             steps: [
                 .init("power off", deadline: .seconds(600)) { context, _ in
                     guard let node = try await node(context, in: [.deleting]) else { return .skip }
-                    // A machine that must not be powered off ends what runs on it by a restart.
+                    // With `disable_power_off`, restart instead of powering off.
                     let target: NodePower.Target = node.disablesPowerOff ? .reboot : .off
                     try await working(node) { try await $0.setPower(of: node, target) }
                     let (id, now) = (context.subjectID, context.now)

@@ -5,15 +5,15 @@ import Logging
 import ServiceKit
 import Telemetry
 
-/// Checks the power state of all nodes, and records changes that were made outside of this API.
+/// Polls the power state of all nodes and records changes that were made outside of this API.
 struct PowerSync: Sendable {
-    /// Nodes that are asked at once.
+    /// The number of nodes that are polled concurrently.
     private static let width = 16
 
     let surroundings: ServiceSurroundings
     let hardware: HardwareFleet
 
-    /// Asks every idle node once.
+    /// Polls the power state of each idle node once.
     func run() async throws {
         try await count()
         var last: UUID128?
@@ -51,7 +51,7 @@ struct PowerSync: Sendable {
             }
         } catch {
             metrics.increment(
-                "wolke_bare_metal_power_failures_total", [("driver", node.driver)], help: "Readings of a node's power that have failed.")
+                "wolke_bare_metal_power_failures_total", [("driver", node.driver)], help: "Failed polls of a node's power state.")
             log.info("a node's power could not be read", metadata: ["node": "\(node.id)", "error": "\(error)"])
         }
     }

@@ -4,7 +4,7 @@ import JSON
 import Kernel
 
 /// The sessions with controllers: one for each address, user, password and way to verify the controller, used until the controller ends
-/// it. Controllers allow few. A node whose description has another password gets no session of another node.
+/// it. Controllers limit the number of sessions. A node with a wrong password cannot use the session of another node.
 actor RedfishSessions {
     struct Key: Hashable {
         let address: String
@@ -15,7 +15,7 @@ actor RedfishSessions {
     }
 
     private var tokens: [Key: Secret<String>] = [:]
-    /// Controllers without a service for sessions.
+    /// Controllers without a SessionService.
     private var without: Set<Key> = []
 
     func token(_ key: Key) -> Secret<String>? { tokens[key] }
@@ -29,7 +29,7 @@ actor RedfishSessions {
     }
 }
 
-/// One controller that speaks Redfish.
+/// A controller that supports Redfish.
 struct RedfishController: Sendable {
     let settings: RedfishSettings
     let sessions: RedfishSessions
@@ -54,7 +54,7 @@ struct RedfishController: Sendable {
         var attempt = 1
         while true {
             do { return try await send("GET", path, nil) } catch let failure as HardwareFailure {
-                guard attempt < RedfishController.attemptsMax, failure.mayPass else { throw failure }
+                guard attempt < RedfishController.attemptsMax, failure.isTemporary else { throw failure }
                 try await ambient.time.sleep(for: .seconds(attempt))
                 attempt += 1
             }
@@ -63,7 +63,7 @@ struct RedfishController: Sendable {
 
     func post(_ path: String, _ body: JSONObject) async throws { _ = try await send("POST", path, body) }
 
-    /// Changes a resource. Some controllers want the ETag of what they have shown.
+    /// Changes a resource. Some controllers require its ETag.
     func patch(_ path: String, _ body: JSONObject) async throws {
         do { _ = try await send("PATCH", path, body) } catch let failure as HardwareFailure {
             guard failure.status == 412 || failure.status == 428 else { throw failure }
@@ -83,7 +83,7 @@ struct RedfishController: Sendable {
 
     private func send(_ method: String, _ path: String, _ body: JSONObject?, etag: String? = nil) async throws -> Answer {
         guard RedfishSettings.isPath(path) else {
-            throw HardwareFailure(description: "The controller has named the path '\(path.prefix(64))', which is not one of its own.")
+            throw HardwareFailure(description: "The controller has returned the path '\(path.prefix(64))', which is not one of its own.")
         }
         var (headers, token) = try await authorization()
         if let etag { headers.append(("if-match", etag)) }
@@ -99,7 +99,7 @@ struct RedfishController: Sendable {
             body: RedfishController.object(answer.body) ?? [:], etag: answer.headers.first { $0.0.lowercased() == "etag" }?.1)
     }
 
-    /// The headers that sign a request on, and the session that they use.
+    /// The headers that authenticate a request, and the token of the session that they use.
     private func authorization() async throws -> (headers: [(String, String)], token: Secret<String>?) {
         guard let key, let password = settings.password else { return ([], nil) }
         let basic = ("authorization", "Basic " + Base64.encode(Array("\(key.user):\(password.exposed)".utf8)))
@@ -108,8 +108,8 @@ struct RedfishController: Sendable {
         if settings.signOn == .auto, await sessions.hasNone(key) { return ([basic], nil) }
         let path = RedfishController.sessionPath
         let answer = try await exchange("POST", path, ["UserName": .string(key.user), "Password": .string(password.exposed)], [])
-        // Some protect all paths by Basic authentication and have no sessions: they ask for it here, too. A wrong password is refused
-        // by the request that follows.
+        // Some controllers protect all paths by Basic authentication and have no sessions: they require Basic authentication here too. If
+        // the password is wrong, the next request is refused.
         let wantsBasic = answer.status == 401 && answer.headers.contains { $0.0.lowercased() == "www-authenticate" }
         if settings.signOn == .auto, wantsBasic || [404, 405, 501].contains(answer.status) {
             await sessions.rememberNone(key)
@@ -140,13 +140,13 @@ struct RedfishController: Sendable {
             return try await transport.exchange(request, timeout: RedfishController.timeout, bytesMax: RedfishController.bytesMax)
         } catch let error as TransportError {
             if let failure = untrusted(error.reason) { throw failure }
-            throw HardwareFailure(description: "The controller \(settings.address) cannot be reached: \(error.reason).", mayPass: true)
+            throw HardwareFailure(description: "The controller \(settings.address) cannot be reached: \(error.reason).", isTemporary: true)
         } catch let error as ResourceError {
-            throw HardwareFailure(description: "The controller \(settings.address) has answered what is unusable: \(error.message).")
+            throw HardwareFailure(description: "The controller \(settings.address) sent an invalid response: \(error.message).")
         }
     }
 
-    /// The failure where the certificate is not accepted, which does not pass by itself; nil for other reasons.
+    /// The permanent failure for a rejected certificate; nil for other reasons.
     private func untrusted(_ reason: String) -> HardwareFailure? {
         let marks = ["CERTIFICATE_VERIFY_FAILED", "unableToValidateCertificate", "noSANMatch"]
         guard marks.contains(where: reason.contains) else { return nil }
@@ -156,7 +156,7 @@ struct RedfishController: Sendable {
             default: "the machine's certificate authorities (redfish_verify_ca names others)"
             }
         return HardwareFailure(
-            description: "The certificate of the controller \(settings.address) is not its own, or not verified by \(authority).")
+            description: "The certificate of the controller \(settings.address) is for another name, or not verified by \(authority).")
     }
 
     // MARK: answers
@@ -171,10 +171,10 @@ struct RedfishController: Sendable {
         return HardwareFailure(
             description:
                 "The controller \(settings.address) has answered \(status) to \(method) \(path)\(words.isEmpty ? "." : ": \(words)")",
-            mayPass: answer.status >= 500 || answer.status == 429, status: answer.status)
+            isTemporary: answer.status >= 500 || answer.status == 429, status: answer.status)
     }
 
-    /// The messages of an error (DSP0266, 8.6).
+    /// The messages of an error response (DSP0266, 8.6).
     private static func words(_ body: JSONObject) -> String {
         let error = body["error"]
         let details = error?["@Message.ExtendedInfo"]?.arrayValue?.compactMap { $0["Message"]?.stringValue } ?? []

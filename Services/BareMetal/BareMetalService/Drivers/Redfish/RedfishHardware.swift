@@ -2,7 +2,7 @@ import BareMetalCore
 import JSON
 import Kernel
 
-/// Machines whose controller speaks Redfish.
+/// Machines whose controller supports Redfish.
 struct RedfishHardware: HardwareDriver {
     let secrets: NodeSecrets
     /// The directory with the operator's certificate authorities.
@@ -89,7 +89,7 @@ struct RedfishHardware: HardwareDriver {
         }
     }
 
-    /// The action that changes the power, and the kinds of it that the controller has.
+    /// The action that changes the power, and the reset types that the controller supports.
     private struct Reset {
         static let on = ["On", "ForceOn"]
         static let off = ["ForceOff"]
@@ -98,7 +98,7 @@ struct RedfishHardware: HardwareDriver {
         static let softRestart = ["GracefulRestart"]
 
         let target: String
-        /// Nil if the controller does not say.
+        /// Nil if the controller does not list them.
         let kinds: [String]?
 
         init(_ system: JSONObject, _ path: String) {
@@ -114,7 +114,7 @@ struct RedfishHardware: HardwareDriver {
             guard let kind = wanted.first(where: kinds.contains) else {
                 throw HardwareFailure(
                     description: """
-                        The controller can do none of \(wanted.joined(separator: ", ")) with the power, only \
+                        The controller supports none of the reset types \(wanted.joined(separator: ", ")), only \
                         \(kinds.prefix(16).joined(separator: ", ")).
                         """)
             }
@@ -169,7 +169,7 @@ struct RedfishHardware: HardwareDriver {
         properties["cpus"] = cpus.map { JSONValue($0) }
         properties["memory_mb"] = memory.map { JSONValue($0) }
         properties["cpu_arch"] = architecture.map { .string($0) }
-        // As in Ironic: one less than the smallest disk that can hold a system, because partitions need room.
+        // As in Ironic: the size of the smallest disk of at least 4 GiB, less 1 GiB for partitioning.
         let sizes = disks.compactMap { $0["size"]?.intValue }.filter { $0 >= 4 << 30 }
         properties["local_gb"] = sizes.min().map { JSONValue($0 >> 30 - 1) }
         return HardwareInventory(
@@ -187,8 +187,8 @@ struct RedfishHardware: HardwareDriver {
             ])
     }
 
-    /// The members of a collection that the machine links to; none if the controller does not have it, or fails at it: an inspection
-    /// by the agent finds the rest.
+    /// The members of a collection that the machine links to; none if the controller does not have the collection or returns an error,
+    /// so that the inspection reports the rest.
     private func members(_ controller: RedfishController, _ link: JSONValue?) async throws -> [JSONObject] {
         guard let path = RedfishHardware.link(link) else { return [] }
         do {

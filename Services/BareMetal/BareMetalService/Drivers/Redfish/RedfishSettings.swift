@@ -2,11 +2,11 @@ import BareMetalCore
 import JSON
 import Kernel
 
-/// Where the controller of a node is, and how to sign on to it: the members `redfish_…` of `driver_info`.
+/// The address of a node's controller and how to authenticate: the members `redfish_…` of `driver_info`.
 struct RedfishSettings: Sendable {
     enum SignOn: String, Sendable, CaseIterable { case session, basic, auto }
 
-    /// What verifies the controller's certificate.
+    /// The certificate authorities that verify the controller's certificate.
     enum Authority: Sendable, Hashable {
         case system, none
         case file(String)
@@ -42,9 +42,9 @@ struct RedfishSettings: Sendable {
         user = try text("redfish_username")
         password = secrets["redfish_password"]
         // A colon ends the user in the header of Basic authentication (RFC 7617).
-        guard user?.contains(":") != true else { throw HardwareFailure(description: "redfish_username cannot have a colon.") }
+        guard user?.contains(":") != true else { throw HardwareFailure(description: "redfish_username must not contain a colon.") }
         guard (user == nil) == (password == nil) else {
-            throw HardwareFailure(description: "redfish_username and redfish_password need each other.")
+            throw HardwareFailure(description: "redfish_username and redfish_password must be set together.")
         }
         let word = try text("redfish_auth_type") ?? SignOn.auto.rawValue
         guard let signOn = SignOn(rawValue: word) else {
@@ -70,12 +70,13 @@ struct RedfishSettings: Sendable {
             }
         guard isHost else {
             throw HardwareFailure(
-                description: "redfish_address must be a URL with a host and perhaps a port, https://HOST:PORT, not \(text.prefix(64)).")
+                description: "redfish_address must be a URL with a host and optionally a port, https://HOST:PORT, not \(text.prefix(64)).")
         }
         return url
     }
 
-    /// A path of the controller, also one that it has named itself: nothing that leads to another host or out of the service.
+    /// Whether the text is a path on this controller; rejects other hosts and paths outside the service. Paths in the controller's
+    /// responses are checked too.
     static func isPath(_ text: String) -> Bool {
         text.hasPrefix("/") && !text.hasPrefix("//") && text.utf8.count <= 512 && !text.split(separator: "/").contains("..")
             && text.utf8.allSatisfy { byte in
@@ -97,7 +98,7 @@ struct RedfishSettings: Sendable {
             case "false": return .none
             default: break
             }
-            // Only a name: a path could make the service read any file.
+            // Only a file name is allowed: with a path, a client could make the service read any file.
             guard let directory, NodeRules.isName(name), name != ".", name != ".." else {
                 throw HardwareFailure(
                     description: """
