@@ -64,7 +64,7 @@ import Testing
             request.method == "PUT" ? .empty(202) : .json(200, BareMetalCommandTests.node("manageable", ["power_state": "power on"]))
         }
         let result = try await tool.run("baremetal node power on n1 --wait")
-        #expect(result.output == "Node n1 has power on.\n", "\(result)")
+        #expect(result.output == "The power state of node n1 is power on.\n", "\(result)")
         #expect(tool.server.requests.first { $0.method == "PUT" }?.path == "/baremetal/v1/nodes/n1/states/power")
         let failing = try CommandLineTool { request in
             request.method == "PUT" ? .empty(202) : .json(200, BareMetalCommandTests.node("manageable", ["last_error": "It is stuck."]))
@@ -92,14 +92,14 @@ import Testing
         #expect(
             why.output == """
                 Node n1 is clean failed, on the way to available.
-                Its power is power off.
+                Its power state is power off.
                 It is in maintenance: cleaning
                 The last error: The disk is full.
 
-                What has happened:
+                History:
                 ! 2026-01-01T00:00:00  Cleaning has failed.
 
-                What can be done next:
+                Possible next actions:
                   osctl baremetal node manage n1
 
                 """, "\(why)")

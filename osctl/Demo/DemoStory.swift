@@ -179,7 +179,7 @@ final class DemoStory {
             return result.status == 0 ? result.output : nil
         }
         let lines = said.split(separator: "\n").map(String.init)
-        guard lines.count >= 4 else { throw CloudError("the guest said too little: \(said)") }
+        guard lines.count >= 4 else { throw CloudError("unexpected output of the guest: \(said)") }
         narrator.tell("SSH with the private key works; the guest says:")
         narrator.tell("    hostname, from metadata: \(lines[0])")
         narrator.tell("    address, from DHCP:      \(lines[1])")

@@ -5,14 +5,14 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// Verbs about the power, the boot device and the condition of nodes.
+/// Commands for the power, the boot device, maintenance and the history of nodes.
 extension BareMetalNodes {
     struct Power: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "power", abstract: "Switch nodes on and off.", subcommands: [On.self, Off.self, Reboot.self])
     }
 
-    /// What the verbs of the power share.
+    /// Options and behaviour that the power commands share.
     protocol PowerVerb: APICommand {
         var nodes: [String] { get }
         var waiting: WaitOptions { get }
@@ -21,7 +21,7 @@ extension BareMetalNodes {
     }
 
     struct PowerOptions: ParsableArguments {
-        @Option(help: ArgumentHelp("How long the machine may take.", valueName: "seconds")) var powerTimeout: Int?
+        @Option(help: ArgumentHelp("Time limit for the power change.", valueName: "seconds")) var powerTimeout: Int?
     }
 
     struct On: PowerVerb {
@@ -53,19 +53,19 @@ extension BareMetalNodes {
         var target: NodePower.Target { soft ? .softReboot : .reboot }
     }
 
-    /// While the power changes, the node has a target.
+    /// A node has a target power state exactly while its power changes.
     fileprivate static let powerRule = ProgressRule(
         field: "power_state", created: [], failed: [],
-        detail: { $0["target_power_state"]?.stringValue.map { "to be \($0)" } ?? "" })
+        detail: { $0["target_power_state"]?.stringValue.map { "changing to \($0)" } ?? "" })
 
     struct Maintenance: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "maintenance", abstract: "Take nodes out of service, and back.", subcommands: [Set.self, Unset.self])
+            commandName: "maintenance", abstract: "Set or clear maintenance mode.", subcommands: [Set.self, Unset.self])
 
         struct Set: APICommand {
-            static let configuration = CommandConfiguration(commandName: "set", abstract: "Take nodes out of service.")
+            static let configuration = CommandConfiguration(commandName: "set", abstract: "Put nodes into maintenance mode.")
             @Argument(help: ArgumentHelp("Names or ids.", valueName: "node")) var nodes: [String]
-            @Option(help: "Why.") var reason: String?
+            @Option(help: "Reason.") var reason: String?
             @OptionGroup(title: "Cloud") var access: AccessOptions
 
             func execute(_ api: CloudAPI) async throws {
@@ -76,7 +76,7 @@ extension BareMetalNodes {
         }
 
         struct Unset: APICommand {
-            static let configuration = CommandConfiguration(commandName: "unset", abstract: "Put nodes back into service.")
+            static let configuration = CommandConfiguration(commandName: "unset", abstract: "Take nodes out of maintenance mode.")
             @Argument(help: ArgumentHelp("Names or ids.", valueName: "node")) var nodes: [String]
             @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -86,10 +86,11 @@ extension BareMetalNodes {
 
     struct BootDevices: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "boot-device", abstract: "What nodes boot from.", subcommands: [ShowDevice.self, ListDevices.self, SetDevice.self])
+            commandName: "boot-device", abstract: "Boot devices of nodes.",
+            subcommands: [ShowDevice.self, ListDevices.self, SetDevice.self])
 
         struct ShowDevice: APICommand {
-            static let configuration = CommandConfiguration(commandName: "show", abstract: "Show what a node boots from.")
+            static let configuration = CommandConfiguration(commandName: "show", abstract: "Show a node's boot device.")
             @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
             @OptionGroup(title: "Output") var output: OutputOptions
             @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -101,7 +102,7 @@ extension BareMetalNodes {
         }
 
         struct ListDevices: APICommand {
-            static let configuration = CommandConfiguration(commandName: "list", abstract: "List what a node can boot from.")
+            static let configuration = CommandConfiguration(commandName: "list", abstract: "List the boot devices that a node supports.")
             @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
             @OptionGroup(title: "Output") var output: OutputOptions
             @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -114,10 +115,10 @@ extension BareMetalNodes {
         }
 
         struct SetDevice: APICommand {
-            static let configuration = CommandConfiguration(commandName: "set", abstract: "Set what a node boots from next.")
+            static let configuration = CommandConfiguration(commandName: "set", abstract: "Set a node's boot device.")
             @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
-            @Argument(help: "pxe, disk, cdrom or another one of `boot-device list`.") var device: String
-            @Flag(help: "For all boots, not only the next one.") var persistent = false
+            @Argument(help: "pxe, disk, cdrom or another device of `boot-device list`.") var device: String
+            @Flag(help: "Use the device for all boots, not only for the next one.") var persistent = false
             @OptionGroup(title: "Cloud") var access: AccessOptions
 
             func execute(_ api: CloudAPI) async throws {
@@ -129,7 +130,7 @@ extension BareMetalNodes {
 
     struct Traits: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "trait", abstract: "Traits that allocations ask for.",
+            commandName: "trait", abstract: "Traits that allocations request.",
             subcommands: [ListTraits.self, AddTraits.self, RemoveTraits.self])
 
         struct ListTraits: APICommand {
@@ -145,7 +146,7 @@ extension BareMetalNodes {
         }
 
         struct AddTraits: APICommand {
-            static let configuration = CommandConfiguration(commandName: "add", abstract: "Give a node traits.")
+            static let configuration = CommandConfiguration(commandName: "add", abstract: "Add traits to a node.")
             @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
             @Argument(help: ArgumentHelp("Traits, such as CUSTOM_GPU.", valueName: "trait")) var traits: [String]
             @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -156,7 +157,7 @@ extension BareMetalNodes {
         }
 
         struct RemoveTraits: APICommand {
-            static let configuration = CommandConfiguration(commandName: "remove", abstract: "Take traits from a node.")
+            static let configuration = CommandConfiguration(commandName: "remove", abstract: "Remove traits from a node.")
             @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
             @Argument(help: ArgumentHelp("Traits.", valueName: "trait")) var traits: [String]
             @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -168,7 +169,7 @@ extension BareMetalNodes {
     }
 
     struct History: APICommand {
-        static let configuration = CommandConfiguration(commandName: "history", abstract: "List what has happened to a node.")
+        static let configuration = CommandConfiguration(commandName: "history", abstract: "List the events of a node.")
         @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -183,7 +184,7 @@ extension BareMetalNodes {
     }
 
     struct Validate: APICommand {
-        static let configuration = CommandConfiguration(commandName: "validate", abstract: "Check what a node lacks.")
+        static let configuration = CommandConfiguration(commandName: "validate", abstract: "Check a node's settings.")
         @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -201,10 +202,10 @@ extension BareMetalNodes {
         }
     }
 
-    /// The story of a node, and what can be done with it now.
+    /// Explains a node's history and the possible next actions.
     struct Why: APICommand {
         static let configuration = CommandConfiguration(
-            commandName: "why", abstract: "Explain a node's state: what has happened, and what can be done next.")
+            commandName: "why", abstract: "Explain a node's state, its history and the possible next actions.")
         @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
@@ -221,28 +222,29 @@ extension BareMetalNodes {
             let state = word("provision_state") ?? "unknown"
             var lines = ["Node \(title) is \(state)" + (word("target_provision_state").map { ", on the way to \($0)." } ?? ".")]
             lines.append(
-                "Its power is \(word("power_state") ?? "unknown")" + (word("target_power_state").map { ", to be \($0)." } ?? "."))
+                "Its power state is \(word("power_state") ?? "unknown")"
+                    + (word("target_power_state").map { ", changing to \($0)." } ?? "."))
             if node["maintenance"] == true {
                 lines.append("It is in maintenance" + (word("maintenance_reason").map { ": \($0)" } ?? "."))
             }
             if node["retired"] == true { lines.append("It is retired" + (word("retired_reason").map { ": \($0)" } ?? ".")) }
             if let instance = word("instance_uuid") { lines.append("It has the instance \(instance).") }
             if let error = word("last_error") { lines.append("The last error: \(error)") }
-            if word("reservation") != nil { lines.append("Work on it is in progress.") }
+            if word("reservation") != nil { lines.append("A workflow on the node is in progress.") }
             let events = history.suffix(eventsMax)
-            if !events.isEmpty { lines += ["", "What has happened:"] }
+            if !events.isEmpty { lines += ["", "History:"] }
             lines += events.map { event in
                 let mark = event["severity"]?.stringValue == "ERROR" ? "! " : "  "
                 return "\(mark)\(event["created_at"]?.stringValue?.prefix(19) ?? "")  \(event["event"]?.stringValue ?? "")"
             }
             let verbs = ProvisionState(rawValue: state).map(next) ?? []
             if !verbs.isEmpty, word("reservation") == nil {
-                lines += ["", "What can be done next:"] + verbs.map { "  osctl baremetal node \($0) \(title)" }
+                lines += ["", "Possible next actions:"] + verbs.map { "  osctl baremetal node \($0) \(title)" }
             }
             return lines.joined(separator: "\n") + "\n"
         }
 
-        /// The verbs that are possible in a state.
+        /// The commands that are possible in a state.
         private static func next(_ state: ProvisionState) -> [String] {
             ProvisionState.Event.allCases.filter { $0.isVerb && state.after($0) != nil }
                 .map { $0 == .delete ? "undeploy" : $0.rawValue }
@@ -260,7 +262,7 @@ extension BareMetalNodes {
             service: .bareMetal, path: kind.path(id: node) + "/history", key: "history", microversion: kind.microversion)
     }
 
-    /// Sends the same request about each of the nodes.
+    /// Sends the same request for each node.
     static func each(_ nodes: [String], _ api: CloudAPI, _ method: RESTMethod, _ path: RESTPath, _ body: JSONValue?) async throws {
         let failures = await Several.run(nodes, api) { node in
             _ = try await api.client.request(
@@ -297,6 +299,6 @@ extension BareMetalNodes.PowerVerb {
             }
             return state == goal
         }
-        print("Node \(node.map(kind.title) ?? id) has \(goal).")
+        print("The power state of node \(node.map(kind.title) ?? id) is \(goal).")
     }
 }

@@ -5,15 +5,15 @@ import JSON
 import Kernel
 import ServiceCatalog
 
-/// A verb that changes the provision state of nodes.
+/// A command that changes the provision state of nodes.
 protocol ProvisionVerb {
     associatedtype Options: ProvisionOptions = NoProvisionOptions
     static var verb: String { get }
     static var abstract: String { get }
-    /// The request's target, if it is not the verb.
+    /// The request's target, if it differs from the command's name.
     static var target: String { get }
     static var goal: Set<String> { get }
-    /// States after failed work, besides those named so.
+    /// Failed states whose name does not end in "failed".
     static var failed: Set<String> { get }
 }
 
@@ -67,7 +67,7 @@ extension BareMetalNodes {
         }
     }
 
-    /// Steps, as JSON or as the name of a file.
+    /// Parses steps that are given as JSON or in a file.
     private static func steps(_ text: String, _ option: String) throws -> JSONValue {
         let text = text.drop(while: \.isWhitespace).hasPrefix("[") ? text : try UserFile.text(text)
         do { return try JSONValue.parse(text) } catch { throw CommandFailure("\(option) is not JSON: \(error)") }
@@ -75,14 +75,14 @@ extension BareMetalNodes {
 
     enum Manage: ProvisionVerb {
         static let verb = "manage"
-        static let abstract = "Manage nodes: check that their controllers answer."
+        static let abstract = "Make nodes manageable, after a check that their controllers respond."
         static let goal: Set = [ProvisionState.manageable.rawValue]
         static let failed: Set = [ProvisionState.enroll.rawValue]
     }
 
     enum Inspect: ProvisionVerb {
         static let verb = "inspect"
-        static let abstract = "Find out what nodes have."
+        static let abstract = "Detect the hardware of nodes."
         static let goal: Set = [ProvisionState.manageable.rawValue]
     }
 
@@ -105,13 +105,13 @@ extension BareMetalNodes {
 
     enum Adopt: ProvisionVerb {
         static let verb = "adopt"
-        static let abstract = "Take over nodes that are in use already."
+        static let abstract = "Adopt nodes that are already in use."
         static let goal: Set = [ProvisionState.active.rawValue]
     }
 
     struct DeployOptions: ProvisionOptions {
         @Option(help: ArgumentHelp("A gzipped config drive, as base64 in a file.", valueName: "file")) var configDrive: String?
-        @Option(help: ArgumentHelp("Further steps, as JSON or in a file.", valueName: "json")) var deploySteps: String?
+        @Option(help: ArgumentHelp("Additional steps, as JSON or in a file.", valueName: "json")) var deploySteps: String?
 
         func members() throws -> JSONObject {
             var members = JSONObject()
@@ -124,14 +124,14 @@ extension BareMetalNodes {
     enum Deploy: ProvisionVerb {
         typealias Options = DeployOptions
         static let verb = "deploy"
-        static let abstract = "Deploy nodes with what instance_info says."
+        static let abstract = "Deploy nodes as their instance_info describes."
         static let target = "active"
         static let goal: Set = [ProvisionState.active.rawValue]
     }
 
     enum Undeploy: ProvisionVerb {
         static let verb = "undeploy"
-        static let abstract = "Take nodes back: power them off and clean them."
+        static let abstract = "Remove the instances of nodes: power the nodes off and clean them."
         static let target = "deleted"
         static let goal: Set = [ProvisionState.available.rawValue]
     }
@@ -179,7 +179,7 @@ extension BareMetalNodes {
 
     enum Abort: ProvisionVerb {
         static let verb = "abort"
-        static let abstract = "End the work that nodes wait for."
+        static let abstract = "Abort the work that nodes are waiting for."
         static let goal = BareMetalNodes.failed.union([ProvisionState.active.rawValue])
     }
 }

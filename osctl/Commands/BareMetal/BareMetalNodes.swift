@@ -4,19 +4,19 @@ import Client
 import JSON
 import ServiceCatalog
 
-/// `osctl baremetal`: whole machines.
+/// `osctl baremetal`: physical machines.
 struct BareMetalCommand: ParsableCommand {
     static let microversion = "1.96"
 
     static let configuration = CommandConfiguration(
-        commandName: "baremetal", abstract: "Whole machines: nodes, their ports, allocations.",
+        commandName: "baremetal", abstract: "Physical machines: nodes, their ports, allocations.",
         subcommands: [
             ResourceCommand<BareMetalNodes>.self, ResourceCommand<BareMetalPorts>.self, ResourceCommand<BareMetalPortGroups>.self,
             ResourceCommand<BareMetalAllocations>.self, ResourceCommand<BareMetalChassis>.self, ResourceCommand<BareMetalDrivers>.self,
         ])
 }
 
-/// Machines.
+/// Physical machines.
 enum BareMetalNodes: Creatable, Settable {
     static let kind = Kind(
         command: ["baremetal", "node"], noun: "node", service: .bareMetal, path: "/nodes", listPath: "/nodes/detail", member: nil,
@@ -32,7 +32,7 @@ enum BareMetalNodes: Creatable, Settable {
             Power.self, Maintenance.self, BootDevices.self, Traits.self, History.self, Validate.self, Why.self,
         ]
 
-    /// States in which work has failed.
+    /// States that follow failed work.
     static let failed = Set(ProvisionState.allCases.filter(\.isFailed).map(\.rawValue))
 
     static func rule(failed: Set<String>) -> ProgressRule {
@@ -46,8 +46,8 @@ enum BareMetalNodes: Creatable, Settable {
         @Option(help: "Only with this driver.") var driver: String?
         @Option(help: ArgumentHelp("Only of this resource class.", valueName: "class")) var resourceClass: String?
         @Option(help: ArgumentHelp("Only of this owner (a project's id).", valueName: "project")) var owner: String?
-        @Flag(inversion: .prefixedNo, help: "Whether they are in maintenance.") var maintenance: Bool?
-        @Flag(inversion: .prefixedNo, help: "Whether an instance uses them.") var associated: Bool?
+        @Flag(inversion: .prefixedNo, help: "Only nodes that are, or are not, in maintenance.") var maintenance: Bool?
+        @Flag(inversion: .prefixedNo, help: "Only nodes with, or without, an instance.") var associated: Bool?
 
         func query(_ api: CloudAPI) async throws -> [(String, String)] {
             var query: [(String, String)] = []
@@ -61,23 +61,23 @@ enum BareMetalNodes: Creatable, Settable {
         }
     }
 
-    /// What a node can be created and changed with.
+    /// Options for creating and for changing a node.
     struct Members: ParsableArguments {
         @Option(
             help: ArgumentHelp("A setting of the driver, such as redfish_address=https://10.0.0.7 (repeatable).", valueName: "key=value"))
         var driverInfo: [Assignment] = []
         @Option(help: ArgumentHelp("A property, such as cpus=8 (repeatable).", valueName: "key=value")) var property: [Assignment] = []
-        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
+        @Option(help: ArgumentHelp("A custom value in extra (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
         @Option(help: ArgumentHelp("A value for the instance (repeatable).", valueName: "key=value")) var instanceInfo: [Assignment] = []
-        @Option(help: ArgumentHelp("An implementation, such as inspect=no-inspect (repeatable).", valueName: "interface=name"))
+        @Option(help: ArgumentHelp("An interface implementation, such as inspect=no-inspect (repeatable).", valueName: "interface=name"))
         var interface: [Assignment] = []
-        @Option(help: "What allocations ask for.") var resourceClass: String?
-        @Option(help: ArgumentHelp("The project that manages it.", valueName: "project")) var owner: String?
-        @Option(help: ArgumentHelp("The project that uses it.", valueName: "project")) var lessee: String?
+        @Option(help: "Resource class that allocations request.") var resourceClass: String?
+        @Option(help: ArgumentHelp("The project that owns the node.", valueName: "project")) var owner: String?
+        @Option(help: ArgumentHelp("The project that leases the node.", valueName: "project")) var lessee: String?
         @Option(help: "A description.") var description: String?
-        @Option(help: "The chassis that it belongs to.") var chassis: String?
-        @Option(help: "A shard.") var shard: String?
-        @Flag(inversion: .prefixedNo, help: "Whether it is cleaned before it is available.") var automatedClean: Bool?
+        @Option(help: "The id of the node's chassis.") var chassis: String?
+        @Option(help: "The node's shard.") var shard: String?
+        @Flag(inversion: .prefixedNo, help: "Clean the node before it becomes available.") var automatedClean: Bool?
 
         var documents: [(name: String, values: [Assignment])] {
             [("driver_info", driverInfo), ("properties", property), ("extra", extra), ("instance_info", instanceInfo)]
@@ -99,7 +99,7 @@ enum BareMetalNodes: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The node's name.") var name: String
-        @Option(help: "The kind of hardware: redfish, ipmi or another of `osctl baremetal driver list`.") var driver: String
+        @Option(help: "The hardware type: redfish, ipmi or another one of `osctl baremetal driver list`.") var driver: String
         @OptionGroup var members: Members
 
         func members(_ api: CloudAPI) async throws -> JSONObject {
@@ -114,9 +114,9 @@ enum BareMetalNodes: Creatable, Settable {
     struct SetOptions: SetArguments {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New driver.") var driver: String?
-        @Flag(help: "With a new driver: use its own implementations.") var resetInterfaces = false
-        @Flag(inversion: .prefixedNo, help: "Whether it can be undeployed, rebuilt or deleted.") var protected: Bool?
-        @Flag(inversion: .prefixedNo, help: "Whether it is not to be used any more.") var retired: Bool?
+        @Flag(help: "Reset the interfaces to the defaults of the new driver.") var resetInterfaces = false
+        @Flag(inversion: .prefixedNo, help: "Prevent the node from being undeployed, rebuilt or deleted.") var protected: Bool?
+        @Flag(inversion: .prefixedNo, help: "Mark the node as retired.") var retired: Bool?
         @OptionGroup var members: Members
 
         func changes(_ api: CloudAPI) async throws -> JSONObject {
@@ -141,16 +141,16 @@ enum BareMetalNodes: Creatable, Settable {
         @Argument(help: ArgumentHelp("Name or id.", valueName: "node")) var node: String
         @Option(help: ArgumentHelp("A setting of the driver (repeatable).", valueName: "key")) var driverInfo: [String] = []
         @Option(help: ArgumentHelp("A property (repeatable).", valueName: "key")) var property: [String] = []
-        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key")) var extra: [String] = []
+        @Option(help: ArgumentHelp("A custom value in extra (repeatable).", valueName: "key")) var extra: [String] = []
         @Option(help: ArgumentHelp("A value for the instance (repeatable).", valueName: "key")) var instanceInfo: [String] = []
-        @Flag(help: "Its name.") var name = false
-        @Flag(help: "Its resource class.") var resourceClass = false
-        @Flag(help: "Its owner.") var owner = false
-        @Flag(help: "Its lessee.") var lessee = false
-        @Flag(help: "Its description.") var description = false
-        @Flag(help: "Its chassis.") var chassis = false
-        @Flag(help: "Its instance.") var instance = false
-        @Flag(help: "Its own choice of automated cleaning.") var automatedClean = false
+        @Flag(help: "The node's name.") var name = false
+        @Flag(help: "The node's resource class.") var resourceClass = false
+        @Flag(help: "The node's owner.") var owner = false
+        @Flag(help: "The node's lessee.") var lessee = false
+        @Flag(help: "The node's description.") var description = false
+        @Flag(help: "The node's chassis.") var chassis = false
+        @Flag(help: "The node's instance.") var instance = false
+        @Flag(help: "The node's automated_clean setting.") var automatedClean = false
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: CloudAPI) async throws {
@@ -170,9 +170,9 @@ enum BareMetalNodes: Creatable, Settable {
     }
 }
 
-/// JSON patches (RFC 6902), with which Bare Metal changes its resources.
+/// JSON patches (RFC 6902), which change the resources of Bare Metal.
 enum JSONPatchText {
-    /// Values that are JSON are sent as such, as the other clients do: `cpus=8` is a number.
+    /// Sends text that is valid JSON as JSON, like other clients: in `cpus=8` the value is a number.
     static func value(_ text: String) -> JSONValue {
         do { return try JSONValue.parse(text) } catch { return .string(text) }
     }

@@ -26,12 +26,12 @@ enum BareMetalPorts: Creatable, Settable {
     }
 
     struct Members: ParsableArguments {
-        @Option(help: ArgumentHelp("A part of the connection to the switch: port_id, switch_id … (repeatable).", valueName: "key=value"))
+        @Option(help: ArgumentHelp("A member of the connection to the switch: port_id, switch_id … (repeatable).", valueName: "key=value"))
         var localLinkConnection: [Assignment] = []
-        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
-        @Option(help: "The port group that it joins (an id).") var portGroup: String?
+        @Option(help: ArgumentHelp("A custom value in extra (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
+        @Option(help: "The id of the port's port group.") var portGroup: String?
         @Option(help: "The physical network.") var physicalNetwork: String?
-        @Flag(inversion: .prefixedNo, help: "Whether the node boots from it.") var pxeEnabled: Bool?
+        @Flag(inversion: .prefixedNo, help: "Boot the node from this port.") var pxeEnabled: Bool?
 
         var documents: [(name: String, values: [Assignment])] {
             [("local_link_connection", localLinkConnection), ("extra", extra)]
@@ -48,7 +48,7 @@ enum BareMetalPorts: Creatable, Settable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The MAC address.") var address: String
-        @Option(help: "The node that has it.") var node: String
+        @Option(help: "The port's node.") var node: String
         @Option(help: "A name.") var name: String?
         @OptionGroup var members: Members
 
@@ -77,7 +77,7 @@ enum BareMetalPorts: Creatable, Settable {
 
     static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         var patch = JSONPatchText.replacing(options.changes(api))
-        // A connection is one value: its parts need each other.
+        // The connection is replaced as one value, because its members must be given together.
         let link = options.members.localLinkConnection
         if !link.isEmpty { patch.append(["op": "add", "path": "/local_link_connection", "value": link.json]) }
         patch += JSONPatchText.adding(options.members.extra, to: "extra")
@@ -85,7 +85,7 @@ enum BareMetalPorts: Creatable, Settable {
     }
 }
 
-/// Bonds of network interfaces.
+/// Bonded network interfaces.
 enum BareMetalPortGroups: Creatable {
     static let kind = Kind(
         command: ["baremetal", "port-group"], noun: "port group", service: .bareMetal, path: "/portgroups", listPath: "/portgroups/detail",
@@ -104,9 +104,9 @@ enum BareMetalPortGroups: Creatable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The port group's name.") var name: String
-        @Option(help: "The node that has it.") var node: String
+        @Option(help: "The port group's node.") var node: String
         @Option(help: "The MAC address of the bond.") var address: String?
-        @Option(help: "How the bond uses its interfaces, such as 802.3ad.") var mode: String?
+        @Option(help: "The bonding mode, such as 802.3ad.") var mode: String?
         @Option(help: ArgumentHelp("A property of the bond, such as miimon=100 (repeatable).", valueName: "key=value"))
         var property: [Assignment] = []
 
@@ -145,12 +145,12 @@ enum BareMetalAllocations: Creatable {
 
     struct CreateOptions: CreateArguments {
         @Argument(help: "The allocation's name.") var name: String
-        @Option(help: "The resource class that the node has.") var resourceClass: String?
-        @Option(help: ArgumentHelp("A trait that the node has (repeatable).", valueName: "trait")) var trait: [String] = []
-        @Option(help: ArgumentHelp("One of the nodes to choose from (repeatable).", valueName: "node")) var candidateNode: [String] = []
-        @Option(help: "An active node to which the allocation is added.") var node: String?
-        @Option(help: ArgumentHelp("The project that claims.", valueName: "project")) var owner: String?
-        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
+        @Option(help: "The resource class that the node must have.") var resourceClass: String?
+        @Option(help: ArgumentHelp("A trait that the node must have (repeatable).", valueName: "trait")) var trait: [String] = []
+        @Option(help: ArgumentHelp("A node that may be chosen (repeatable).", valueName: "node")) var candidateNode: [String] = []
+        @Option(help: "An active node to create the allocation for.") var node: String?
+        @Option(help: ArgumentHelp("The project that owns the allocation.", valueName: "project")) var owner: String?
+        @Option(help: ArgumentHelp("A custom value in extra (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
 
         func validate() throws {
             guard resourceClass != nil || node != nil else { throw ValidationError("An allocation needs --resource-class or --node.") }
@@ -180,7 +180,7 @@ enum BareMetalChassis: Creatable {
 
     struct CreateOptions: CreateArguments {
         @Option(help: "A description.") var description: String?
-        @Option(help: ArgumentHelp("A value of your own (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
+        @Option(help: ArgumentHelp("A custom value in extra (repeatable).", valueName: "key=value")) var extra: [Assignment] = []
 
         func members(_ api: CloudAPI) -> JSONObject {
             var body = JSONObject()
@@ -191,7 +191,7 @@ enum BareMetalChassis: Creatable {
     }
 }
 
-/// The kinds of hardware that the operator has enabled.
+/// The hardware types that the operator has enabled.
 enum BareMetalDrivers: Noun {
     static let kind = Kind(
         command: ["baremetal", "driver"], noun: "driver", service: .bareMetal, path: "/drivers", member: nil, collection: "drivers",

@@ -16,7 +16,7 @@ extension ComputeServices {
         static let configuration = CommandConfiguration(
             commandName: "disable", abstract: "Let hosts get no new servers. Those that they have keep running.")
         @Argument(help: ArgumentHelp("Names of hosts.", valueName: "host")) var hosts: [String]
-        @Option(help: "Why.") var reason: String?
+        @Option(help: "Reason.") var reason: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         var change: JSONObject {

@@ -4,7 +4,7 @@ import JSON
 import ServiceCatalog
 
 extension Servers {
-    /// Verbs that end a server's deletion or reach into its guest.
+    /// Commands that restore or finally delete a deleted server, or act inside its guest.
     static let guestVerbs: [any ParsableCommand.Type] = [
         Action<Restore>.self, Action<ForceDelete>.self, Action<CrashDump>.self, Password.self,
     ]

@@ -42,7 +42,7 @@ enum Users: Creatable, Settable {
 
         func validate() throws {
             guard [password != nil, passwordFile != nil, generatePassword].filter({ $0 }).count <= 1 else {
-                throw ValidationError("--password, --password-file and --generate-password exclude each other.")
+                throw ValidationError("--password, --password-file and --generate-password cannot be used together.")
             }
         }
 

@@ -33,7 +33,7 @@ extension Images {
         @Flag(help: "Succeed if at least one store gets the data.") var allowFailure = false
 
         func validate() throws {
-            if allStores, !store.isEmpty { throw ValidationError("--store and --all-stores exclude each other.") }
+            if allStores, !store.isEmpty { throw ValidationError("--store and --all-stores cannot be used together.") }
         }
 
         func members() -> JSONObject {

@@ -56,7 +56,7 @@ enum Volumes: Creatable, Settable {
 
         func validate() throws {
             guard [image, snapshot, source].compactMap({ $0 }).count <= 1 else {
-                throw ValidationError("--image, --snapshot and --source exclude each other.")
+                throw ValidationError("--image, --snapshot and --source cannot be used together.")
             }
             guard size != nil || snapshot != nil || source != nil else { throw ValidationError("A volume needs --size, in GB.") }
         }
