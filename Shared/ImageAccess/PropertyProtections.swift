@@ -56,7 +56,7 @@ package struct PropertyProtections: Sendable {
             }
             let roles = parts[1].split(separator: ",").map { $0.trimmed }.filter { !$0.isEmpty }
             guard !roles.contains("@") || !roles.contains("!") else {
-                throw Malformed(description: "line \(index + 1): '@' and '!' exclude each other")
+                throw Malformed(description: "line \(index + 1): '@' and '!' cannot be used together")
             }
             sections[last].roles[operation] = roles
         }

@@ -135,7 +135,7 @@ extension StepContext {
             return isOver
         case .first:
             if children.contains(where: { $0.state == .done }) {
-                if !isOver { try await cancelChildren("Another one was faster.") }
+                if !isOver { try await cancelChildren("Another child finished first.") }
                 return isOver
             }
             if isOver { throw StepFailure(children.first?.failure ?? "All parts of the operation failed.") }

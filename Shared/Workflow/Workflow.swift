@@ -47,7 +47,7 @@ package struct Workflow<Frame: Codable & Sendable>: Sendable {
     ) {
         precondition(
             !retriesForever || !steps.contains(where: \.hasChildren),
-            "\(kind): a child that has failed stays so, and a workflow that retries forever would never come past it")
+            "\(kind) retries forever and has children: a child's failure is permanent, so the step could never complete")
         definition = WorkflowDefinition(
             service: service, kind: kind, version: version, versions: alsoRuns.union([version]),
             steps: steps.map(\.erased), interruptedBy: interruptedBy, retriesForever: retriesForever,

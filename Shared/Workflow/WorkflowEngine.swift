@@ -190,7 +190,7 @@ package final class WorkflowEngine: Service {
             guard let next = try await store.nextRun() else { return }
             try await ambient.time.sleep(for: max(.milliseconds(1), next))
         }
-        throw ResourceError.internalError("workflows do not come to an end")
+        throw ResourceError.internalError("workflows did not finish within \(roundsMax) rounds")
     }
 
     private func execute(_ leased: LeasedWorkflow) async {

@@ -173,7 +173,7 @@ struct VolumeFixture: Sendable {
             try? await engine.drain(roundsMax: 4)
             try await SystemTime().sleep(for: .milliseconds(2))
         }
-        throw ResourceError.internalError("workflows do not come to an end")
+        throw ResourceError.internalError("workflows did not finish within 2000 rounds")
     }
 
     func create(_ body: JSONValue = ["size": 1], token: String = "member") async throws -> String {

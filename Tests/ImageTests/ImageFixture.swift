@@ -130,7 +130,7 @@ struct ImageFixture: Sendable {
             // It throws after its maximum number of rounds, which is not a failure here.
             try? await engine.drain(roundsMax: 4)
         }
-        throw ResourceError.internalError("workflows do not come to an end")
+        throw ResourceError.internalError("workflows did not finish within 2000 rounds")
     }
 
     /// The image's latest task.

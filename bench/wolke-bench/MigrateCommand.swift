@@ -2,7 +2,7 @@ import ArgumentParser
 import Database
 import Schema
 
-/// An empty database with the schema, for rows that want one of their own.
+/// Creates the schema in an empty database, for benchmarks that need their own database.
 struct MigrateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "migrate", abstract: "Brings a database to this build's schema.")
 

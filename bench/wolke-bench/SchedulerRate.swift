@@ -63,7 +63,7 @@ struct SchedulerRate: ParsableCommand {
     }
 }
 
-/// Hosts and requests by chance, the same for each run.
+/// Hosts and requests that are random, from a fixed seed, so that all runs have the same ones.
 private struct SampleFleet {
     let hosts: Int
     let servers: Int

@@ -27,7 +27,7 @@ package enum BlockStorageInspections {
             FROM volumes v JOIN volume_attachments a ON a.volume_id = v.id AND a.status = 'attached'
             WHERE NOT v.multiattach GROUP BY v.id HAVING count(*) > 1
             """),
-        // Findings of the machines' own checks; a silent machine has no new ones.
+        // Findings of the machines' own checks. A machine that does not report has no new ones.
         Inspection(
             "I15", "the sandbox for image tools works on the machines of Block Storage",
             """

@@ -35,7 +35,7 @@ package enum ComputeInspections {
             WHERE i.state = 'attached' AND NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = i.port_id)
             AND i.server_id NOT IN (\(Inspection.busy))
             """),
-        // Findings of the machines' own checks; a silent machine has no new ones.
+        // Findings of the machines' own checks. A machine that does not report has no new ones.
         Inspection(
             "I15", "the sandbox for image tools works on every host",
             """

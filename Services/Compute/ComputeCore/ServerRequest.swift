@@ -57,7 +57,7 @@ package struct ServerRequest: Sendable {
 
     /// - Parameters:
     ///   - body: the validated body.
-    ///   - networksRequired: whether the version wants `networks` named.
+    ///   - networksRequired: whether `networks` is required in the request's version.
     /// - Throws: 400 that names the field.
     package init(_ body: JSONValue, networksRequired: Bool, knowsMultiattach: Bool = true) throws {
         self.knowsMultiattach = knowsMultiattach

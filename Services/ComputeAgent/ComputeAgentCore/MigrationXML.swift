@@ -79,7 +79,7 @@ package struct MigrationXML: Sendable {
         return result
     }
 
-    /// The volume of a disk. Where one took the place of another under the guest, the serial is that of the other.
+    /// The volume of a disk, by its place: after a swap, the serial is still that of the replaced volume.
     private func volume(_ serial: String?, _ disk: XMLTree) -> ServerSpec.Volume? {
         guard let serial, UUID128(serial) != nil, let target = disk.child("target")?["dev"] else { return nil }
         let index = DiskPlace.index(ofDevice: target)

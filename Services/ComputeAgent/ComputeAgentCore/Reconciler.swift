@@ -23,7 +23,7 @@ package enum AgentAction: Sendable, Hashable {
     case start(paused: Bool)
     case suspend
     case resume
-    /// Memory to disk, then off.
+    /// Suspends the guest to disk.
     case save
     case discardSave
     /// Requests a shutdown from the guest and powers it off after a deadline.
@@ -224,7 +224,7 @@ package enum Reconciler {
         let attached = observed.disks.compactMap { disk -> (id: String?, target: String)? in
             guard let serial = disk.serial.flatMap({ UUID128($0)?.description }) else { return nil }
             if let id = disk.source.flatMap({ files[$0] }) { return (id, disk.target) }
-            // The serial of a volume that another disk certainly has is left of one whose place another volume took.
+            // A serial that belongs to another disk is stale: after a swap, the serial is still that of the replaced volume.
             return (known.contains(serial) ? nil : serial, disk.target)
         }
         for disk in attached where !desired.volumes.contains(where: { $0.volumeID == disk.id }) {

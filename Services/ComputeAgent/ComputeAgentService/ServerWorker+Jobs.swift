@@ -97,7 +97,7 @@ extension ServerWorker {
             default: throw PermanentFailure("its host does not know the job \"\(job.kind)\"")
             }
             await end(job.id, .done)
-            // Until now the guest was held.
+            // Changes to the guest were deferred until here.
             if job.swap != nil { kick() }
         } catch {
             // A cancelled job is ended by `dropJobs`, or by the next process.

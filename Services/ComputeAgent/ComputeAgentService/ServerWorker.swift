@@ -109,7 +109,7 @@ package actor ServerWorker {
 
     /// Accepts a desired state, which is on disk when this returns.
     ///
-    /// - Throws: `FileError`; the message must then come again.
+    /// - Throws: `FileError`; the message must then be redelivered.
     package func accept(_ server: DesiredServer) async throws -> Acceptance {
         let isNew = server.generation > record.generation
         let verdict = record.accept(server)
@@ -216,7 +216,7 @@ package actor ServerWorker {
     }
 
     private func reconcile(_ wanted: DesiredServer) async throws {
-        // The end of the job goes on with the rest.
+        // Continues when the job ends.
         if record.jobs.contains(where: \.holdsGuest) { return try await beginJobs(wanted) }
         let desired = try wanted.exchanging(record)
         let observed = try await tools.domains.observe(serverID)

@@ -49,7 +49,7 @@ package enum ConsoleRules {
         package var requestTimeout = Duration.seconds(30)
         /// How long the agent of the host may take to connect.
         package var agentTimeout = Duration.seconds(15)
-        /// A session whose client says nothing for this long, not even to a ping, is closed.
+        /// A session whose client sends nothing for this long, not even a response to a ping, is closed.
         package var silenceMax = Duration.seconds(90)
 
         package init() {}

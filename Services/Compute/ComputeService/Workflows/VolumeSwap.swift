@@ -108,7 +108,7 @@ struct VolumeSwap: Sendable {
         }
     }
 
-    /// Lets another service refuse for good what only frees something: otherwise neither the undo nor the deletion of the server ends.
+    /// Ignores a permanent refusal of a release, so that the undo and the deletion of the server can end.
     private func tolerate(_ context: StepContext, _ what: String, _ body: () async throws -> Void) async throws {
         try await steps.tolerate(Refusals(context), of: context.subjectID, action: VolumeSwap.action, what, body)
     }
@@ -139,7 +139,7 @@ struct VolumeSwap: Sendable {
         throw UndoWait(VolumeSwap.interval)
     }
 
-    /// Whether the host's job has come to a phase; sends the order again to a host that says nothing.
+    /// Whether the host's job has come to a phase; sends the order again to a host that does not answer.
     ///
     /// - Throws: `StepFailure` if the host has given up or is down.
     private func isIn(_ phase: String, _ context: StepContext, _ frame: Swap) async throws -> Bool {
@@ -174,8 +174,8 @@ struct VolumeSwap: Sendable {
         return .next
     }
 
-    /// Whether the guest has the new volume. A host that is down will say it when it returns; if the operator has said that it does not
-    /// run, its guest is started again with the new volume, which has every write.
+    /// Whether the guest has the new volume. A host that is down reports it when it returns. If the operator has confirmed that the host
+    /// does not run, the guest is started again with the new volume, which has every write.
     private func hasPivoted(_ context: StepContext, _ frame: Swap) async throws -> Bool {
         let server = try await steps.server(context.subjectID)
         if try await state(server, frame).isDone { return true }

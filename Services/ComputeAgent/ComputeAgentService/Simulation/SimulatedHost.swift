@@ -3,7 +3,7 @@ import Contracts
 package import JSON
 package import Kernel
 
-/// A host of memory only: takes servers to their desired state after a while, with the agent's own fencing.
+/// An in-memory host: brings servers to their desired state after a delay, with the agent's own fencing.
 package actor SimulatedHost {
     private struct Server {
         var generation: Int

@@ -18,7 +18,7 @@ package struct SimulationApplication: Sendable {
     private let metrics = Metrics()
     private let log: Logger
 
-    /// - Parameter arguments: what stands behind `simulate`: `--config`, `--southbound` (OVN's southbound database;
+    /// - Parameter arguments: the arguments after `simulate`: `--config`, `--southbound` (OVN's southbound database;
     ///   without it no port comes up) and those of `SimulationOptions`.
     /// - Throws: `SettingsError`; `ResourceError` 400 for wrong arguments.
     package init(arguments: [String], environment: [String: String]) throws {

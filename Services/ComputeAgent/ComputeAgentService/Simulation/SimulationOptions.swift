@@ -2,7 +2,7 @@ import Kernel
 
 /// The size and behaviour of a fleet without hardware.
 package struct SimulationOptions: Sendable {
-    /// Hosts that this process plays.
+    /// The number of hosts simulated by this process.
     package var hosts: Int
     /// The hosts are called `<prefix>-00001` and so on.
     package var prefix: String

@@ -125,7 +125,7 @@ package struct FileStore: ImageStoreDriver {
         }
     }
 
-    /// Deletes a file that is not locked, if `isUnknown` confirms that the database does not refer to it.
+    /// Deletes the complete and the partial file of an id. The caller has checked that nothing refers to them.
     package func removeLeftover(_ id: String) async throws {
         try await threads.run {
             for path in [partialPath(id), path(id)] where unlink(path) != 0 && errno != ENOENT {
