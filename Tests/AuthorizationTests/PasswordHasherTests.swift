@@ -8,7 +8,7 @@ import Testing
 @Suite struct PasswordHasherTests {
     private let hasher = PasswordHasher(cost: 1, threads: 2)
 
-    @Test func rightAndWrong() async throws {
+    @Test func onlyTheRightPasswordIsVerified() async throws {
         let first = try await hasher.hash(Secret("pässword"))
         let second = try await hasher.hash(Secret("pässword"))
         #expect(first != second)

@@ -259,7 +259,7 @@ import Testing
     }
 
     @Test("S10: Image's rules, including the operator's policy file, decide from which images a volume can be created")
-    func s10ImagesAreImagesToDecide() async throws {
+    func s10ImagePolicyDecides() async throws {
         func make(_ policy: [String: String], as token: String = "member") async throws -> VolumeFixture.Answer {
             let result = Mutex<VolumeFixture.Answer?>(nil)
             try await VolumeFixture.with(imagePolicy: policy) { cloud in

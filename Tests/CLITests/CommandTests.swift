@@ -347,7 +347,7 @@ import Testing
         #expect(FileManager.default.contents(atPath: file)?.count == 200_000)
     }
 
-    @Test func theConsoleIsTheLog() async throws {
+    @Test func consoleShowsTheLog() async throws {
         let tool = try CommandLineTool { request in
             request.method == "POST" ? .json(200, ["output": "hello\nlogin:"]) : .json(200, ["servers": [["id": "x", "name": "web"]]])
         }

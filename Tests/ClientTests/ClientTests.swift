@@ -217,7 +217,7 @@ import Testing
         #expect(error?.context?.contains("refused") == true)
     }
 
-    @Test func pausesGrowAndHaveAnEnd() {
+    @Test func backoffGrowsToALimit() {
         let policy = RetryPolicy()
         let random = SeededRandom(seed: 1)
         for attempt in 1...20 {

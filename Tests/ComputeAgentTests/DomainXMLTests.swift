@@ -129,7 +129,8 @@ import Testing
     }
 
     /// No guest's console listens on a network, unless the operator configures an address.
-    @Test("S16: guests' displays listen nowhere, and their serial line is the host's alone") func s16NoConsoleIsReachable() throws {
+    @Test("S16: guests' displays listen on no address, and their serial line is reachable only from the host")
+    func s16NoConsoleIsReachable() throws {
         let devices = try document([:], DomainOptions(virtType: .qemu)).child("devices")
         let displays = devices?.all("graphics") ?? []
         #expect(displays.map { $0["type"] } == ["vnc"] && displays.flatMap { $0.all("listen") }.map { $0["type"] } == ["none"])

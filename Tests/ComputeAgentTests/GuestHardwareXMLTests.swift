@@ -82,7 +82,7 @@ import Testing
         #expect(devices(scsi, "controller").contains { $0["type"] == "scsi" && $0["index"] == "0" && $0["model"] == "vmpvscsi" })
         let usb = try document(["hw_disk_bus": "usb"])
         #expect(devices(usb, "controller").contains { $0["type"] == "usb" && $0["model"] == "qemu-xhci" })
-        // Old disks and new machines exclude each other.
+        // Old disk buses do not work with new machine types.
         let ide = try document(["hw_disk_bus": "ide"], virtType: .kvm)
         #expect(ide.child("os")?.child("type")?["machine"] == "pc")
     }
@@ -128,7 +128,7 @@ import Testing
         #expect(devices(plain, "serial").count == 1 && devices(plain, "rng").count == 1)
     }
 
-    @Test func theRandomNumberGeneratorIsTheFlavors() throws {
+    @Test func flavorEnablesTheRNG() throws {
         #expect(try devices(document(specs: ["hw_rng:allowed": "no"]), "rng").isEmpty)
         let rate = try devices(document(specs: ["hw_rng:rate_bytes": "2048", "hw_rng:rate_period": "500"]), "rng").first?.child("rate")
         #expect(rate?["bytes"] == "2048" && rate?["period"] == "500")

@@ -56,7 +56,7 @@ import Testing
         let server = try Fixture.server()
         let off = ObservedDomain(power: .shutoff, offReason: .guest)
         #expect(Reconciler.plan(server, observed: off, record: record(server, applied: .running, plugged: true)).isEmpty)
-        // A newer wish to run starts it.
+        // A newer desired state starts it.
         let newer = try Fixture.server(["generation": 2])
         var old = record(server, applied: .running, plugged: true)
         _ = old.accept(newer)

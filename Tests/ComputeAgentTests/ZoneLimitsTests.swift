@@ -23,7 +23,7 @@ import Testing
     }
 
     /// Open vSwitch 3.1 in userspace allows no connections through a zone with a limit of 0.
-    @Test func noLimitIsTheAbsenceOfOne() {
+    @Test func zeroRemovesTheLimit() {
         let plan = ZoneLimits.plan(ports: ["port-a"], zones: zones, current: [3: 500], limit: 0)
         #expect(plan == ZoneLimits.Plan(limits: [:], removed: [3]))
         #expect(ZoneLimits.plan(ports: ["port-a"], zones: zones, current: [:], limit: 0).isEmpty)

@@ -213,7 +213,7 @@ import Workflow
     }
 
     @Test("S10: Image's rules, including the operator's policy file, decide which image a server can boot")
-    func s10ImagesAreImagesToDecide() async throws {
+    func s10ImagePolicyDecides() async throws {
         let foreign = Fixtures.foreignImage
         func boot(_ image: String, _ policy: [String: String], as token: String = "member") async throws -> [(Int, String)] {
             try await TestCloud.with(imagePolicy: policy) { cloud in

@@ -22,7 +22,7 @@ import Testing
         #expect(SandboxCheck.problem(try sandbox(scratch, "")) == nil)
     }
 
-    @Test("S1: a sandbox that does not start, or does not confine, is told of")
+    @Test("S1: a sandbox that does not start, or does not confine, is reported")
     func s1_problems() throws {
         let scratch = try DiskScratch()
         #expect(try #require(SandboxCheck.problem(Sandbox(bubblewrap: "/no/such/bwrap"))).contains("could not be set up"))

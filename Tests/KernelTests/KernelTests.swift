@@ -120,7 +120,7 @@ import Testing
         #expect(IPNetwork(text[...]) == nil)
     }
 
-    @Test func macs() throws {
+    @Test func macAddressesAreWrittenInLowercase() throws {
         #expect(try #require(MACAddress("FA:16:3e:00:00:0a")).description == "fa:16:3e:00:00:0a")
         #expect(MACAddress(value: 0).description == "00:00:00:00:00:00")
         #expect(MACAddress(value: .max).description == "ff:ff:ff:ff:ff:ff")

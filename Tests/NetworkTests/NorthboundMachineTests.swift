@@ -191,7 +191,7 @@ import Testing
         bench.reconnect()
         try bench.round()
         #expect(bench.names == bench.wanted && bench.changes.isEmpty)
-        #expect(bench.drift.isEmpty, "what was asked for is no drift: \(bench.drift.prefix(3))")
+        #expect(bench.drift.isEmpty, "requested changes are not counted as drift: \(bench.drift.prefix(3))")
     }
 
     @Test func failedReadsAreRepeated() throws {

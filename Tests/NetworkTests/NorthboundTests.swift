@@ -143,8 +143,8 @@ struct NorthboundPlane {
     }
 }
 
-/// Changes OVN's rows like another client.
-private struct Hands: Sendable {
+/// Another client of OVN's northbound database, which damages rows.
+private struct OtherClient: Sendable {
     let observer: OVSDBClient
 
     /// Damages a row of one of `ports`.
@@ -404,7 +404,7 @@ private struct Hands: Sendable {
             #expect(ids.count == 2)
             try await plane.until(.portGroup, "both are in the group") { rows in rows.contains { $0["ports"]?.uuids.count == 2 } }
             let before = await plane.picture()
-            let hands = Hands(observer: plane.observer)
+            let other = OtherClient(observer: plane.observer)
             // Changes by another client and by the control plane to the same rows, as close together as possible.
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask {
@@ -413,7 +413,7 @@ private struct Hands: Sendable {
                         _ = try await cloud.call("PUT", "/ports/\(port)", ["port": ["name": .string("n\(number)")]])
                     }
                 }
-                group.addTask { for _ in 0..<120 { try await hands.damage(ids, random) } }
+                group.addTask { for _ in 0..<120 { try await other.damage(ids, random) } }
                 try await group.waitForAll()
             }
             try await plane.untilPicture(before)

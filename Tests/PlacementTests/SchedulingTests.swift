@@ -171,7 +171,7 @@ import Testing
         }
     }
 
-    @Test func dryRunsTellWithoutTaking() async throws {
+    @Test func dryRunsClaimNothing() async throws {
         try await PlacementBench.with { bench in
             for number in 0..<3 { try await bench.addHost("h\(number)", cpus: 4) }
             let answer = try await bench.placement.schedule(wanted(with: ["dry_run": true]))

@@ -74,7 +74,7 @@ import Testing
         }
     }
 
-    @Test func anOldToolchainIsRefusedInWords() throws {
+    @Test func anOldToolchainIsRefusedWithAReason() throws {
         try ToolchainTests.withPlace { place in
             try ToolchainTests.make(place + "/old/swift", says: "Swift version 5.10.1 (swift-5.10.1-RELEASE)", beside: ToolchainTests.parts)
             let found = try ToolchainTests.find(in: place, path: ["old"])

@@ -133,7 +133,7 @@ import Testing
         }
     }
 
-    @Test func oneThatFailsTakesTheOthersBack() async throws {
+    @Test func aFailedChildCancelsTheOthers() async throws {
         try await with(.all) { cloud in
             let subjects = cloud.subjects(3)
             try await cloud.run(Parts(subjects: subjects, failing: [subjects[1]], endless: [subjects[2]]))

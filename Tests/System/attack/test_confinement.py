@@ -54,7 +54,7 @@ def test_s26_guests_run_without_rights(cloud, guest):
     assert not Path(f"/proc/{pid}/root/dev/mem").exists() and not Path(f"/proc/{pid}/root/dev/sda").exists()
 
 
-def test_s26_the_hypervisors_daemon_is_roots_alone(cloud):
+def test_s26_the_hypervisors_daemon_is_accessible_to_root_only(cloud):
     parts = cloud.parts()
     names = [name for name in parts if name.startswith("libvirtd")]
     assert names
@@ -67,7 +67,7 @@ def test_s26_the_hypervisors_daemon_is_roots_alone(cloud):
             assert mode.st_uid == 0 and mode.st_mode & 0o077 == 0, path
 
 
-def test_s5_s26_disks_are_the_guests_and_roots(cloud, tenant, guest):
+def test_s5_s26_disks_are_accessible_to_qemu_and_root_only(cloud, tenant, guest):
     """No other user of the machine can read a disk, image, volume or secret; QEMU's user can only read its guest's files."""
     volume = tenant.api.block_storage.create_volume(size=1, name="closed")
     wait("the volume is there", lambda: tenant.api.block_storage.get_volume(volume.id).status == "available")

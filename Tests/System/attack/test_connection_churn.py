@@ -12,9 +12,9 @@ from wolkecloud import run, wait
 
 @pytest.fixture
 def guests():
-    made = []
-    yield made
-    for guest in made:
+    created = []
+    yield created
+    for guest in created:
         guest.close()
 
 
@@ -24,12 +24,12 @@ def pair(cloud, owner, guests, cidr, hosts=(1, 1)):
     owner.api.network.create_security_group_rule(
         security_group_id=group.id, direction="ingress", ethertype="IPv4", protocol="tcp")
     network = owner.network(cidr)
-    made = []
+    created = []
     for host in hosts:
         port = owner.api.network.create_port(network_id=network.id, security_groups=[group.id])
         guests.append(NativeGuest(cloud, port, host))
-        made.append(guests[-1])
-    return [guest.ready() for guest in made]
+        created.append(guests[-1])
+    return [guest.ready() for guest in created]
 
 
 def started(process):
@@ -51,14 +51,14 @@ def test_s18_connection_churn_leaves_other_tenants_connected(cloud, tenant, othe
     started(peer.python(ECHO, 7000))
     talk = started(victim.python(TALK, peer.address, 7000, scale(20, 120)))
     started(accomplice.python(SERVER, 80))
-    made = answer(attacker.python(CHURN, accomplice.address, 80, count, ports), 600)
+    result = answer(attacker.python(CHURN, accomplice.address, 80, count, ports), 600)
     # Ended connections are kept for a while; their addresses and ports are reused after that, too.
     again = answer(attacker.python(CHURN, accomplice.address, 80, ports, ports), 600)
     heard = answer(talk, 300)
-    tally(connections=made["made"] + again["made"], failed=made["failed"], replies=heard["replies"],
-          longest_ms=round(heard["longest"] * 1000), per_second=round(made["made"] / made["seconds"]))
+    tally(connections=result["made"] + again["made"], failed=result["failed"], replies=heard["replies"],
+          longest_ms=round(heard["longest"] * 1000), per_second=round(result["made"] / result["seconds"]))
 
-    assert made["made"] > count * 0.95, made
+    assert result["made"] > count * 0.95, result
     assert heard["error"] is None and heard["replies"] > 50, heard
     assert heard["longest"] < 5, heard
     assert switches(cloud) == before
@@ -75,9 +75,9 @@ def test_s18_churn_through_a_router_leaves_the_switch_running(cloud, tenant, gue
     started(inside.python(SERVER, 80))
     before = switches(cloud)
     wait("the floating IP answers", lambda: answer(attacker.python(CHURN, floating, 80, 1, 1))["made"] == 1, 60)
-    made = answer(attacker.python(CHURN, floating, 80, count, 500), 600)
-    tally(connections=made["made"], failed=made["failed"], per_second=round(made["made"] / made["seconds"]))
-    assert made["made"] > count * 0.95, made
+    result = answer(attacker.python(CHURN, floating, 80, count, 500), 600)
+    tally(connections=result["made"], failed=result["failed"], per_second=round(result["made"] / result["seconds"]))
+    assert result["made"] > count * 0.95, result
     assert switches(cloud) == before
 
 
@@ -137,18 +137,18 @@ def test_s18_churn_to_the_metadata_address_leaves_others_connected(cloud, tenant
     started(peer.python(ECHO, 7000))
     talk = started(victim.python(TALK, peer.address, 7000, scale(10, 90)))
     request = "GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n"
-    made = answer(attacker.python(CHURN, "169.254.169.254", 80, count, 500, request), 600)
+    result = answer(attacker.python(CHURN, "169.254.169.254", 80, count, 500, request), 600)
     heard = answer(talk, 300)
-    tally(connections=made["made"], failed=made["failed"], replies=heard["replies"], longest_ms=round(heard["longest"] * 1000),
-          per_second=round(made["made"] / made["seconds"]))
-    assert made["made"] > count * 0.95, made
+    tally(connections=result["made"], failed=result["failed"], replies=heard["replies"], longest_ms=round(heard["longest"] * 1000),
+          per_second=round(result["made"] / result["seconds"]))
+    assert result["made"] > count * 0.95, result
     assert heard["error"] is None and heard["replies"] > 50, heard
     assert heard["longest"] < 5, heard
     assert switches(cloud) == before
     assert all(cloud.parts()[name]["pid"] == pid for name, pid in agents.items())
 
 
-def test_status_and_doctor_tell_of_a_switch_that_was_away(cloud):
+def test_status_and_doctor_report_a_switch_outage(cloud):
     cloud.kill("ovs-vswitchd")
     part = cloud.parts()["ovs-vswitchd"]
     assert part["outages"]["count"] >= 1 and part["outages"]["seconds"] > 0
@@ -167,8 +167,8 @@ def test_status_and_doctor_tell_of_a_switch_that_was_away(cloud):
 
 
 def test_s18_a_guest_cannot_end_the_switch(cloud):
-    """OVN must not find the capability that makes it commit connections as the userspace datapath does not bear: status
-    tells of it while the agent is away, and the agent takes it back."""
+    """OVN must not find the capability that makes it commit connections in a way that crashes the userspace datapath.
+    Status reports the capability while the agent is away, and the agent removes it."""
     switch = ["ovs-vsctl", f"--db=unix:{cloud.state}/ovn/run/db.sock", "--timeout=10"]
     row = run(*switch, "get", "Open_vSwitch", ".", "datapaths:netdev").strip()
 

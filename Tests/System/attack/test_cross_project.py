@@ -214,36 +214,40 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmM4HVkmAMsHtvH5uqx9rNJH6pFR7B1YvNJ2
 def one_of_everything(api, admin, guest, nano, public, cidr, prefix):
     """The ids of one resource of each kind."""
     ok = api.ok
-    made = {"project": api.project_id, "user": api.user_id, "token": api.token, "key": KEY, "public": public}
-    made["network"] = ok(api.post("network", "/networks", {"network": {"name": unique(prefix)}}), 201)["network"]["id"]
-    made["subnet"] = ok(api.post("network", "/subnets", {"subnet": {"network_id": made["network"], "ip_version": 4, "cidr": cidr}}), 201)["subnet"]["id"]
-    made["port"] = ok(api.post("network", "/ports", {"port": {"network_id": made["network"]}}), 201)["port"]["id"]
-    made["router"] = ok(api.post("network", "/routers", {"router": {"external_gateway_info": {"network_id": public}}}), 201)["router"]["id"]
-    ok(api.put("network", f"/routers/{made['router']}/add_router_interface", {"subnet_id": made["subnet"]}), 200)
-    made["floatingip"] = ok(api.post("network", "/floatingips", {"floatingip": {"floating_network_id": public}}), 201)["floatingip"]["id"]
-    made["group"] = ok(api.post("network", "/security-groups", {"security_group": {"name": unique(prefix)}}), 201)["security_group"]["id"]
-    made["rule"] = ok(api.post("network", "/security-group-rules", {"security_group_rule": {
-        "security_group_id": made["group"], "direction": "ingress", "protocol": "tcp"}}), 201)["security_group_rule"]["id"]
-    made["keypair"] = unique(prefix)
-    ok(api.post("compute", "/os-keypairs", {"keypair": {"name": made["keypair"], "public_key": KEY}}), 200, 201)
-    made["server_group"] = ok(api.post("compute", "/os-server-groups", {"server_group": {"name": unique(prefix), "policy": "soft-affinity"}}),
+    created = {"project": api.project_id, "user": api.user_id, "token": api.token, "key": KEY, "public": public}
+    created["network"] = ok(api.post("network", "/networks", {"network": {"name": unique(prefix)}}), 201)["network"]["id"]
+    created["subnet"] = ok(api.post("network", "/subnets", {"subnet": {"network_id": created["network"], "ip_version": 4, "cidr": cidr}}), 201)["subnet"]["id"]
+    created["port"] = ok(api.post("network", "/ports", {"port": {"network_id": created["network"]}}), 201)["port"]["id"]
+    router = {"external_gateway_info": {"network_id": public}}
+    created["router"] = ok(api.post("network", "/routers", {"router": router}), 201)["router"]["id"]
+    ok(api.put("network", f"/routers/{created['router']}/add_router_interface", {"subnet_id": created["subnet"]}), 200)
+    floating = {"floating_network_id": public}
+    created["floatingip"] = ok(api.post("network", "/floatingips", {"floatingip": floating}), 201)["floatingip"]["id"]
+    group = {"security_group": {"name": unique(prefix)}}
+    created["group"] = ok(api.post("network", "/security-groups", group), 201)["security_group"]["id"]
+    created["rule"] = ok(api.post("network", "/security-group-rules", {"security_group_rule": {
+        "security_group_id": created["group"], "direction": "ingress", "protocol": "tcp"}}), 201)["security_group_rule"]["id"]
+    created["keypair"] = unique(prefix)
+    ok(api.post("compute", "/os-keypairs", {"keypair": {"name": created["keypair"], "public_key": KEY}}), 200, 201)
+    created["server_group"] = ok(api.post("compute", "/os-server-groups", {"server_group": {"name": unique(prefix), "policy": "soft-affinity"}}),
         200)["server_group"]["id"]
-    made["image_own"] = ok(api.post("image", "/images", {"name": unique(prefix), "disk_format": "raw", "container_format": "bare"}), 201)["id"]
-    ok(api.send("PUT", "image", f"/images/{made['image_own']}/file", data=b"\0" * 65536, headers={"Content-Type": "application/octet-stream"}), 204)
+    created["image_own"] = ok(api.post("image", "/images", {"name": unique(prefix), "disk_format": "raw", "container_format": "bare"}), 201)["id"]
+    ok(api.send("PUT", "image", f"/images/{created['image_own']}/file", data=b"\0" * 65536, headers={"Content-Type": "application/octet-stream"}), 204)
     credential = {"name": unique(prefix), "access_rules": [{"service": "compute", "path": "/v2.1/servers", "method": "GET"}]}
-    made["application_credential"] = ok(api.post(
+    created["application_credential"] = ok(api.post(
         "identity", f"/users/{api.user_id}/application_credentials", {"application_credential": credential}), 201)["application_credential"]["id"]
-    made["access_rule"] = ok(api.get("identity", f"/users/{api.user_id}/access_rules"))["access_rules"][0]["id"]
-    made["image"] = guest
-    made["flavor"] = nano
-    made["volume"] = ok(api.post("volume", "/volumes", {"volume": {"size": 1, "name": unique(prefix)}}), 202)["volume"]["id"]
-    wait("the volume is available", lambda: ok(api.get("volume", f"/volumes/{made['volume']}"))["volume"]["status"] == "available")
-    made["snapshot"] = ok(api.post("volume", "/snapshots", {"snapshot": {"volume_id": made["volume"]}}), 202)["snapshot"]["id"]
-    wait("the snapshot is available", lambda: ok(api.get("volume", f"/snapshots/{made['snapshot']}"))["snapshot"]["status"] == "available")
-    body = {"server": {"name": unique(prefix), "imageRef": guest, "flavorRef": nano, "networks": [{"uuid": made["network"]}]}}
-    made["server"] = ok(api.post("compute", "/servers", body), 202)["server"]["id"]
-    wait("the server is built", lambda: ok(api.get("compute", f"/servers/{made['server']}"))["server"]["status"] == "ACTIVE", 300)
-    return made
+    created["access_rule"] = ok(api.get("identity", f"/users/{api.user_id}/access_rules"))["access_rules"][0]["id"]
+    created["image"] = guest
+    created["flavor"] = nano
+    created["volume"] = ok(api.post("volume", "/volumes", {"volume": {"size": 1, "name": unique(prefix)}}), 202)["volume"]["id"]
+    wait("the volume is available", lambda: ok(api.get("volume", f"/volumes/{created['volume']}"))["volume"]["status"] == "available")
+    created["snapshot"] = ok(api.post("volume", "/snapshots", {"snapshot": {"volume_id": created["volume"]}}), 202)["snapshot"]["id"]
+    snapshot = f"/snapshots/{created['snapshot']}"
+    wait("the snapshot is available", lambda: ok(api.get("volume", snapshot))["snapshot"]["status"] == "available")
+    body = {"server": {"name": unique(prefix), "imageRef": guest, "flavorRef": nano, "networks": [{"uuid": created["network"]}]}}
+    created["server"] = ok(api.post("compute", "/servers", body), 202)["server"]["id"]
+    wait("the server is built", lambda: ok(api.get("compute", f"/servers/{created['server']}"))["server"]["status"] == "ACTIVE", 300)
+    return created
 
 
 @pytest.fixture(scope="module")

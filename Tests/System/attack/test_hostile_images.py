@@ -115,7 +115,7 @@ def test_s1_s3_block_storage_refuses_what_image_let_through(cloud, tenant, canar
     tally(volumes=len(corpus), refused=len(corpus))
 
 
-def test_s1_two_images_that_need_each_other(cloud, tenant, canary, tally):
+def test_s1_vmdk_whose_parent_is_a_descriptor(cloud, tenant, canary, tally):
     """A descriptor's text is uploaded as a raw volume, and a VMDK refers to that volume as its parent."""
     image = queue(tenant, "descriptor", "raw")
     assert upload(tenant, image, flat(canary)).status_code == 415

@@ -86,7 +86,7 @@ ROUND = [
 ]
 
 
-def test_the_round_of_states(member, server, unchanged):
+def test_state_transitions(member, server, unchanged):
     for action, status, refused in ROUND:
         answer = act(member, server, action)
         assert answer.status_code == 202 and not answer.content, f"{action}: {answer.status_code} {answer.text}"
