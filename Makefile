@@ -9,7 +9,7 @@ built = .build/$(CONFIGURATION)/osctl
 osctl = $(firstword $(wildcard $(built) .build/release/osctl .build/debug/osctl))
 options = --state "$(STATE)" $(if $(PORT_OFFSET),--port-offset "$(PORT_OFFSET)")
 
-.PHONY: help up upgrade down status demo format lint test test-nightly test-bare-metal test-horizon test-consoles tempest bench bench-guests chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
+.PHONY: help up upgrade down status demo format lint test test-nightly test-bare-metal test-horizon test-consoles tempest interop bench bench-guests chaos simulate test-upgrade attack fuzz coverage clean-state guest-image debian-image build install
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ help: ## list all targets
 	@echo "  PORT_OFFSET=N          added to every port, so that several clouds fit on one machine (default 0)"
 	@echo "  DATAPATH=WORD          Open vSwitch's datapath: system, netdev or auto (default auto: the kernel's if it works)"
 	@echo "  HOSTS=N                hypervisor hosts: this machine and N-1 simulated ones (default 1)"
-	@echo "  WITH=bare-metal        optional services of the cloud (default none)"
+	@echo "  WITH=NAME,…            optional services of the cloud, or all (default none; osctl cloud services lists them)"
 	@echo "  CONFIGURATION=debug    build faster, run slower"
 	@echo "  SWIFT=PATH             the Swift toolchain, if it is not found automatically"
 
@@ -72,7 +72,7 @@ bench-guests: ## measure live migrations, images and resizes of real guests on t
 	@bash bench/guests $(ROWS)
 
 chaos: build ## kill processes at random under load, then check that nothing was lost (KILLS=n SEED=n MINUTES=n CASE=broker)
-	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4' 'python-ironicclient>=5,<7'
+	@bash deploy/venv "$(CURDIR)/.venv" clients
 	@.venv/bin/python Tests/Chaos/chaos.py $(if $(CASE),--case $(CASE)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
@@ -80,7 +80,7 @@ attack: ## run all attacks of Tests/System/attack on a new cloud (TESTS=expressi
 	@bash deploy/attack $(if $(TESTS),-k '$(TESTS)')
 
 fuzz: ## send requests generated from the OpenAPI documents to the running cloud (SEED=n, SECONDS=n or REQUESTS=n; REPLAY=file)
-	@bash deploy/venv "$(CURDIR)/.venv" pytest 'python-openstackclient>=10,<11' 'osc-placement>=4' 'python-ironicclient>=5,<7'
+	@bash deploy/venv "$(CURDIR)/.venv" clients
 	@.venv/bin/python Tests/Fuzz/fuzz.py --state "$(STATE)" $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(REQUESTS),--requests $(REQUESTS)) $(if $(REPLAY),--replay $(REPLAY))
 
@@ -90,6 +90,9 @@ coverage: ## count the OpenStack API routes of the running cloud, and list the m
 
 tempest: ## run OpenStack's Tempest against the running cloud (TESTS=regex for some)
 	@bash deploy/tempest/run $(if $(TESTS),'$(TESTS)')
+
+interop: ## run the tests that OpenStack's interoperability guideline names against the running cloud
+	@bash deploy/tempest/run --interop
 
 simulate: ## simulate the control plane in one process, with faults from a seed (SEED=n, or SEEDS=n FROM=n; VERBOSE=1 shows each event)
 	@bash deploy/simulate $(if $(SEED),--from $(SEED) --seeds 1,$(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS))) $(if $(VERBOSE),--verbose)

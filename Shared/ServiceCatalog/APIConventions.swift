@@ -65,17 +65,20 @@ package struct QuotaInterface: Sendable {
     package let usageQuery: [(String, String)]
     /// The microversion that clients send; nil for none.
     package let microversion: String?
+    /// Whether the API has `/os-quota-class-sets/default`, the limits of projects without limits of their own.
+    package let hasDefaultClass: Bool
     package let resources: [Resource]
 
     package init(
         path: String, member: String, usagePath: String = "", usageQuery: [(String, String)] = [], microversion: String? = nil,
-        resources: [Resource]
+        hasDefaultClass: Bool = false, resources: [Resource]
     ) {
         self.path = path
         self.member = member
         self.usagePath = usagePath
         self.usageQuery = usageQuery
         self.microversion = microversion
+        self.hasDefaultClass = hasDefaultClass
         self.resources = resources
     }
 }

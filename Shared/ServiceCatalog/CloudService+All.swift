@@ -5,6 +5,8 @@ extension CloudService {
     /// The order in which services are started and shown.
     package static let all: [CloudService] = [identity, placement, compute, network, blockStorage, image, bareMetal]
 
+    package static let optional = all.filter(\.isOptional)
+
     /// Control-plane processes that serve no OpenStack API: they have no entry in the catalog and no tokens of their own.
     package static let gateways: [CloudService] = [console]
 
@@ -29,7 +31,7 @@ extension CloudService {
         port: 8774, versionPath: "/v2.1", olderPath: OlderPath(older: "v2", newer: "v2.1"), faults: .compute,
         microversions: .compute,
         quotas: QuotaInterface(
-            path: "/os-quota-sets", member: "quota_set", usagePath: "/detail", microversion: "2.96",
+            path: "/os-quota-sets", member: "quota_set", usagePath: "/detail", microversion: "2.96", hasDefaultClass: true,
             resources: [
                 .init("servers", "instances"), .init("cores"), .init("ram"), .init("keypairs", "key_pairs"),
                 .init("server-groups", "server_groups"), .init("server-group-members", "server_group_members"),
@@ -58,6 +60,7 @@ extension CloudService {
         microversions: .blockStorage,
         quotas: QuotaInterface(
             path: "/os-quota-sets", member: "quota_set", usageQuery: [("usage", "True")], microversion: "3.60",
+            hasDefaultClass: true,
             resources: [.init("volumes"), .init("snapshots"), .init("gigabytes")]),
         hasWorkflows: true, repairTasks: ["block_storage"])
 

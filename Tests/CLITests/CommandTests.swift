@@ -241,7 +241,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("server create web --flavor f", "A server needs --image (see: osctl image list) or --volume."),
+        ("server create web --flavor f", "A server needs --image (see: osctl image list), --volume or --block-device."),
         ("volume create v", "A volume needs --size, in GB."),
         ("role add r --user u", "Specify one of --project, --domain and --system."),
         ("role remove r --system", "Specify one of --user and --group."),

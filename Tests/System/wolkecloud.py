@@ -3,8 +3,10 @@
 `wolkecloud.py up DIRECTORY` starts one, for suites that are run with WOLKE_TEST_RUNNING=DIRECTORY.
 """
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,7 +67,7 @@ class Cloud:
         result = subprocess.run(
             [BUILD / "osctl", *arguments], capture_output=True, text=True, timeout=limit,
             # The variable is for `up`; in it, because earlier releases have no such option.
-            env={**os.environ, "STATE": str(self.state), "WITH": os.environ.get("WITH", "bare-metal")},
+            env={**os.environ, "STATE": str(self.state), "WITH": os.environ.get("WITH", "all")},
         )
         if check and result.returncode != 0:
             raise AssertionError(f"osctl {' '.join(map(str, arguments))}: {result.stdout}\n{result.stderr}")
@@ -108,6 +110,20 @@ class Cloud:
 
     def start(self, part):
         self.osctl("cloud", "start", part)
+
+    @contextlib.contextmanager
+    def configured(self, service, section, **values):
+        """Runs a service of the first host with other settings of a section that the cloud's file does not have."""
+        file = self.state / "wolke.yaml"
+        before = file.read_text()
+        assert not re.search(rf"^{section}:", before, re.M), f"the cloud's file has a section {section}"
+        file.write_text(before + f"{section}:\n" + "".join(f"  {name}: {json.dumps(value)}\n" for name, value in values.items()))
+        try:
+            self.kill(service)
+            yield
+        finally:
+            file.write_text(before)
+            self.kill(service)
 
     # What a tenant never sees
 

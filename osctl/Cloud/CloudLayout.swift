@@ -124,7 +124,7 @@ struct CloudLayout: Sendable, Hashable {
         if !(1...HostLayout.countMax).contains(hostCount) {
             return "there can be 1 to \(HostLayout.countMax) hosts, not \(hostCount)"
         }
-        let optional = CloudService.all.filter(\.isOptional).map(\.name)
+        let optional = CloudService.optional.map(\.name)
         if let unknown = extraServices.first(where: { !optional.contains($0) }) {
             return "there is no optional service '\(unknown)', only \(optional.joined(separator: ", "))"
         }

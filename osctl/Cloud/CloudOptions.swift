@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import JSON
 import Kernel
+import ServiceCatalog
 
 /// Selects a cloud by its state directory and port offset.
 struct CloudOptions: ParsableArguments {
@@ -18,7 +19,8 @@ struct CloudOptions: ParsableArguments {
         name: .customLong("with"),
         help:
             """
-            Optional services, separated by commas: bare-metal (or WITH in the environment); "" for none; remembered by the state directory.
+            Optional services, separated by commas: \(CloudService.optional.map(\.name).joined(separator: ", ")) \
+            (or WITH in the environment); all for all of them, "" for none; remembered by the state directory.
             """
     )
     var extraServices: String?
@@ -69,7 +71,8 @@ struct CloudOptions: ParsableArguments {
         var layout = CloudLayout(
             state: path, portOffset: wanted ?? remembered ?? 0, hostCount: hosts ?? description?["hosts"]?.intValue ?? 1)
         let chosen = (extraServices ?? Machine.environment["WITH"]).map { $0.split(separator: ",").map { String($0.filter { $0 != " " }) } }
-        layout.extraServices = chosen ?? description?["services"]?.arrayValue?.compactMap(\.stringValue) ?? []
+        let named = chosen == ["all"] ? CloudService.optional.map(\.name) : chosen
+        layout.extraServices = named ?? description?["services"]?.arrayValue?.compactMap(\.stringValue) ?? []
         if let problem = layout.problem() { throw CloudError(problem) }
         if let mark = Machine.readText(layout.datapathMark), let datapath = Datapath(rawValue: mark) { layout.datapath = datapath }
         return layout

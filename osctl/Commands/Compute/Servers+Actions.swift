@@ -1,5 +1,6 @@
 import ArgumentParser
 import JSON
+import Kernel
 
 /// A verb that is a single action of Compute and ends in a known status.
 protocol ServerAction {
@@ -147,12 +148,41 @@ extension Servers {
     enum Rebuild: ServerAction {
         struct Options: ServerActionOptions {
             @Option(help: ArgumentHelp("The image to rebuild from.", valueName: "image")) var image: String
+            @Option(help: "New name.") var name: String?
+            @Option(help: "New description.") var description: String?
+            @Option(help: "New host name inside the guest.") var hostname: String?
+            @Option(
+                name: [.customLong("key-name"), .customLong("keypair")],
+                help: ArgumentHelp("Another keypair to log in with.", valueName: "keypair")
+            ) var keyName: String?
+            @Flag(help: "No keypair any more.") var noKeyName = false
+            @Option(help: ArgumentHelp("A file with new user data for the guest.", valueName: "file"), completion: .file())
+            var userData: String?
+            @Flag(help: "No user data any more.") var noUserData = false
+            @Option(help: ArgumentHelp("Properties that replace the present ones (repeatable).", valueName: "key=value"))
+            var property: [Assignment] = []
+            @Flag(help: "Keep the ephemeral disks.") var preserveEphemeral = false
+
+            func validate() throws {
+                guard keyName == nil || !noKeyName else { throw ValidationError("--key-name and --no-key-name exclude each other.") }
+                guard userData == nil || !noUserData else { throw ValidationError("--user-data and --no-user-data exclude each other.") }
+            }
         }
         static let verb = "rebuild"
         static let abstract = "Rebuild servers from an image; their disks are lost."
         static let goal: Set = ["ACTIVE", "SHUTOFF"]
         static func body(_ options: Options, _ api: CloudAPI) async throws -> JSONValue {
-            ["rebuild": ["imageRef": .string(try await api.id(Images.kind, options.image))]]
+            var members: JSONObject = ["imageRef": .string(try await api.id(Images.kind, options.image))]
+            members.put("name", options.name)
+            members.put("description", options.description)
+            members.put("hostname", options.hostname)
+            members.put("key_name", options.keyName)
+            if options.noKeyName { members["key_name"] = .null }
+            if let file = options.userData { members["user_data"] = .string(Base64.encode(try UserFile.read(file))) }
+            if options.noUserData { members["user_data"] = .null }
+            if !options.property.isEmpty { members["metadata"] = options.property.json }
+            if options.preserveEphemeral { members["preserve_ephemeral"] = true }
+            return ["rebuild": .object(members)]
         }
     }
 

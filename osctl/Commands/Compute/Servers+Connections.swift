@@ -16,7 +16,7 @@ extension Servers {
     struct Remove: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Remove something from a server.",
-            subcommands: [RemoveFloatingIP.self, RemoveVolume.self, RemovePort.self, SecurityGroup<RemoveGroup>.self])
+            subcommands: [RemoveFloatingIP.self, RemoveVolume.self, RemoveNetwork.self, RemovePort.self, SecurityGroup<RemoveGroup>.self])
     }
 
     struct AddFloatingIP: APICommand {
@@ -87,6 +87,8 @@ extension Servers {
         @Argument(help: "The server.") var server: String
         @Argument(help: "The volume.") var volume: String
         @Option(help: ArgumentHelp("The device name; the next free one by default.", valueName: "device")) var device: String?
+        @Option(help: "A tag by which the guest finds the device in its metadata.") var tag: String?
+        @Flag(help: "Delete the volume with the server.") var deleteOnTermination = false
         @OptionGroup var waiting: WaitOptions
         @OptionGroup(title: "Output") var output: OutputOptions
         @OptionGroup(title: "Cloud") var access: AccessOptions
@@ -94,9 +96,13 @@ extension Servers {
         func execute(_ api: CloudAPI) async throws {
             let id = try await api.id(kind, server)
             let volumeID = try await api.id(Volumes.kind, volume)
+            var attachment: JSONObject = ["volumeId": .string(volumeID)]
+            attachment.put("device", device)
+            attachment.put("tag", tag)
+            if deleteOnTermination { attachment["delete_on_termination"] = true }
             let answer = try await api.client.post(
-                .compute, kind.path(id: id) + "/os-volume_attachments",
-                ["volumeAttachment": ["volumeId": .string(volumeID), "device": JSONValue(device)]], microversion: kind.microversion)
+                .compute, kind.path(id: id) + "/os-volume_attachments", ["volumeAttachment": .object(attachment)],
+                microversion: kind.microversion)
             if waiting.wait, let rule = Volumes.kind.progress {
                 _ = try await Waiter(api, limit: waiting.timeout).reach(["in-use"], Volumes.kind, id: volumeID, rule: rule)
             }
@@ -125,12 +131,14 @@ extension Servers {
         static let configuration = CommandConfiguration(commandName: "network", abstract: "Add a port in another network to a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The network.") var network: String
+        @Option(help: ArgumentHelp("The address; any free one by default.", valueName: "address")) var fixedIpAddress: String?
+        @Option(help: "A tag by which the guest finds the interface in its metadata.") var tag: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: CloudAPI) async throws {
-            let body: JSONValue = ["interfaceAttachment": ["net_id": .string(try await api.id(Networks.kind, network))]]
-            try await api.client.post(
-                .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
+            var members: JSONObject = ["net_id": .string(try await api.id(Networks.kind, network))]
+            if let fixedIpAddress { members["fixed_ips"] = [["ip_address": .string(fixedIpAddress)]] }
+            try await Servers.attach(members, tag: tag, to: server, api)
         }
     }
 
@@ -138,12 +146,39 @@ extension Servers {
         static let configuration = CommandConfiguration(commandName: "port", abstract: "Add a port to a server.")
         @Argument(help: "The server.") var server: String
         @Argument(help: "The port.") var port: String
+        @Option(help: "A tag by which the guest finds the interface in its metadata.") var tag: String?
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: CloudAPI) async throws {
-            let body: JSONValue = ["interfaceAttachment": ["port_id": .string(try await api.id(Ports.kind, port))]]
-            try await api.client.post(
-                .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", body, microversion: kind.microversion)
+            try await Servers.attach(["port_id": .string(try await api.id(Ports.kind, port))], tag: tag, to: server, api)
+        }
+    }
+
+    private static func attach(_ members: JSONObject, tag: String?, to server: String, _ api: CloudAPI) async throws {
+        var members = members
+        members.put("tag", tag)
+        try await api.client.post(
+            .compute, kind.path(id: try await api.id(kind, server)) + "/os-interface", ["interfaceAttachment": .object(members)],
+            microversion: kind.microversion)
+    }
+
+    struct RemoveNetwork: APICommand {
+        static let configuration = CommandConfiguration(
+            commandName: "network", abstract: "Remove all ports in a network from a server.")
+        @Argument(help: "The server.") var server: String
+        @Argument(help: "The network.") var network: String
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+
+        func execute(_ api: CloudAPI) async throws {
+            let path = kind.path(id: try await api.id(kind, server)) + "/os-interface"
+            let networkID = try await api.id(Networks.kind, network)
+            let interfaces = try await api.client.get(.compute, path, microversion: kind.microversion)["interfaceAttachments"]
+            let ports = (interfaces?.arrayValue ?? []).filter { $0["net_id"]?.stringValue == networkID }
+                .compactMap { $0["port_id"]?.stringValue }
+            guard !ports.isEmpty else {
+                throw CommandFailure("The server \(server) has no port in \(network).", hint: "See: osctl port list --server \(server)")
+            }
+            for port in ports { try await api.client.delete(.compute, path + "/\(port)", microversion: kind.microversion) }
         }
     }
 

@@ -33,8 +33,12 @@ enum Servers: Creatable, Settable {
         ))
 
     static let verbs: [any ParsableCommand.Type] =
-        [List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self]
-        + actions + guestVerbs + [ServerImage.self, ServerBackup.self, Console.self, Add.self, Remove.self, Events.self, Why.self]
+        [List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Unset.self, Delete<Self>.self]
+        + actions + guestVerbs
+        + [
+            ServerImage.self, ServerBackup.self, Console.self, Add.self, Remove.self, Attachments.self, Topology.self, Diagnostics.self,
+            Events.self, Why.self,
+        ]
 
     struct Filters: FilterArguments {
         @Option(help: "Only with this name; Compute reads it as a pattern.") var name: String?
@@ -75,19 +79,31 @@ enum Servers: Creatable, Settable {
     struct SetOptions: SetArguments {
         @Option(name: .customLong("name"), help: "New name.") var newName: String?
         @Option(help: "New description.") var description: String?
+        @Option(help: "New host name inside the guest, which the metadata service tells it.") var hostname: String?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+        @Option(help: ArgumentHelp("Add a tag (repeatable).", valueName: "tag")) var tag: [String] = []
+        @Option(help: "Declare the server to be in this state, active or error, without changing it (operators).") var state: State?
+
+        enum State: String, ExpressibleByArgument, CaseIterable { case active, error }
 
         func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
             changes.put("name", newName)
             changes.put("description", description)
+            changes.put("hostname", hostname)
             return changes
         }
     }
 
     static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
-        guard !changes.isEmpty || !options.property.isEmpty else { throw ValidationError.nothingToSet(kind) }
+        guard !changes.isEmpty || !options.property.isEmpty || !options.tag.isEmpty || options.state != nil else {
+            throw ValidationError.nothingToSet(kind)
+        }
+        if let state = options.state { try await api.act(kind, id: id, ["os-resetState": ["state": .string(state.rawValue)]]) }
+        for tag in options.tag {
+            _ = try await api.client.put(.compute, kind.path(id: id) + "/tags/\(tag)", nil, microversion: kind.microversion)
+        }
         if !options.property.isEmpty {
             try await api.client.post(
                 .compute, kind.path(id: id) + "/metadata", ["metadata": options.property.json], microversion: kind.microversion)

@@ -6,7 +6,8 @@ import ServiceCatalog
 /// `osctl quota`: the limits and usage of a project in all services.
 struct QuotaCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "quota", abstract: "Limits and usage of a project.", subcommands: [Show.self, Usage.self, Change.self])
+        commandName: "quota", abstract: "Limits and usage of a project.",
+        subcommands: [Show.self, Usage.self, Change.self, QuotaDefaultsCommand.self])
 
     /// A quota of one service, under the name that users know.
     struct Item: Sendable {
@@ -20,7 +21,7 @@ struct QuotaCommand: ParsableCommand {
         quotas.resources.map { Item(name: $0.name, service: service, key: $0.key) }
     }
 
-    private static let services: [(service: CloudService, quotas: QuotaInterface)] = CloudService.all.compactMap { service in
+    static let services: [(service: CloudService, quotas: QuotaInterface)] = CloudService.all.compactMap { service in
         service.quotas.map { (service, $0) }
     }
 
@@ -54,6 +55,30 @@ struct QuotaCommand: ParsableCommand {
         return rows
     }
 
+    /// The members of requests that set `limits`, by service.
+    ///
+    /// - Throws: `CommandFailure` for a limit that is not in `items`, or that is not a number.
+    static func bodies(_ limits: [Assignment], of items: [Item]) throws -> [CloudService: JSONObject] {
+        var bodies: [CloudService: JSONObject] = [:]
+        for limit in limits {
+            guard let item = items.first(where: { $0.name == limit.name || $0.key == limit.name }) else {
+                throw CommandFailure("There is no limit \(limit.name).", hint: "Limits: " + items.map(\.name).joined(separator: ", "))
+            }
+            guard let number = Int(limit.value), number >= -1 else {
+                throw CommandFailure("The limit \(limit.name) must be a number of at least -1, not \(limit.value).")
+            }
+            bodies[item.service, default: [:]][item.key] = JSONValue(number)
+        }
+        return bodies
+    }
+
+    /// A table of limits.
+    static func text(_ rows: [JSONValue], _ output: OutputOptions) throws -> String {
+        let limits = rows.map { ($0["resource"]?.stringValue ?? "", $0["limit"] ?? .null) }
+        let fields = limits.map { name, limit in OutputColumn(name, name) { _ in limit == -1 ? "unlimited" : CellText.text(limit) } }
+        return try output.object(.object(JSONObject(limits)), fields: fields)
+    }
+
     struct Show: APICommand {
         static let configuration = CommandConfiguration(abstract: "Show the limits of a project.")
         @Argument(help: "The project; by default your own.") var project: String?
@@ -62,9 +87,7 @@ struct QuotaCommand: ParsableCommand {
 
         func execute(_ api: CloudAPI) async throws {
             let rows = try await QuotaCommand.rows(try await QuotaCommand.project(project, api), api)
-            let limits = rows.map { ($0["resource"]?.stringValue ?? "", $0["limit"] ?? .null) }
-            let fields = limits.map { name, limit in OutputColumn(name, name) { _ in limit == -1 ? "unlimited" : CellText.text(limit) } }
-            print(try output.object(.object(JSONObject(limits)), fields: fields), terminator: "")
+            print(try QuotaCommand.text(rows, output), terminator: "")
         }
     }
 
@@ -96,16 +119,7 @@ struct QuotaCommand: ParsableCommand {
         @OptionGroup(title: "Cloud") var access: AccessOptions
 
         func execute(_ api: CloudAPI) async throws {
-            var bodies: [CloudService: JSONObject] = [:]
-            for limit in limits {
-                guard let item = items.first(where: { $0.name == limit.name || $0.key == limit.name }) else {
-                    throw CommandFailure("There is no limit \(limit.name).", hint: "Limits: " + items.map(\.name).joined(separator: ", "))
-                }
-                guard let number = Int(limit.value), number >= -1 else {
-                    throw CommandFailure("The limit \(limit.name) must be a number of at least -1, not \(limit.value).")
-                }
-                bodies[item.service, default: [:]][item.key] = JSONValue(number)
-            }
+            let bodies = try QuotaCommand.bodies(limits, of: items)
             let id = try await QuotaCommand.project(project, api)
             for (service, quotas) in services {
                 guard let body = bodies[service] else { continue }

@@ -16,7 +16,8 @@ enum Images: Creatable, Settable {
     static let verbs: [any ParsableCommand.Type] = [
         List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Delete<Self>.self, Upload.self, Download.self,
         Stage.self,
-        Import.self, Copy.self, ResourceCommand<ImageTasks>.self, ResourceCommand<ImageStoreNoun>.self, ResourceCommand<Metadefs>.self,
+        Import.self, Copy.self, Deactivate.self, Reactivate.self, ImageMemberCommand.self, ImageCacheCommand.self,
+        ResourceCommand<ImageTasks>.self, ResourceCommand<ImageStoreNoun>.self, ResourceCommand<Metadefs>.self,
     ]
 
     enum Visibility: String, ExpressibleByArgument, CaseIterable { case `private`, shared, community, `public` }
@@ -97,6 +98,9 @@ enum Images: Creatable, Settable {
         @Option(help: ArgumentHelp("Minimum disk of a server, in GB.", valueName: "gb")) var minDisk: Int?
         @Option(help: ArgumentHelp("Minimum memory of a server, in MiB.", valueName: "mib")) var minRam: Int?
         @Option(help: ArgumentHelp("Set a property (repeatable).", valueName: "key=value")) var property: [Assignment] = []
+        @Option(help: ArgumentHelp("Remove a property (repeatable).", valueName: "key")) var removeProperty: [String] = []
+        @Option(help: ArgumentHelp("Add a tag (repeatable).", valueName: "tag")) var tag: [String] = []
+        @Option(help: ArgumentHelp("Remove a tag (repeatable).", valueName: "tag")) var removeTag: [String] = []
 
         func changes(_ api: CloudAPI) async throws -> JSONObject {
             var changes = JSONObject()
@@ -113,15 +117,43 @@ enum Images: Creatable, Settable {
     /// RFC 6902 with Image's own media type.
     static func set(_ options: SetOptions, id: String, _ api: CloudAPI) async throws {
         let changes = try await options.changes(api)
-        guard !changes.isEmpty else { throw ValidationError.nothingToSet(kind) }
-        let present = try await api.get(kind, id: id)
-        let patch = changes.members.map { member -> JSONValue in
-            let name = member.name.replacing("~", with: "~0").replacing("/", with: "~1")
-            return ["op": present[member.name] == nil ? "add" : "replace", "path": .string("/" + name), "value": member.value]
+        guard !changes.isEmpty || !options.removeProperty.isEmpty || !options.tag.isEmpty || !options.removeTag.isEmpty else {
+            throw ValidationError.nothingToSet(kind)
         }
+        for tag in options.tag { try await api.client.put(.image, kind.path(id: id) + "/tags/\(tag)") }
+        for tag in options.removeTag { try await api.client.delete(.image, kind.path(id: id) + "/tags/\(tag)") }
+        guard !changes.isEmpty || !options.removeProperty.isEmpty else { return }
+        let present = try await api.get(kind, id: id)
+        var patch = changes.members.map { member -> JSONValue in
+            let path = "/" + JSONPatchText.escaped(member.name)
+            return ["op": present[member.name] == nil ? "add" : "replace", "path": .string(path), "value": member.value]
+        }
+        patch += options.removeProperty.map { ["op": "remove", "path": .string("/" + JSONPatchText.escaped($0))] }
         _ = try await api.client.request(
             service: .image, method: .patch, path: kind.path(id: id),
             headers: [("content-type", "application/openstack-images-v2.1-json-patch")], body: .array(patch))
+    }
+
+    struct Deactivate: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Let nobody but operators use the data of images, for now.")
+        @Argument(help: ArgumentHelp("Names or ids.", valueName: "image")) var images: [String]
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+        func execute(_ api: CloudAPI) async throws { try await Images.act(images, "deactivate", api) }
+    }
+
+    struct Reactivate: APICommand {
+        static let configuration = CommandConfiguration(abstract: "Let the data of deactivated images be used again.")
+        @Argument(help: ArgumentHelp("Names or ids.", valueName: "image")) var images: [String]
+        @OptionGroup(title: "Cloud") var access: AccessOptions
+        func execute(_ api: CloudAPI) async throws { try await Images.act(images, "reactivate", api) }
+    }
+
+    private static func act(_ images: [String], _ action: String, _ api: CloudAPI) async throws {
+        let failures = await Several.run(images, api) { name in
+            let path = kind.path(id: try await api.id(kind, name)) + "/actions/\(action)"
+            _ = try await api.client.request(service: .image, method: .post, path: path)
+        }
+        if failures > 0 { throw ExitCode(1) }
     }
 
     struct Upload: APICommand {
