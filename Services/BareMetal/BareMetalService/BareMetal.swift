@@ -75,8 +75,7 @@ enum NodePolicy {
         ResourceKind.allNodes: "rule:admin_required", ResourceKind.allAllocations: admin, AllocationRoutes.forOthers: admin,
         "baremetal:node:update:driver": ownersManager, "baremetal:node:update:owner": admin,
         "baremetal:node:update:lessee": ownersManager, "baremetal:node:update:instance": nodeUser,
-        "baremetal:node:update:protected": nodeUser,
-        "baremetal:node:update_extra": nodeMember, "baremetal:node:disable_cleaning": admin,
+        "baremetal:node:update:protected": nodeUser, "baremetal:node:disable_cleaning": admin,
     ]
 }
 

@@ -19,8 +19,14 @@ struct DriverRoutes: Sendable {
                     answer: .form(.object([.required("drivers", .many(.object([], additional: .allowed)))])), "List drivers"
                 ) { context in
                     try context.authorize(target: .none)
-                    // `type=classic` asks for classic drivers, of which there are none.
-                    let types = context.query["type"] == "classic" ? [] : bareMetal.hardware.types
+                    let types: [HardwareType]
+                    switch context.query["type"] {
+                    case nil, "", "dynamic": types = bareMetal.hardware.types
+                    // Classic drivers are those before hardware types.
+                    case "classic": types = []
+                    case let type?:
+                        throw ResourceError.badRequest("The parameter type must be classic or dynamic, not '\(type.prefix(64))'.")
+                    }
                     let isDetailed = try context.query.flag("detail") ?? false
                     return .json(200, ["drivers": .array(types.map { DriverRoutes.document($0, context, isDetailed: isDetailed) })])
                 },

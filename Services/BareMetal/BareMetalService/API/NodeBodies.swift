@@ -135,6 +135,7 @@ struct NodeUpdate {
                 case "lessee": "baremetal:node:update:lessee"
                 case "instance_uuid", "instance_info": "baremetal:node:update:instance"
                 case "automated_clean": "baremetal:node:disable_cleaning"
+                case "protected", "protected_reason": "baremetal:node:update:protected"
                 default: nil
                 }
             if let action, !context.allows(action, target: target) {

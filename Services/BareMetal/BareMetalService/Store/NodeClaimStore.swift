@@ -80,15 +80,14 @@ enum NodeClaimStore {
     private static func store(
         _ connection: Connection, _ allocation: Allocation, node: UUID128?, problem: String?, at now: Timestamp
     ) throws {
+        let row: Changes = [
+            "id": "\(allocation.id)", "name": "\(allocation.name)", "owner": "\(allocation.owner)",
+            "resource_class": "\(allocation.resourceClass)", "traits": "\(JSONValue(allocation.traits))::jsonb",
+            "candidate_nodes": "\(JSONValue(allocation.candidates.map(\.description)))::jsonb", "extra": "\(allocation.extra)::jsonb",
+            "node_id": "\(node)", "state": "\(node == nil ? "error" : "active")", "last_error": "\(problem)",
+        ]
         do {
-            try connection.execute(
-                """
-                INSERT INTO bare_metal_allocations
-                    (id, name, owner, resource_class, traits, candidate_nodes, extra, node_id, state, last_error, created_at)
-                VALUES (\(allocation.id), \(allocation.name), \(allocation.owner), \(allocation.resourceClass),
-                    \(JSONValue(allocation.traits))::jsonb, \(JSONValue(allocation.candidates.map(\.description)))::jsonb,
-                    \(allocation.extra)::jsonb, \(node), \(node == nil ? "error" : "active"), \(problem), \(now))
-                """)
+            try connection.execute(row.insertion("bare_metal_allocations", at: now, isUpdated: false))
         } catch let error as DatabaseError {
             throw refusal(error) ?? error
         }

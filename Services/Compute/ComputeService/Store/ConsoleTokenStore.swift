@@ -24,11 +24,11 @@ enum ConsoleTokenStore {
         at now: Timestamp, expiry: Timestamp
     ) throws {
         let server = try decision.value(for: createAction)
-        try connection.execute(
-            """
-            INSERT INTO console_tokens (token_hash, server_id, host, kind, created_at, expires_at)
-            VALUES (\(hash(token)), \(server.id), \(host), \(kind.rawValue), \(now), \(expiry))
-            """)
+        let row: Changes = [
+            "token_hash": "\(hash(token))", "server_id": "\(server.id)", "host": "\(host)", "kind": "\(kind.rawValue)",
+            "expires_at": "\(expiry)",
+        ]
+        try connection.execute(row.insertion("console_tokens", at: now, isUpdated: false))
     }
 
     /// - Returns: nil for a token that is unknown, used or expired.

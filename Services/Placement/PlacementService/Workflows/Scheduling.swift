@@ -4,6 +4,7 @@ package import JSON
 import Kernel
 import PlacementCore
 import Telemetry
+import WebAPI
 
 /// Answers `placement.schedule`: decides in memory, claims in SQL, and stores answer and reasons.
 extension Placement {
@@ -216,9 +217,10 @@ extension Placement {
             "message": answer["message"] ?? .null,
             "resources": .object(JSONObject(request.resources.map { ($0.resourceClass, JSONValue($0.amount)) })),
         ]
-        return """
-            INSERT INTO scheduling_explanations (consumer_id, operation_id, answer, explanation, created_at)
-            VALUES (\(request.consumerID), \(request.operationID), \(answer)::jsonb, \(explanation)::jsonb, \(now))
-            """
+        let row: Changes = [
+            "consumer_id": "\(request.consumerID)", "operation_id": "\(request.operationID)", "answer": "\(answer)::jsonb",
+            "explanation": "\(explanation)::jsonb",
+        ]
+        return row.insertion("scheduling_explanations", at: now, isUpdated: false)
     }
 }
