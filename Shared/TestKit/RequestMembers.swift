@@ -1,3 +1,4 @@
+package import Database
 package import JSON
 package import WebAPI
 
@@ -5,7 +6,7 @@ package import WebAPI
 /// none is accepted and ignored.
 ///
 ///     let members = RequestMembers("volumes", "volume", seen: [.init("name", "n")], refused: [.init("group_id", "x")])
-///     #expect(try await members.findings(cloud.api) { method, path, body in … } == [])
+///     #expect(try await members.findings(cloud.api, cloud.database) { method, path, body in … } == [])
 package struct RequestMembers: Sendable {
     /// A member of a creating request.
     package struct Member: Sendable {
@@ -15,13 +16,21 @@ package struct RequestMembers: Sendable {
         let shown: (name: String, value: JSONValue)
         /// Further members that this one needs.
         let with: JSONObject
+        /// Whether the value is in no audit record.
+        let isSecret: Bool
+        /// Whether the audit record has the member.
+        let isRecorded: Bool
 
         /// - Parameters:
         ///   - shownAs: the member of the resource that shows it, if it has another name.
         ///   - showing: what it shows, if it is another value.
+        ///   - isRecorded: false if the audit record says it in another way.
         package init(
-            _ name: String, _ value: JSONValue, shownAs: String? = nil, showing: JSONValue? = nil, with: JSONObject = [:]
+            _ name: String, _ value: JSONValue, shownAs: String? = nil, showing: JSONValue? = nil, with: JSONObject = [:],
+            isSecret: Bool = false, isRecorded: Bool = true
         ) {
+            self.isSecret = isSecret
+            self.isRecorded = isRecorded
             self.name = name
             self.value = value
             shown = (shownAs ?? name, showing ?? value)
@@ -71,8 +80,9 @@ package struct RequestMembers: Sendable {
 
     /// Creates or changes a resource with each member and looks at it. `#` in texts becomes a number of its own for each request.
     ///
+    /// - Parameter database: for the audit records, which must have the written value; nil if the members are not part of them.
     /// - Returns: descriptions of members that are ignored, refused without their name, or declared by the route and not listed here.
-    package func findings(_ api: API, _ call: Call) async throws -> [String] {
+    package func findings(_ api: API, _ database: Database?, _ call: Call) async throws -> [String] {
         var findings = undeclared(api)
         for (index, member) in seen.enumerated() {
             let (answer, id) = try await answer(to: member, index, call)
@@ -80,6 +90,7 @@ package struct RequestMembers: Sendable {
                 findings.append("\(path) \(member.name): \(answer.status) \(answer.json)")
                 continue
             }
+            if let database { findings += try await recorded(member, index, database) }
             let created = unwrapped(answer.json)
             let shown = unwrapped(try await call("GET", "\(path)/\(id)", nil).json)
             let expected = RequestMembers.numbered(member.shown.value, index)
@@ -99,18 +110,39 @@ package struct RequestMembers: Sendable {
         return findings
     }
 
+    /// Compares the newest audit record with the member.
+    private func recorded(_ member: Member, _ index: Int, _ database: Database) async throws -> [String] {
+        let content = try await database.read { connection in
+            try connection.query("SELECT content FROM audit_records ORDER BY id DESC LIMIT 1").first?.optionalJSON("content") ?? .null
+        }
+        let expected = RequestMembers.numbered(member.shown.value, index)
+        if member.isSecret {
+            return content.description.contains(expected.stringValue ?? "\(expected)")
+                ? ["\(path) \(member.name): the audit record has the secret"] : []
+        }
+        let resource = wrapper.flatMap { content[$0] } ?? content
+        return !member.isRecorded || resource[member.shown.name] == expected
+            ? [] : ["\(path) \(member.name): the audit record has \(content)"]
+    }
+
     /// The response to a request with the member, and the id of the resource.
     private func answer(
         to member: Member, _ index: Int, _ call: Call
     ) async throws -> (response: (status: Int, json: JSONValue), id: String) {
         guard let change else {
             let answer = try await call("POST", path, body(member, index))
-            return (answer, unwrapped(answer.json)?[idMember]?.stringValue ?? "")
+            return (answer, id(of: answer.json))
         }
         let created = try await call("POST", path, wrapped(base, index))
-        let id = unwrapped(created.json)?[idMember]?.stringValue ?? ""
+        let id = id(of: created.json)
         guard !id.isEmpty else { return (created, id) }
         return (try await call(change.rawValue, "\(path)/\(id)", body(member, index)), id)
+    }
+
+    /// The id, which some resources have as a number; empty if there is none.
+    private func id(of json: JSONValue) -> String {
+        let id = unwrapped(json)?[idMember]
+        return id?.stringValue ?? id?.intValue.map(String.init) ?? ""
     }
 
     private func unwrapped(_ json: JSONValue) -> JSONValue? { wrapper.map { json[$0] } ?? json }

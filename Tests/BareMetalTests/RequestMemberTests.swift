@@ -75,7 +75,7 @@ import Testing
                 try connection.execute("UPDATE bare_metal_nodes SET provision_state = 'active' WHERE id = \(node)::uuid")
             }
             for kind in [RequestMemberTests.nodes(chassis: chassis, parent: parent)] + RequestMemberTests.kinds(node: node, group: group) {
-                let findings = try await kind.findings(cloud.api) { method, path, body in
+                let findings = try await kind.findings(cloud.api, cloud.database) { method, path, body in
                     // Resources that are in use are removed all the same.
                     if method == "DELETE", let id = path.split(separator: "/").last.map(String.init) {
                         try await cloud.database.write { connection in

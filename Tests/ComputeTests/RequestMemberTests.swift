@@ -4,6 +4,7 @@ import Contracts
 import Database
 import JSON
 import Kernel
+import TestKit
 import Testing
 import WebAPI
 
@@ -59,6 +60,40 @@ import WebAPI
                 let shown = try await cloud.server(created["id"]?.stringValue ?? "", as: "admin", version: member.version)
                 #expect((shown[shows.name] ?? created[shows.name]) == shows.value, "\(member.name): \(shown)")
                 _ = try await cloud.database.write { try $0.execute("UPDATE quota_usages SET used = 0") }
+            }
+        }
+    }
+
+    @Test func membersOfChangesAreSeenOrRefused() async throws {
+        try await TestCloud.with { cloud in
+            let server = TestCloud.body()["server"]?.objectValue ?? [:]
+            let kinds = [
+                RequestMembers(
+                    "/v2.1/servers", "server", change: .put, base: server,
+                    seen: [
+                        .init("name", "n#"), .init("description", "d"), .init("accessIPv4", ComputeRequestMemberTests.address),
+                        .init("accessIPv6", "2001:db8::1"), .init("OS-DCF:diskConfig", "AUTO"),
+                        .init("hostname", "guest", shownAs: "OS-EXT-SRV-ATTR:hostname"),
+                    ],
+                    refused: [
+                        .init("metadata", ["k": "v"]), .init("flavorRef", "2"),
+                        .init("status", "ERROR"), .init("key_name", "absent"), .init("locked", true), .init("id", "x"),
+                    ], elsewhere: ["pinned_availability_zone": "ServerZoneTests"]),
+                RequestMembers(
+                    "/v2.1/flavors", "flavor", change: .put, base: ["name": "f#", "vcpus": 1, "ram": 64, "disk": 1],
+                    seen: [.init("description", "d")],
+                    refused: [.init("name", "g#", with: ["description": "d"]), .init("vcpus", 2, with: ["description": "d"])]),
+                RequestMembers(
+                    "/v2.1/os-aggregates", "aggregate", change: .put, base: ["name": "a#"],
+                    seen: [.init("name", "b#"), .init("availability_zone", "z")], refused: [.init("metadata", [:]), .init("hosts", ["h"])]),
+            ]
+            for kind in kinds {
+                let findings = try await kind.findings(cloud.api, cloud.database) { method, path, body in
+                    _ = try await cloud.database.write { try $0.execute("UPDATE quota_usages SET used = 0") }
+                    let answer = try await cloud.call(method, path, body, as: "admin", version: "2.104")
+                    return (answer.status, answer.json)
+                }
+                #expect(findings == [])
             }
         }
     }

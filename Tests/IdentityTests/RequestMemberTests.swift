@@ -53,7 +53,7 @@ import WebAPI
                 "/v3/users/\(user)/application_credentials", "application_credential",
                 template: "/v3/users/{user_id}/application_credentials", base: ["name": "a#"],
                 seen: [
-                    description, .init("secret", "s3cret-of-test"), .init("unrestricted", true),
+                    description, .init("secret", "s3cret-of-test", isSecret: true), .init("unrestricted", true),
                     .init("expires_at", "2099-01-31T00:00:00.000000Z", showing: "2099-01-31T00:00:00.000000"),
                 ],
                 refused: [.init("roles", [["name": "absent"]]), .init("project_id", "absent")],
@@ -112,7 +112,10 @@ import WebAPI
                 refused: [.init("region_id", "absent")], refusals: ["find region: absent"]),
             RequestMembers(
                 "/v3/credentials", "credential", change: .patch, base: ["type": "t", "blob": "c#", "user_id": .string(user)],
-                seen: [.init("project_id", .string(project)), .init("blob", "d#"), .init("type", "t2"), .init("user_id", .string(user))],
+                seen: [
+                    .init("project_id", .string(project)), .init("blob", "d#", isSecret: true), .init("type", "t2"),
+                    .init("user_id", .string(user)),
+                ],
                 refused: [.init("user_id", elsewhere), .init("id", elsewhere)]),
         ]
     }
@@ -129,7 +132,7 @@ import WebAPI
             let kinds = IdentityRequestMemberTests.kinds(domain: domain, project: project, user: user, service: service, region: region)
             let changes = IdentityRequestMemberTests.changes(project: project, user: user, service: service, region: region)
             for kind in kinds + changes {
-                let findings = try await kind.findings(cloud.api) { method, path, body in
+                let findings = try await kind.findings(cloud.api, cloud.database) { method, path, body in
                     let answer = try await cloud.call(method, path, token: admin, body: body)
                     return (answer.status, answer.json)
                 }

@@ -40,7 +40,7 @@ import Testing
     @Test func membersAreSeenOrRefused() async throws {
         try await ImageFixture.with { cloud in
             for kind in ImageRequestMemberTests.kinds {
-                let findings = try await kind.findings(cloud.api) { method, path, body in
+                let findings = try await kind.findings(cloud.api, cloud.database) { method, path, body in
                     let answer =
                         if let body { try await cloud.call(method, path, token: "admin", json: body) } else {
                             try await cloud.call(method, path, token: "admin")

@@ -29,7 +29,7 @@ import Testing
                     refusals: ["generation", "inventory"]),
             ]
             for kind in kinds {
-                let findings = try await kind.findings(bench.api) { method, path, body in
+                let findings = try await kind.findings(bench.api, bench.test.database) { method, path, body in
                     let answer = try await bench.call(method, path, body: body)
                     // A generation other than the current one is a conflict.
                     return (answer.status == 409 ? 400 : answer.status, answer.json)
