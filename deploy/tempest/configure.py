@@ -93,6 +93,41 @@ def multiattach_type():
     return name
 
 
+def disk_images():
+    """Writes one small image of each format, and some that must not be used; returns the path of Tempest's list of them."""
+    directory = work / "images"
+    directory.mkdir(parents=True, exist_ok=True)
+    # Name, format in the API, format and options of qemu-img, whether it can be used.
+    images = [
+        ("raw", "raw", "raw", [], True), ("qcow2", "qcow2", "qcow2", [], True), ("vmdk", "vmdk", "vmdk", ["subformat=monolithicSparse"], True),
+        ("vmdk-stream", "vmdk", "vmdk", ["subformat=streamOptimized"], True), ("vdi", "vdi", "vdi", [], True),
+        ("vhd", "vhd", "vpc", [], True), ("vhdx", "vhdx", "vhdx", [], True),
+        ("qcow2-data-file", "qcow2", "qcow2", ["data_file=" + str(directory / "data.raw")], False),
+        ("qcow2-backing-file", "qcow2", "qcow2", ["backing_file=/etc/hostname,backing_fmt=raw"], False),
+        ("vmdk-flat", "vmdk", "vmdk", ["subformat=monolithicFlat"], False),
+    ]
+    entries = []
+    for name, disk_format, kind, options, usable in images:
+        path = directory / (name + "." + kind)
+        command = ["qemu-img", "create", "-q", "-u", "-f", kind, *[word for option in options for word in ("-o", option)], path, "4M"]
+        subprocess.run([str(word) for word in command if word != "-u" or "backing" in name], check=True)
+        entries.append({"name": name, "filename": path.name, "format": disk_format, "usable": usable})
+    manifest = directory / "manifest.yaml"
+    manifest.write_text(yaml.safe_dump({"images": entries}))
+    return manifest
+
+
+def has_image_cache():
+    request = urllib.request.Request(base["glance"] + "/v2/cache", headers=tokens)
+    try:
+        with urllib.request.urlopen(request, timeout=60):
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return False
+        raise
+
+
 flavors = {item["name"]: item["id"] for item in get(base["nova"] + "/flavors")["flavors"]}
 external = get(base["neutron"] + "/v2.0/networks?router:external=true")["networks"][0]
 aliases = [item["alias"] for item in get(base["neutron"] + "/v2.0/extensions")["extensions"]]
@@ -100,6 +135,7 @@ volume_aliases = [item["alias"] for item in get(base["cinder"] + "/extensions")[
 compute_versions, placement_versions = versions(base["nova"]), versions(base["placement"])
 volume_versions = versions(base["cinder"].split("/v3")[0] + "/v3")
 image_id, second_image_id = second_image()
+image_schema = get(base["glance"] + "/v2/schemas/image")["properties"]
 work = state / "tempest"
 guest = state / "images" / "guest.qcow2"
 
@@ -138,8 +174,17 @@ settings = {
         "ipv6": True, "ipv6_subnet_attributes": True, "floating_ips": True, "port_security": True,
         "port_admin_state_change": True, "api_extensions": ",".join(aliases),
     },
-    "image": {"build_timeout": 120, "disk_formats": "raw,qcow2", "container_formats": "bare"},
-    "image-feature-enabled": {"import_image": True, "image_format_enforcement": True},
+    "image": {
+        "build_timeout": 120, "disk_formats": ",".join(name for name in image_schema["disk_format"]["enum"] if name),
+        "container_formats": ",".join(sorted(
+            (name for name in image_schema["container_format"]["enum"] if name), key=lambda name: name != "bare")),
+        "image_caching_enabled": has_image_cache(), "images_manifest_file": disk_images(),
+    },
+    "image-feature-enabled": {
+        "import_image": True, "image_format_enforcement": True, "os_glance_reserved": True,
+        # No API tells it: it is on if this script has the variable with which the cloud was started.
+        "image_conversion": os.environ.get("WOLKE_IMAGE_IMPORT_FORMAT", "unchanged") != "unchanged",
+    },
     "volume": {
         "build_timeout": 120, "storage_protocol": "file", "vendor_name": "Wolke", "min_microversion": volume_versions[0],
         "max_microversion": volume_versions[1], "backend_names": "file", "volume_type_multiattach": multiattach_type(),
