@@ -166,6 +166,48 @@ def test_osctl_shows_the_way(cloud, tenant):
     assert nothing.returncode != 0 and "no live migration" in nothing.stderr
 
 
+def slowly(cloud, name, server, mib):
+    """Limits the rate at which the server's memory leaves its host, in MiB/s."""
+    state = cloud.state if name != "host-2" else cloud.state / name
+    uri = f"qemu:///system?socket={state}/libvirt/run/libvirt-sock"
+    subprocess.run(["virsh", "-c", uri, "migrate-setspeed", server.id, str(mib)], check=True, capture_output=True, timeout=30)
+
+
+def test_a_migration_is_aborted_or_forced_to_complete(cloud, tenant):
+    """The guest changes its memory faster than it can leave: the migration only ends when an operator says so."""
+    server = on_volume(tenant, "endless")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    tenant.ssh(address, "mkdir -p /run/noise && (while :; do dd if=/dev/urandom of=/run/noise/a bs=1M count=8; done) >/dev/null 2>&1 &")
+    boot = tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id")
+    first = host(cloud, server)
+    second = other(cloud, first)
+    slowly(cloud, first, server, 1)
+
+    def begin():
+        cloud.admin.compute.live_migrate_server(server.id, host=None, block_migration="auto")
+
+        def sent():
+            running = cloud.admin.compute.get(
+                f"/servers/{server.id}/migrations", microversion="2.96").json()["migrations"]
+            return running and running[0]["status"] == "running" and (running[0]["memory_processed_bytes"] or 0) > 0
+
+        wait("memory is being sent", sent, 90)
+
+    begin()
+    cloud.osctl("server", "migrate", "--os-cloud", "wolke-admin", "--abort", server.id)
+    wait_for_migration(cloud, server, first, status="cancelled")
+    assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
+    assert server.id not in cloud.domains_of(second == "host-2", "--all"), "the target has nothing of it"
+    begin()
+    cloud.osctl("server", "migrate", "--os-cloud", "wolke-admin", "--complete", server.id)
+    slowly(cloud, first, server, 1000)
+    wait_for_migration(cloud, server, second)
+    tenant.reachable(address)
+    assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
+    cloud.osctl("doctor")
+
+
 def files(cloud, name, server):
     state = cloud.state if name != "host-2" else cloud.state / name
     return sorted(path.name for path in (state / "agent" / "servers" / server.id).glob("*.qcow2"))

@@ -165,6 +165,55 @@ def test_a_shelved_server_comes_back_with_its_disk(cloud, tenant):
     wait("its image goes with it", lambda: not images(tenant), 60)
 
 
+def test_a_shelved_server_starts_on_the_host_that_is_named(cloud, tenant):
+    server = tenant.create_server("sleeper")
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    write(tenant, address, "asleep")
+    first = cloud.admin.compute.get_server(server.id).hypervisor_hostname
+    second = next(name for name in cloud.hosts() if name != first)
+    act(tenant, server, {"shelve": None})
+    settled(tenant, server, "SHELVED_OFFLOADED")
+    body = {"unshelve": {"host": second}}
+    refused = tenant.api.compute.post(f"/servers/{server.id}/action", json=body, microversion="2.96")
+    assert refused.status_code == 403, "tenants do not choose hosts"
+    answer = cloud.admin.compute.post(f"/servers/{server.id}/action", json=body, microversion="2.96")
+    assert answer.status_code == 202, answer.text
+    settled(tenant, server, "ACTIVE")
+    assert cloud.admin.compute.get_server(server.id).hypervisor_hostname == second
+    assert server.id in cloud.domains_of(second == "host-2")
+    tenant.reachable(address)
+    assert read(tenant, address) == "asleep"
+
+
+def test_file_systems_are_frozen_while_the_disk_is_copied(cloud, tenant):
+    """The guest's agent calls a hook when it freezes and thaws; the copy is refused when nothing can freeze."""
+    image = tenant.api.create_image(
+        "quiet", filename=str(cloud.state / "images" / "guest.qcow2"), disk_format="qcow2", container_format="bare",
+        min_disk=1, hw_qemu_guest_agent="yes", os_require_quiesce="yes", wait=True)
+    server = tenant.create_server("frozen", image=False, image_id=image.id)
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    wait("the agent runs", lambda: tenant.ssh(address, "cat /run/qemu-ga.pid 2>/dev/null", check=False).strip(), 60)
+    tenant.ssh(address, "printf '#!/bin/sh\\necho $1 >>/run/hook.log\\n' >/run/hook && chmod 755 /run/hook")
+    tenant.ssh(address, "kill $(cat /run/qemu-ga.pid); sleep 1; cd /sys/class/virtio-ports && for p in *; do "
+                        "[ $(cat $p/name) = org.qemu.guest_agent.0 ] && qemu-ga --daemonize --method=virtio-serial --path=/dev/$p "
+                        "--statedir=/run --pidfile=/run/qemu-ga.pid --fsfreeze-hook=/run/hook; done")
+    act(tenant, server, {"createImage": {"name": "frozen-copy"}})
+    settled(tenant, server, "ACTIVE")
+    assert tenant.ssh(address, "cat /run/hook.log").split() == ["freeze", "thaw"]
+    assert [copy.status for copy in images(tenant) if copy.name == "frozen-copy"] == ["active"]
+    # Without an agent nothing can freeze, and the image says that this is required.
+    tenant.ssh(address, "kill $(cat /run/qemu-ga.pid)")
+    act(tenant, server, {"createImage": {"name": "torn-copy"}})
+    settled(tenant, server, "ACTIVE")
+    assert not [copy for copy in images(tenant) if copy.name == "torn-copy" and copy.status == "active"]
+    assert tenant.ssh(address, "cat /run/hook.log").split() == ["freeze", "thaw"]
+    tenant.delete_servers()
+    for left in images(tenant):
+        tenant.api.image.delete_image(left.id)
+
+
 def test_a_shelved_server_gets_and_loses_volumes(tenant):
     """The guest has the volume after it was unshelved, and not the one that it has lost."""
     compute, storage = tenant.api.compute, tenant.api.block_storage
