@@ -18,7 +18,7 @@ import WebAPI
                     .init("source_volid", .string(volume)), .init("imageRef", .string(image), shownAs: "bootable", showing: "true"),
                     .init("image_id", .string(image), shownAs: "bootable", showing: "true"), .init("multiattach", false),
                     .init("project_id", "p1", shownAs: "os-vol-tenant-attr:tenant_id", isRecorded: false), .init("user_id", "u1"),
-                    .init("status", "creating", showing: "available"),
+                    .init("status", "creating", showing: "available", isRecorded: false),
                     .init("attach_status", "detached", shownAs: "attachments", showing: []),
                 ],
                 refused: [
