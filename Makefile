@@ -62,8 +62,9 @@ test: ## build and run all tests
 format: ## format all Swift sources (.swift-format)
 	@bash deploy/format
 
-lint: ## check the format of all Swift sources (.swift-format)
+lint: ## check the format of all Swift sources (.swift-format), and that targets declare what they import
 	@bash deploy/format --check
+	@python3 deploy/declared-imports
 
 bench: ## run the benchmarks: ratios against peers in one run (ROWS="m1 m30" for some)
 	@bash bench/run $(ROWS)

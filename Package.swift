@@ -48,7 +48,7 @@ func service(
             name: "\(name)Service", dependencies: [.target(name: "\(name)Core")] + platform + extra,
             path: "Services/\(name)/\(name)Service", swiftSettings: swift),
         .executableTarget(
-            name: executable, dependencies: [.target(name: "\(name)Service")],
+            name: executable, dependencies: [.target(name: "\(name)Service"), "ServiceCatalog", "ServiceKit"],
             path: "Services/\(name)/\(executable)", swiftSettings: swift),
     ]
 }
@@ -132,7 +132,10 @@ let package = Package(
         + service("Compute", "wolke-compute", core: ["GuestKeys"], ["GuestKeys", "ImageAccess", "ImageFormat", "Cryptography"])
         + service(
             "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat", "GuestKeys"],
-            ["Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "Cryptography", nio, nioPosix, nioHTTP])
+            [
+                "Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "GuestKeys", "ImageFormat", "Cryptography", nio, nioPosix,
+                nioHTTP,
+            ])
         + service("Console", "wolke-console", ["Cryptography", nio, nioPosix, nioHTTP, nioWebSocket])
         + service("Network", "wolke-network", ["OVSDB"])
         + service("BareMetal", "wolke-bare-metal", ["Commands", "Cryptography"])
@@ -141,7 +144,7 @@ let package = Package(
             ["Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
         + service(
             "Image", "wolke-image", core: ["GuestKeys", "ImageFormat"],
-            ["CZlib", "Commands", "DiskTool", "FileTransfer", "ImageAccess", "Cryptography", nio, nioPosix])
+            ["CZlib", "Commands", "DiskTool", "FileTransfer", "ImageAccess", "ImageFormat", "Cryptography", nio, nioPosix])
         + [
             .executableTarget(
                 name: "osctl",
@@ -173,7 +176,7 @@ let package = Package(
             tests("KernelTests", []),
             tests(
                 "OVSDBTests",
-                ["OVSDB", nio, nioPosix, log, .product(name: "NIOEmbedded", package: "swift-nio")]),
+                ["OVSDB", "Commands", nio, nioPosix, log, .product(name: "NIOEmbedded", package: "swift-nio")]),
             tests("NetworkTests", ["NetworkCore", "NetworkService", "OVSDB"], platform: platform),
             tests("ContractsTests", ["Contracts", "Database", "Messaging", "Schema"]),
             tests("DatabaseTests", ["Database", "Schema", "Telemetry", "CProcessExit"]),
@@ -186,11 +189,11 @@ let package = Package(
             tests("ImageFormatTests", ["ImageFormat"]),
             tests("DiskToolTests", ["DiskTool", "Commands", "ImageFormat"]),
             tests(
-                "ImageTests", ["Commands", "GuestKeys", "ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio],
+                "ImageTests", ["Commands", "Cryptography", "GuestKeys", "ImageAccess", "ImageCore", "ImageFormat", "ImageService", nio],
                 platform: platform),
             tests(
                 "BlockStorageTests",
-                ["BlockStorageCore", "BlockStorageService", "Commands", "DiskTool", "FileTransfer", "ImageAccess", nio],
+                ["BlockStorageCore", "BlockStorageService", "Commands", "Cryptography", "DiskTool", "FileTransfer", "ImageAccess", nio],
                 platform: platform),
             tests(
                 "ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "GuestKeys", "ImageAccess", "ImageFormat"],
@@ -203,14 +206,15 @@ let package = Package(
             tests(
                 "ComputeAgentTests",
                 [
-                    "ComputeAgentCore", "Commands", "ImageFormat", "ComputeAgentService", "DiskTool", "FileTransfer", "Libvirt", "OVSDB",
+                    "ComputeAgentCore", "Commands", "Cryptography", "GuestKeys", "ImageFormat", "ComputeAgentService", "DiskTool", "FileTransfer",
+                    "Libvirt", "OVSDB",
                     nio, nioPosix,
                 ],
                 platform: platform),
             tests("CryptographyTests", ["Cryptography"]),
             tests("ClientTests", ["Client", "ServiceCatalog", log, nio, nioPosix, nioHTTP]),
             tests("Example", ["osctl", arguments], platform: platform),
-            tests("CLITests", ["osctl", "Contracts", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
+            tests("CLITests", ["osctl", "Contracts", "Inspections", "Schema", "ServiceCatalog", "Settings", "Client", arguments, yaml]),
         ],
     swiftLanguageModes: [.v6]
 )

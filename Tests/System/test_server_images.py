@@ -201,14 +201,16 @@ def test_file_systems_are_frozen_while_the_disk_is_copied(cloud, tenant):
                         "--statedir=/run --pidfile=/run/qemu-ga.pid --fsfreeze-hook=/run/hook; done")
     act(tenant, server, {"createImage": {"name": "frozen-copy"}})
     settled(tenant, server, "ACTIVE")
-    assert tenant.ssh(address, "cat /run/hook.log").split() == ["freeze", "thaw"]
+    # Thawing what is not frozen does nothing; the host does it whenever a freeze may be left over.
+    calls = tenant.ssh(address, "cat /run/hook.log").split()
+    assert calls.count("freeze") == 1 and calls[-1] == "thaw", calls
     assert [copy.status for copy in images(tenant) if copy.name == "frozen-copy"] == ["active"]
     # Without an agent nothing can freeze, and the image says that this is required.
     tenant.ssh(address, "kill $(cat /run/qemu-ga.pid)")
     act(tenant, server, {"createImage": {"name": "torn-copy"}})
     settled(tenant, server, "ACTIVE")
     assert not [copy for copy in images(tenant) if copy.name == "torn-copy" and copy.status == "active"]
-    assert tenant.ssh(address, "cat /run/hook.log").split() == ["freeze", "thaw"]
+    assert tenant.ssh(address, "cat /run/hook.log").split() == calls
     tenant.delete_servers()
     for left in images(tenant):
         tenant.api.image.delete_image(left.id)

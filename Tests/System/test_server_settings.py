@@ -19,7 +19,7 @@ def test_a_deleted_server_is_restored_with_its_disk(cloud, tenant):
         running = {domain for second in (False, True) for domain in cloud.domains_of(second)}
         assert server.id not in running, "a deleted server is off"
         usage = compute.get("/limits").json()["limits"]["absolute"]
-        assert usage["totalInstancesUsed"] == 2, "what can be restored still counts"
+        assert usage["totalInstancesUsed"] == 0, "its quota is free, and taken again when it is restored"
         cloud.osctl("server", "restore", "--os-cloud", "wolke-admin", server.id, "--wait")
         settled(tenant, server, "ACTIVE")
         tenant.reachable(address)
