@@ -133,8 +133,8 @@ let package = Package(
         + service(
             "ComputeAgent", "wolke-compute-agent", core: ["ImageFormat", "GuestKeys"],
             [
-                "Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "GuestKeys", "ImageFormat", "Cryptography", nio, nioPosix,
-                nioHTTP,
+                "Libvirt", "OVSDB", "CLinux", "Commands", "DiskTool", "FileTransfer", "GuestKeys", "ImageFormat", "Cryptography", nio,
+                nioPosix, nioHTTP,
             ])
         + service("Console", "wolke-console", ["Cryptography", nio, nioPosix, nioHTTP, nioWebSocket])
         + service("Network", "wolke-network", ["OVSDB"])
@@ -206,8 +206,8 @@ let package = Package(
             tests(
                 "ComputeAgentTests",
                 [
-                    "ComputeAgentCore", "Commands", "Cryptography", "GuestKeys", "ImageFormat", "ComputeAgentService", "DiskTool", "FileTransfer",
-                    "Libvirt", "OVSDB",
+                    "ComputeAgentCore", "Commands", "Cryptography", "GuestKeys", "ImageFormat", "ComputeAgentService", "DiskTool",
+                    "FileTransfer", "Libvirt", "OVSDB",
                     nio, nioPosix,
                 ],
                 platform: platform),
