@@ -1,3 +1,5 @@
+import ComputeService
+import Contracts
 import Database
 import JSON
 import Kernel
@@ -65,8 +67,10 @@ extension FakeCloud {
 
 /// A cloud of two hosts, `host-1` and `host-2`, between which servers move.
 extension TestCloud {
-    static func withTwoHosts(_ body: (TestCloud) async throws -> Void) async throws {
-        try await with { cloud in
+    static func withTwoHosts(
+        settings: ComputeSettings = ComputeSettings(), _ body: (TestCloud) async throws -> Void
+    ) async throws {
+        try await with(settings: settings) { cloud in
             try await cloud.cloud.send(Fixtures.hello(host: "host-2"), cloud.consumer)
             try await cloud.database.write { try $0.execute("DELETE FROM outbox") }
             try await body(cloud)

@@ -162,15 +162,15 @@ struct InterfaceWorkflows: Sendable {
 
     private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
         guard let port = frame.portID else { return }
-        let server = frame.server
-        let condition = InterfaceStore.isAttached(by: context.subjectID)
-        try await steps.unplug(from: server) { connection in
-            try connection.execute(
-                """
-                UPDATE server_interfaces i SET state = 'detaching'
-                WHERE i.port_id = \(port) AND i.server_id = \(server) AND \(condition)
-                """)
-        }
+        let row: SQL =
+            "i.port_id = \(port) AND i.server_id = \(frame.server) AND \(InterfaceStore.isAttached(by: context.subjectID))"
+        try await steps.unplug(
+            from: frame.server,
+            state: { connection in
+                let rows = try connection.query("SELECT state FROM server_interfaces i WHERE \(row) AND state <> 'attaching'")
+                return try rows.first?.string("state")
+            },
+            order: { try $0.execute("UPDATE server_interfaces i SET state = 'detaching' WHERE \(row)") })
     }
 
     /// Waits until the host has applied the change, then ends the action.

@@ -49,7 +49,7 @@ struct ServerCreate: Sendable {
                     "volumes", deadline: .seconds(900), run: { context, _ in try await volumes(&context) },
                     undo: { context, _ in try await undoVolumes(&context) }),
                 .init("spawn", deadline: .seconds(60), run: { context, _ in try await spawn(&context) }) { context, _ in
-                    guard try await steps.settleAbsence(context.subjectID) else { throw UndoWait(.seconds(2)) }
+                    try await unspawn(context.subjectID)
                 },
                 .init("await", deadline: compute.settings.spawnDeadline, run: { try await awaitHost($0, &$1) }),
                 .init(
@@ -144,6 +144,15 @@ struct ServerCreate: Sendable {
             }
         }
         return .nextAfter(.seconds(5))
+    }
+
+    /// A host that only stopped reporting may still write to volumes of the server. Those that were created for it are deleted; others
+    /// must not be free before the host is known to be down.
+    private func unspawn(_ id: String) async throws {
+        let hasVolumesOfOthers = try await database.read {
+            try !$0.query("SELECT 1 AS one FROM server_volumes WHERE server_id = \(id) AND NOT created LIMIT 1").isEmpty
+        }
+        guard try await steps.settleAbsence(id, trustsSilence: !hasVolumesOfOthers) else { throw UndoWait(.seconds(2)) }
     }
 
     private func awaitHost(_ context: StepContext, _ frame: inout Build) async throws -> StepResult {

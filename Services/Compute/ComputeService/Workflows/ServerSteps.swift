@@ -187,8 +187,12 @@ struct ServerSteps: Sendable {
 
     /// Ensures that no host runs the server.
     ///
+    /// A host that only stopped reporting may still run the guest. A server that is being deleted does not wait for it, as in Nova: the
+    /// host removes the guest when it returns.
+    ///
+    /// - Parameter trustsSilence: whether a host that does not report counts as one without the guest in other cases too.
     /// - Returns: whether this is certain: the host confirmed it, or is down and will get the message when it returns.
-    func settleAbsence(_ id: String) async throws -> Bool {
+    func settleAbsence(_ id: String, trustsSilence: Bool = false) async throws -> Bool {
         guard let server = try await database.read({ try WorkflowServer.load($0, id) }), let host = server.host,
             server.published
         else { return true }
@@ -200,7 +204,8 @@ struct ServerSteps: Sendable {
                 try DesiredState.publish(connection, server: id, ambient: ambient)
             }
         }
-        if try await isUp(host: host) { return false }
+        let isSilenceEnough = trustsSilence || server.task == TaskState.deleting.rawValue
+        guard try await isSilenceEnough ? !isUp(host: host) : isFencedOff(host: host) else { return false }
         try await database.write { try Absences.order($0, server: id, host: host, ambient: ambient) }
         return true
     }
@@ -411,13 +416,29 @@ extension ServerSteps {
         }
     }
 
-    /// Records the removal of a device, and orders the host to unplug it.
-    func unplug(from server: String, _ write: @escaping @Sendable (Connection) throws -> Void) async throws {
-        let ambient = compute.ambient
-        try await database.write { connection in
-            try write(connection)
-            try DesiredState.change(connection, server: server)
-            try DesiredState.publish(connection, server: server, ambient: ambient)
+    /// Undoes `plug`: orders the host to unplug a device, and waits until it has. Until then the guest may have the device, which must not
+    /// be free for others.
+    ///
+    /// - Parameters:
+    ///   - state: reads the state of the device's row; nil if the operation has plugged nothing.
+    ///   - order: changes that state to `detaching`.
+    /// - Throws: `UndoWait` until the host has reported, or the operator has declared it down.
+    func unplug(
+        from id: String, state: @escaping @Sendable (Connection) throws -> String?,
+        order: @escaping @Sendable (Connection) throws -> Void
+    ) async throws {
+        let (server, found) = try await database.read { (try WorkflowServer.load($0, id), try state($0)) }
+        guard let server, let host = server.host, let found else { return }
+        if found != "detaching" {
+            let ambient = compute.ambient
+            try await database.write { connection in
+                try order(connection)
+                try DesiredState.change(connection, server: id)
+                try DesiredState.publish(connection, server: id, ambient: ambient)
+            }
+            throw UndoWait(.milliseconds(500))
         }
+        if server.isApplied || server.hostFailure(of: server.generation)?.isPermanent == true { return }
+        if try await !isFencedOff(host: host) { throw UndoWait(.milliseconds(500)) }
     }
 }

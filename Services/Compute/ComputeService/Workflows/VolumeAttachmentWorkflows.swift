@@ -105,20 +105,10 @@ struct VolumeAttachmentWorkflows: Sendable {
 
     private func unplug(_ context: StepContext, _ frame: Attachment) async throws {
         let row = context.subjectID
-        let (server, isOrdered) = try await database.read { connection in
-            let found = try connection.query("SELECT state FROM server_volumes WHERE id = \(row)").first
-            return (try WorkflowServer.load(connection, frame.server), try found?.string("state") == "detaching")
-        }
-        guard let server, let host = server.host else { return }
-        if !isOrdered {
-            try await steps.unplug(from: frame.server) { connection in
-                try connection.execute("UPDATE server_volumes SET state = 'detaching' WHERE id = \(row)")
-            }
-            throw UndoWait(.milliseconds(500))
-        }
-        // The guest may have the disk. The volume is free for others only when the host has removed it.
-        if server.isApplied || server.hostFailure(of: server.generation)?.isPermanent == true { return }
-        if try await !steps.isFencedOff(host: host) { throw UndoWait(.milliseconds(500)) }
+        try await steps.unplug(
+            from: frame.server,
+            state: { try $0.query("SELECT state FROM server_volumes WHERE id = \(row)").first?.string("state") },
+            order: { try $0.execute("UPDATE server_volumes SET state = 'detaching' WHERE id = \(row)") })
     }
 
     private func awaitApplied(_ generation: Int, _ server: String) async throws -> StepResult {
