@@ -36,7 +36,8 @@ extension FakeCloud {
         return [
             "id": id, "state": "running", "progress": 40,
             "migration": [
-                "memory": ["total": 1000, "processed": 400, "remaining": 600], "disk": ["total": 0, "processed": 0, "remaining": 0],
+                "memory": ["total": 1000, "processed": JSONValue(400 + state.withLock { $0.sentBytes }), "remaining": 600],
+                "disk": ["total": 0, "processed": 0, "remaining": 0],
             ],
         ]
     }
@@ -61,6 +62,9 @@ extension FakeCloud {
     func refuseReleases(_ error: ResourceError?) { state.withLock { $0.releaseRefusal = error } }
 
     static func endpoint(_ host: String) -> JSONValue {
+    /// Source hosts report that they have sent this much more of a guest.
+    func send(bytes: Int) { state.withLock { $0.sentBytes = bytes } }
+
         ["uri": .string("qemu+tls://\(host)/system"), "address": .string(host), "directory": .string("/\(host)")]
     }
 }

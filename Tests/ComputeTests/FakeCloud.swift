@@ -36,6 +36,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
         var releaseRefusal: ResourceError?
         /// Whether guests wait for others that leave the host.
         var queuesMoves = false
+        /// How much source hosts have sent of guests, beyond the beginning.
+        var sentBytes = 0
         /// The phase that hosts report for guests that did not leave.
         var failedPhase: String?
         /// Servers whose guests have left the host in the server's row.

@@ -45,16 +45,60 @@ import Workflow
         }
     }
 
-    @Test func aCopyThatDoesNotEndIsGivenUp() async throws {
+    /// Moves a server with 60 GiB of disk while it runs.
+    ///
+    /// - Parameters:
+    ///   - time: when the source has sent the guest; nil if it never has.
+    ///   - sends: whether the source sends all the time.
+    /// - Returns: the server's host, how long it took, and the reason of a failure.
+    private func transfer(
+        _ cloud: TestCloud, endingAfter time: Duration?, sends: Bool
+    ) async throws -> (host: JSONValue?, time: Duration, reason: String?) {
+        let id = try await cloud.createServer()
+        _ = try await cloud.database.write {
+            try $0.execute("UPDATE servers SET flavor = jsonb_set(flavor, '{disk}', '60') WHERE id = \(id)")
+        }
+        cloud.cloud.holdJobs(true)
+        #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", LongMoveTests.live, as: "admin").status == 202)
+        let begin = cloud.time.now()
+        pass(cloud) { passed in
+            if sends { cloud.cloud.send(bytes: Int(passed.components.seconds)) }
+            if let time, passed > time { cloud.cloud.holdJobs(false) }
+        }
+        try await cloud.engine().drain()
+        let server = try await cloud.server(id, as: "admin")
+        #expect(server["status"] == "ACTIVE", "\(server)")
+        #expect(try await cloud.leftovers() == [])
+        let reason = try await cloud.database.read {
+            try $0.query("SELECT details FROM server_actions WHERE server_id = \(id) AND action = 'live-migration'")[0].optionalString(
+                "details")
+        }
+        return (server["OS-EXT-SRV-ATTR:host"], cloud.time.now() - begin, reason)
+    }
+
+    @Test func aTransferThatStandsStillIsGivenUpAfterAnHour() async throws {
         try await with { cloud in
-            let id = try await cloud.createServer()
-            cloud.cloud.holdJobs(true)
-            #expect(try await cloud.call("POST", "/v2.1/servers/\(id)/action", LongMoveTests.live, as: "admin").status == 202)
-            pass(cloud) { _ in }
-            try await cloud.engine().drain()
-            let server = try await cloud.server(id, as: "admin")
-            #expect(server["status"] == "ACTIVE" && server["OS-EXT-SRV-ATTR:host"] == "host-1", "\(server)")
-            #expect(try await cloud.leftovers() == [])
+            let (host, time, _) = try await transfer(cloud, endingAfter: nil, sends: false)
+            #expect(host == "host-1")
+            #expect(time > .seconds(3600) && time < .seconds(2 * 3600), "\(time)")
+        }
+    }
+
+    @Test func aLargeDiskMayTakeLong() async throws {
+        try await with { cloud in
+            let (host, time, _) = try await transfer(cloud, endingAfter: .seconds(10 * 3600), sends: true)
+            #expect(host == "host-2" && time > .seconds(10 * 3600), "\(time)")
+        }
+    }
+
+    /// A guest that changes its memory faster than it is sent.
+    @Test func aTransferThatDoesNotEndIsGivenUp() async throws {
+        try await with { cloud in
+            let (host, time, reason) = try await transfer(cloud, endingAfter: nil, sends: true)
+            #expect(host == "host-1")
+            // 61 GiB of 800 s.
+            #expect(time > .seconds(48_800) && time < .seconds(50_000), "\(time)")
+            #expect(reason?.contains("live_migration_completion_timeout") == true, "\(reason ?? "")")
         }
     }
 

@@ -68,6 +68,8 @@ package struct ComputeSettings: Sendable {
     package var quota: Quota
     /// How long deleted servers can be restored.
     package var reclaim: ReclaimIntervals
+    /// How long the transfer of a running guest may take for each GiB of its memory and local disks; zero for no limit.
+    package var liveMigrationTimeout: Duration = .seconds(800)
     /// The base URL of the console service, without a trailing slash.
     package var consoleURL = "http://127.0.0.1:\(CloudService.console.port)"
     package var consolePort = CloudService.console.port

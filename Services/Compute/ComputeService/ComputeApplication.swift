@@ -30,6 +30,9 @@ package struct ComputeApplication {
             .list(
                 "reclaim_instance_intervals", default: [],
                 "Projects with an interval of their own, each as PROJECT_ID=DURATION."),
+            .duration(
+                "live_migration_completion_timeout", default: "800s",
+                "How long a live migration may transfer a guest, for each GiB of its memory and local disks, at least 2. 0s: no limit."),
             .duration("console_token_lifetime", default: "10m", "How long the URL of a console can be opened; once, in this time."),
             .integer(
                 "shelved_offload_time", default: 0, in: -1...31_536_000,
@@ -56,6 +59,7 @@ package struct ComputeApplication {
                 reclaim: try ReclaimIntervals(
                     settings.duration("compute.reclaim_instance_interval"),
                     projects: settings.list("compute.reclaim_instance_intervals")))
+            own.liveMigrationTimeout = settings.duration("compute.live_migration_completion_timeout")
             own.consoleURL = settings.endpoint(.console)
             own.consolePort = settings.integer("endpoints.console_port")
             own.consoleTokenLifetime = settings.duration("compute.console_token_lifetime")

@@ -137,7 +137,7 @@ enum HostJobs {
                 """)
             if let row = rows.first, try row.bool("news") { hasChanged = true }
             if let progress = report.migration {
-                try MigrationStore.record(connection, progress, job: report.id, server: server, now: ambient.now)
+                try MigrationStore.record(connection, progress, job: report.id, server: server, ambient: ambient)
             }
         }
         return hasChanged

@@ -60,7 +60,8 @@ struct ServerLiveMigration: Sendable {
                     "queue", deadline: DiskCopySteps.deadline, run: { try await awaitMove($0, $1, onlyItsBegin: true) },
                     undo: { try await land($0.subjectID, $1) }),
                 .init(
-                    "move", deadline: .seconds(6 * 3600), run: { try await awaitMove($0, $1) }, undo: { try await land($0.subjectID, $1) }),
+                    "move", deadline: ServerResize.hostDeadline, run: { try await awaitMove($0, $1) },
+                    undo: { try await land($0.subjectID, $1) }),
                 .init("exchange", deadline: .seconds(60)) { context, frame in
                     try await exchange(context.subjectID, frame)
                     return .next
@@ -245,8 +246,25 @@ struct ServerLiveMigration: Sendable {
         if onlyItsBegin {
             if job.isMoving { return .next }
             guard isSourceUp else { throw StepFailure("The server's host is down.", details: "host \(frame.source)") }
+            return .wait(ServerLiveMigration.interval)
         }
-        return .wait(ServerLiveMigration.interval)
+        return try await advance(frame)
+    }
+
+    /// Waits for the end of the transfer. The step's deadline restarts while the source sends. A guest that changes its memory faster than
+    /// it is sent also makes the source send, so there is a limit that grows with the size.
+    private func advance(_ frame: Frame) async throws -> StepResult {
+        let ambient = ambient
+        guard let transfer = try await database.read({ try MigrationStore.transfer($0, frame.migration, ambient: ambient) }) else {
+            return .wait(ServerLiveMigration.interval)
+        }
+        let limit = transfer.gibibytes * Int(compute.settings.liveMigrationTimeout.components.seconds)
+        guard limit == 0 || transfer.seconds < limit else {
+            throw StepFailure(
+                "The transfer of the guest did not end within \(limit) s, the limit for \(transfer.gibibytes) GiB.",
+                details: "host \(frame.source): compute.live_migration_completion_timeout")
+        }
+        return transfer.advances ? .progress(ServerLiveMigration.interval) : .wait(ServerLiveMigration.interval)
     }
 
     /// Why the source did not begin the job: it could not apply the desired state that contains the job.
