@@ -245,6 +245,8 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
     package var dedicatedCPUs: Int?
     /// The processor that this host offers to guests, as libvirt's `<cpu>` element. Releases before 0.2.0 do not send it.
     package var processorDefinition: String?
+    /// The physical networks that the host's switch is connected to (`ovn-bridge-mappings`). Releases before 0.2.0 do not send them.
+    package var physicalNetworks: [String]?
 
     private enum CodingKeys: String, CodingKey {
         case reserved, traits, release
@@ -262,13 +264,14 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
         case switchOutages = "switch"
         case dedicatedCPUs = "dedicated_cpu"
         case processorDefinition = "processor_definition"
+        case physicalNetworks = "physical_networks"
     }
 
     package init(
         cpus: Int, memoryMiB: Int, diskGiB: Int, virtType: String, hypervisorType: String, hypervisorVersion: Int,
         reserved: Amounts<Int>, allocationRatios: Amounts<Double>, processor: Processor, traits: [String], hostIP: String? = nil,
         sandboxProblem: String? = nil, datapathType: String? = nil, switchOutages: JSONValue? = nil, release: String? = nil,
-        dedicatedCPUs: Int? = nil, processorDefinition: String? = nil
+        dedicatedCPUs: Int? = nil, processorDefinition: String? = nil, physicalNetworks: [String]? = nil
     ) {
         self.cpus = cpus
         self.memoryMiB = memoryMiB
@@ -287,5 +290,6 @@ package struct HostCapabilities: Codable, Sendable, Hashable {
         self.release = release
         self.dedicatedCPUs = dedicatedCPUs
         self.processorDefinition = processorDefinition
+        self.physicalNetworks = physicalNetworks
     }
 }

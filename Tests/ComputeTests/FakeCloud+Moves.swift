@@ -42,8 +42,28 @@ extension FakeCloud {
         ]
     }
 
+    /// The answer to a question that claims nothing, with the reasons that the hosts have; nil for other questions.
+    func preview(_ question: ScheduleServer) -> SchedulingAnswer? {
+        guard question.dryRun, state.withLock({ $0.rejection == nil }) else { return nil }
+        let refusals = ["host-1", "host-2"].compactMap { host -> SchedulingAnswer.Refusal? in
+            if question.excludedHosts.contains(host) {
+                return .init(host: host, filter: "ExcludedHostFilter", reason: "is excluded by the request")
+            }
+            if let wanted = question.host, wanted != host {
+                return .init(host: host, filter: "RequestedHostFilter", reason: "not the requested host")
+            }
+            let isFull = state.withLock { $0.fullHosts.contains(host) }
+            return isFull ? .init(host: host, filter: "ResourceFilter", reason: "needs 512 MEMORY_MB, 100 of 16384 free") : nil
+        }
+        guard refusals.count == 2 else { return SchedulingAnswer(.scheduled, host: "host-2", dryRun: true) }
+        return SchedulingAnswer(.rejected, dryRun: true, message: "No valid host was found.", filters: [], refusals: refusals)
+    }
+
     /// Source hosts report that guests that did not leave certainly run there.
     func reportStayingGuests() { state.withLock { $0.failedPhase = "stayed" } }
+
+    /// Source hosts report that they have sent this much more of a guest.
+    func send(bytes: Int) { state.withLock { $0.sentBytes = bytes } }
 
     /// Source hosts queue the guest behind others.
     func queueMoves(_ isQueued: Bool) { state.withLock { $0.queuesMoves = isQueued } }
@@ -62,9 +82,6 @@ extension FakeCloud {
     func refuseReleases(_ error: ResourceError?) { state.withLock { $0.releaseRefusal = error } }
 
     static func endpoint(_ host: String) -> JSONValue {
-    /// Source hosts report that they have sent this much more of a guest.
-    func send(bytes: Int) { state.withLock { $0.sentBytes = bytes } }
-
         ["uri": .string("qemu+tls://\(host)/system"), "address": .string(host), "directory": .string("/\(host)")]
     }
 }

@@ -111,7 +111,8 @@ final class FakeCloud: SchedulerClient, NetworkClient, VolumeClient, ImageClient
     }
 
     func schedule(_ question: ScheduleServer, operation: UUID128) async throws -> SchedulingAnswer {
-        try await probe.effect("schedule") {
+        if let trial = preview(question) { return trial }
+        return try await probe.effect("schedule") {
             if let rejection = state.withLock({ $0.rejection }) { return try rejection.decode() }
             if let host = question.host, state.withLock({ $0.fullHosts.contains(host) }) {
                 return try (["result": "rejected", "message": "No valid host was found.", "filters": []] as JSONValue).decode()

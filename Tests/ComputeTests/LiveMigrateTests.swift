@@ -147,6 +147,42 @@ import Workflow
         }
     }
 
+    /// The operator reads every reason before anything has begun.
+    @Test func aMoveWithoutAHostIsRefusedWithTheReasons() async throws {
+        try await TestCloud.withTwoHosts { cloud in
+            let id = try await cloud.createServer()
+            func refusal(_ host: JSONValue) async throws -> String {
+                let answer = try await cloud.act(id, ["os-migrateLive": ["host": host, "block_migration": "auto"]])
+                #expect(answer.status == 400, "\(answer.json)")
+                return answer.message
+            }
+            // The server is on a provider network that the other host is not connected to.
+            try await cloud.database.write { connection in
+                try connection.execute(
+                    """
+                    UPDATE networks SET provider_type = 'flat', physical_network = 'physnet2', segmentation_id = NULL
+                    WHERE id = \(Fixtures.network)
+                    """)
+                try connection.execute(
+                    """
+                    UPDATE hypervisors SET capabilities = jsonb_set(capabilities, '{physical_networks}', '["physnet1"]')
+                    WHERE host = 'host-2'
+                    """)
+            }
+            let network = "It is not connected to the server's physical network physnet2"
+            #expect(try await refusal("host-2").contains(network))
+            #expect(try await refusal(nil).contains("no host can take instance \(id): host-2: \(network)"))
+            // The named host has no room either.
+            cloud.cloud.fill("host-2")
+            let both = try await refusal("host-2")
+            #expect(both.contains(network) && both.contains("Needs 512 MEMORY_MB, 100 of 16384 free."), "\(both)")
+            try await cloud.database.write { try $0.execute("UPDATE hypervisors SET capabilities = capabilities - 'physical_networks'") }
+            #expect(try await refusal(nil).contains("host-2: Needs 512 MEMORY_MB, 100 of 16384 free."))
+            #expect(try await cloud.migrations(of: id).isEmpty)
+            #expect(try await cloud.leftovers() == [])
+        }
+    }
+
     @Test func progressIsShownAndAnOperatorCanAbort() async throws {
         try await TestCloud.withTwoHosts { cloud in
             let id = try await cloud.createServer()

@@ -189,5 +189,6 @@ enum Samples {
         processor: .init(
             arch: "x86_64", model: "Skylake", vendor: "Intel", features: ["aes"], topology: .init(sockets: 1, cores: 2, threads: 2)),
         traits: ["COMPUTE_NODE"], hostIP: "192.0.2.1", sandboxProblem: "no bwrap", datapathType: "netdev",
-        switchOutages: ["count": 1], release: "0.2.0", dedicatedCPUs: 2, processorDefinition: "<cpu/>")
+        switchOutages: ["count": 1], release: "0.2.0", dedicatedCPUs: 2, processorDefinition: "<cpu/>",
+        physicalNetworks: ["physnet1"])
 }

@@ -4,9 +4,13 @@ package import Contracts
 package enum MoveObstacles {
     /// One sentence for each difference; empty if the guest can move.
     ///
-    /// - Parameter sharesProcessors: whether new guests get the processor features that both hosts have. For guests that started earlier,
-    ///   libvirt checks the target's processor at the beginning of the move.
-    package static func list(from source: HostCapabilities, to target: HostCapabilities, sharesProcessors: Bool) -> [String] {
+    /// - Parameters:
+    ///   - sharesProcessors: whether new guests get the processor features that both hosts have. For guests that started
+    ///     earlier, libvirt checks the target's processor at the beginning of the move.
+    ///   - networks: the physical networks that the guest is connected to.
+    package static func list(
+        from source: HostCapabilities, to target: HostCapabilities, sharesProcessors: Bool, networks: Set<String> = []
+    ) -> [String] {
         var found: [String] = []
         // Agents of release 0.1.0 cannot expect a server.
         if target.release == nil { found.append("Its agent is of a release without live migration.") }
@@ -28,6 +32,11 @@ package enum MoveObstacles {
         if !sharesProcessors, source.virtType == "kvm", target.virtType == "kvm" {
             let missing = Set(source.processor.features).subtracting(target.processor.features).sorted()
             if !missing.isEmpty { found.append("The processor lacks \(missing.prefix(16).joined(separator: ", ")).") }
+        }
+        let unconnected = networks.subtracting(target.physicalNetworks ?? Array(networks)).sorted()
+        if !unconnected.isEmpty {
+            found.append(
+                "It is not connected to the server's physical network \(unconnected.joined(separator: ", ")) (ovn-bridge-mappings).")
         }
         return found
     }

@@ -145,6 +145,7 @@ package struct HostInventory: Sendable, Hashable {
                 topology: .init(sockets: sockets, cores: cores, threads: threads)),
             traits: traits, sandboxProblem: sandboxProblem, datapathType: network.datapath,
             switchOutages: network.outages?.document, release: WolkeVersion.current,
-            dedicatedCPUs: dedicatedCPUs, processorDefinition: processorDefinition)
+            dedicatedCPUs: dedicatedCPUs, processorDefinition: processorDefinition,
+            physicalNetworks: network.physicalNetworks)
     }
 }

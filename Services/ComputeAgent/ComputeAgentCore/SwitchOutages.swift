@@ -98,9 +98,12 @@ package struct SwitchReport: Sendable, Hashable {
     /// The integration bridge's datapath, `system` or `netdev`; nil while that is not known.
     package var datapath: String?
     package var outages: SwitchOutages?
+    /// The physical networks that the switch is connected to; nil while that is not known.
+    package var physicalNetworks: [String]?
 
-    package init(datapath: String? = nil, outages: SwitchOutages? = nil) {
+    package init(datapath: String? = nil, outages: SwitchOutages? = nil, physicalNetworks: [String]? = nil) {
         self.datapath = datapath
         self.outages = outages
+        self.physicalNetworks = physicalNetworks
     }
 }

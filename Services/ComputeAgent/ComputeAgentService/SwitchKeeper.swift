@@ -54,7 +54,10 @@ package actor SwitchKeeper {
 
     /// The report for the control plane.
     package var report: SwitchReport {
-        get async { SwitchReport(datapath: await ports.datapath(), outages: outages) }
+        get async {
+            SwitchReport(
+                datapath: await ports.datapath(), outages: outages, physicalNetworks: await ports.physicalNetworks())
+        }
     }
 
     /// Watches until the task is cancelled.

@@ -44,7 +44,7 @@ package actor SwitchPorts {
         OVSDBMonitor("Bridge", columns: ["name", "ports", "external_ids", "datapath_type"]),
         OVSDBMonitor("Port", columns: ["name", "interfaces"]),
         OVSDBMonitor("Interface", columns: ["name", "external_ids"]),
-        OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg", "datapaths"]),
+        OVSDBMonitor("Open_vSwitch", columns: ["next_cfg", "cur_cfg", "datapaths", "external_ids"]),
         OVSDBMonitor("Datapath", columns: ["capabilities"]),
     ]
 
@@ -83,6 +83,15 @@ package actor SwitchPorts {
         guard let row = await bridgeRow() else { return nil }
         let type = row["datapath_type"]?.string ?? ""
         return type.isEmpty ? "system" : type
+    }
+
+    /// The physical networks that ovn-controller connects to bridges of this host (ovn-controller(8), `ovn-bridge-mappings`); nil while
+    /// the switch's database is not known.
+    package func physicalNetworks() async -> [String]? {
+        guard let ids = await client.rows("Open_vSwitch").values.first?["external_ids"] else { return nil }
+        let own = ids["system-id"].flatMap { ids["ovn-bridge-mappings-" + $0] }
+        let mappings = (own ?? ids["ovn-bridge-mappings"] ?? "").split(separator: ",")
+        return mappings.map { String($0.prefix { $0 != ":" }).trimmedSpaces }.sorted()
     }
 
     /// Logical ports with a device on this host, including devices of other owners.

@@ -73,10 +73,12 @@ struct ServerLiveMigrateRoutes: Sendable {
         let copiesDisks = body["block_migration"].flatMap { BodySchema.boolean($0) }
         let owner = try ServerOwner(context, project: server.project)
         let compute = compute
+        let preview = try await MovePreview.ask(about: server, to: host, compute)
         return try await context.write(compute.database) { connection in
             let current = try ServerChanges.locked(connection, context, server.id, for: .liveMigrate)
-            try LiveMigrateRequest(connection: connection, compute: compute, owner: owner, host: host, copiesDisks: copiesDisks)
-                .run(decision, current)
+            try LiveMigrateRequest(
+                connection: connection, compute: compute, owner: owner, host: host, copiesDisks: copiesDisks, preview: preview
+            ).run(decision, current)
             return Change(.empty(202), "server", server.id, content: ["host": JSONValue(host)])
         }
     }

@@ -17,6 +17,7 @@ struct LiveMigrateRequest {
     let host: String?
     /// Nil to copy local disks if there are any.
     let copiesDisks: Bool?
+    let preview: MovePreview
 
     /// - Throws: 400 for a host that cannot take the server, or a server that cannot be moved; 409 if its host is down.
     func run(_ decision: Authorized<ServerRecord>, _ server: ServerRecord) throws {
@@ -34,7 +35,11 @@ struct LiveMigrateRequest {
         guard try Hosts.isUp(source, connection, compute) else {
             throw ResourceError.badRequest("Compute service of \(source) is unavailable at this time.")
         }
-        if let host { try MoveChecks(connection, compute).require(host, for: id, from: source) }
+        if let host {
+            try MoveChecks(connection, compute).require(host, for: id, from: source, besides: preview.reasons[host] ?? [])
+        } else {
+            try preview.requireHost(for: id)
+        }
         let migration = try MigrationStore.begin(connection, .live, of: server, for: owner, ambient: compute.ambient)
         try Workflows.start(
             connection, ServerLiveMigration(compute).workflow, subject: id,
@@ -142,8 +147,9 @@ struct MoveChecks {
         ).map { try $0.string("host") }
     }
 
+    /// - Parameter reasons: the scheduler's, as sentences.
     /// - Throws: 400 naming every known reason why the server cannot move to this host.
-    func require(_ host: String, for id: String, from source: String) throws {
+    func require(_ host: String, for id: String, from source: String, besides reasons: [String]) throws {
         guard host != source else {
             throw ResourceError.badRequest("Unable to migrate instance (\(id)) to current host (\(source)).")
         }
@@ -152,7 +158,7 @@ struct MoveChecks {
         guard try !connection.query(MoveChecks.hostsWithRemains(of: id)).contains(where: { try $0.string("host") == host }) else {
             throw ResourceError.conflict("Compute host \(host) has not yet removed the leftover files of instance \(id).")
         }
-        let obstacles = try obstacles(from: source, to: row)
+        let obstacles = try obstacles(of: id, from: source, to: row) + reasons
         guard obstacles.isEmpty else {
             throw ResourceError.badRequest("Migration pre-check error: \(host): \(obstacles.joined(separator: " "))")
         }
@@ -180,24 +186,40 @@ struct MoveChecks {
         ).first
     }
 
-    private func obstacles(from source: String, to row: Row) throws -> [String] {
+    private func obstacles(of id: String, from source: String, to row: Row) throws -> [String] {
         guard let now: HostCapabilities = try self.row(source)?.optionalValue("capabilities"),
             let there: HostCapabilities = try row.optionalValue("capabilities")
         else { return ["The hypervisor is not known."] }
         let (host, alike) = (try row.string("host"), try HostAggregateStore.hostsWithProcessor(of: source, connection))
-        return MoveObstacles.list(from: now, to: there, sharesProcessors: alike.contains(host))
+        return MoveObstacles.list(from: now, to: there, sharesProcessors: alike.contains(host), networks: try physicalNetworks(of: id))
+    }
+
+    /// The physical networks that a server is connected to.
+    private func physicalNetworks(of id: String) throws -> Set<String> {
+        let rows = try connection.query(
+            """
+            SELECT DISTINCT n.physical_network FROM server_interfaces i JOIN published_ports p ON p.id = i.port_id
+            JOIN published_networks n ON n.id = p.network_id
+            WHERE i.server_id = \(id) AND i.state <> 'detaching' AND n.physical_network IS NOT NULL
+            """)
+        return Set(try rows.map { try $0.string("physical_network") })
     }
 
     /// Hosts on which the guest cannot continue to run, and those that have not yet removed the remains of the server.
-    func unsuitable(for id: String, on source: String) throws -> [String] {
+    func unsuitable(for id: String, on source: String) throws -> [String] { try obstacles(of: id, from: source).keys.sorted() }
+
+    /// By host, why the guest cannot continue to run there; without the hosts on which it can.
+    func obstacles(of id: String, from source: String) throws -> [String: [String]] {
         let leaving = try connection.query(MoveChecks.hostsWithRemains(of: id)).map { try $0.string("host") }
-        guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return leaving }
+        var found = Dictionary(leaving.map { ($0, ["It has not yet removed the leftover files of the server."]) }) { first, _ in first }
+        guard let now: HostCapabilities = try row(source)?.optionalValue("capabilities") else { return found }
         let alike = try HostAggregateStore.hostsWithProcessor(of: source, connection)
-        let rows = try connection.query("SELECT host, capabilities FROM hypervisors WHERE host <> \(source) ORDER BY host")
-        return try leaving
-            + rows.compactMap { row in
-                let (host, there) = (try row.string("host"), try row.value("capabilities") as HostCapabilities)
-                return MoveObstacles.list(from: now, to: there, sharesProcessors: alike.contains(host)).isEmpty ? nil : host
-            }
+        let networks = try physicalNetworks(of: id)
+        for row in try connection.query("SELECT host, capabilities FROM hypervisors WHERE host <> \(source)") {
+            let (host, there) = (try row.string("host"), try row.value("capabilities") as HostCapabilities)
+            found[host, default: []] += MoveObstacles.list(
+                from: now, to: there, sharesProcessors: alike.contains(host), networks: networks)
+        }
+        return found.filter { !$0.value.isEmpty }
     }
 }
