@@ -105,6 +105,25 @@ extension OnARealHost {
             await agent.stop()
         }
 
+        /// libvirt would otherwise create a directory in place of the link, which the server's files do not contain.
+        @Test func aModulesStateHasItsPlaceBeforeTheGuestArrives() async throws {
+            let host = try await PrivateHost.shared.value
+            let state = "\(host.directory)/arrival"
+            let agent = try await TestAgent(host, state: state)
+            let id = HardwareTests.id(8)
+            let specs: JSONObject = ["hw:tpm_version": "2.0"]
+            try await agent.fleet.ensure(try server(8, [:], specs: specs, ["power": "expected"]))
+            let report = try await agent.waitForReport(id) { $0.body["endpoint"] ?? .null != .null }
+            #expect(report["state"] == "applied", "\(report)")
+            let link = host.directory + "/lib/swtpm/" + id
+            let files = ServerFiles(directory: "\(state)/servers/\(id)")
+            #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link) == files.tpm)
+            try await agent.fleet.ensure(try server(8, [:], specs: specs, ["power": "absent", "generation": 2]))
+            _ = try await agent.waitForReport(id) { $0.power == "absent" }
+            #expect(!Files.exists(files.directory) && !Files.exists(link))
+            await agent.stop()
+        }
+
         @Test func theFirmwareChecksSignatures() async throws {
             let host = try await PrivateHost.shared.value
             let state = "\(host.directory)/firmware"

@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+import diskformats
+from test_guest_hardware import flavors, images  # noqa: F401 (fixtures)
 from test_server_changes import flavor, read, settled, size, write  # noqa: F401 (a fixture)
 from wolkecloud import wait
 
@@ -206,6 +208,63 @@ def test_a_migration_is_aborted_or_forced_to_complete(cloud, tenant):
     tenant.reachable(address)
     assert tenant.ssh(address, "cat /proc/sys/kernel/random/boot_id") == boot
     cloud.osctl("doctor")
+
+
+def local(cloud, name, server):
+    """The directory of a server's files on a host."""
+    return (cloud.state if name != "host-2" else cloud.state / name) / "agent" / "servers" / server.id
+
+
+# The command TPM2_PCR_Extend for register 16 with 32 bytes of 'w'.
+EXTEND = bytes.fromhex("8002 00000041 00000182 00000010 00000009 40000009 0000 00 0000 00000001 000b") + b"w" * 32
+
+
+def test_a_trusted_platform_module_moves_with_a_guest(cloud, tenant, flavors):  # noqa: F811
+    flavor = flavors("module", {"hw:tpm_version": "2.0", "hw:tpm_model": "tpm-crb"}, vcpus=1, ram=256)  # noqa: F811
+    server = tenant.create_server("module", flavor=flavor.id)
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    octal = "".join(f"\\{byte:03o}" for byte in EXTEND)
+    register = "cat /sys/class/tpm/tpm0/pcr-sha256/16"
+    before = tenant.ssh(address, register).strip()
+    # The answer must be read from the same descriptor.
+    tenant.ssh(address, f"exec 3<>/dev/tpm0; printf '{octal}' >&3; dd bs=4096 count=1 <&3 >/dev/null 2>&1")
+    extended = tenant.ssh(address, register).strip()
+    assert extended != before
+    first = host(cloud, server)
+    second = other(cloud, first)
+    for target in (second, first):
+        cloud.admin.compute.live_migrate_server(server.id, host=None, block_migration="auto")
+        wait_for_migration(cloud, server, target)
+        assert tenant.ssh(address, register).strip() == extended, "the state in the module's memory has moved"
+        assert list((local(cloud, target, server) / "tpm").rglob("*permall")), "and what it keeps"
+    wait("the other host has nothing left", lambda: not local(cloud, second, server).exists(), 60)
+    # The guest starts with the module that has moved.
+    cloud.admin.compute.reboot_server(server.id, "HARD")
+    settled(tenant, server, "ACTIVE")
+    tenant.reachable(address)
+    assert tenant.ssh(address, register).strip() == before, "a start resets the register"
+
+
+def test_the_firmwares_variables_move_with_a_guest(cloud, tenant, flavors, images):  # noqa: F811
+    compute = tenant.api.compute
+    image = images("firmware", {"hw_firmware_type": "uefi"})
+    created = compute.create_server(
+        name="firmware", flavor_id=flavors("firmware", {}, vcpus=1, ram=256).id, image_id=image.id,
+        networks=[{"uuid": tenant.network().id}])
+    server = tenant.active(created)
+    # The small guest has no boot loader for this firmware, which prints a message about it and has written its variables then.
+    wait("the firmware writes to the console",
+         lambda: "BdsDxe" in compute.get_server_console_output(server.id)["output"], 240)
+    first = host(cloud, server)
+    second = other(cloud, first)
+    variables = (local(cloud, first, server) / "nvram.fd").read_bytes()
+    cloud.admin.compute.live_migrate_server(server.id, host=None, block_migration="auto")
+    wait_for_migration(cloud, server, second)
+    moved = (local(cloud, second, server) / "nvram.fd").read_bytes()
+    template = open("/usr/share/OVMF/OVMF_VARS_4M.fd", "rb").read()
+    assert moved == variables != template
+    assert any("-incoming" in line for line in diskformats.check(cloud.state))
 
 
 def files(cloud, name, server):

@@ -91,9 +91,13 @@ extension DomainDriver {
 
     /// The endpoint to which other hosts send a guest that this host expects.
     ///
+    /// libvirt creates the files of the firmware's variables and of the trusted platform module, and QEMU fills them with what the guest
+    /// has on the other host.
+    ///
     /// - Throws: `PermanentFailure` if the root disk's backing file is not the server's image; `FileError`.
     func endpoint(_ server: DesiredServer) async throws -> MigrationEndpoint {
-        MigrationEndpoint(
+        try await disks.prepareTPM(server)
+        return MigrationEndpoint(
             uri: moves.uri, address: moves.address, directory: disks.files(server.id).directory,
             backing: try await disks.backing(server)?.path, emulator: options.emulator, vncListen: options.vncListen)
     }

@@ -24,7 +24,7 @@ struct LiveMigrateRequest {
         let id = try decision.value(for: ServerLiveMigrateRoutes.action).id
         let source = server.host ?? ""
         try MoveChecks.requireUpgraded(connection, compute.ambient)
-        try MoveChecks.require(connection, id, without: [.firmware, .tpm, .dedicatedProcessors])
+        try MoveChecks.require(connection, id, without: [.dedicatedProcessors])
         if try copiesDisks == false && MoveChecks.hasLocalDisks(connection, id) {
             throw ResourceError.badRequest(
                 """
@@ -103,9 +103,9 @@ struct MoveChecks {
         let (flavor, properties) = try ServerStore.hardware(connection, of: id)
         let hardware = GuestHardware(flavor, properties)
         return if hardware.tpm != nil, states.contains(.tpm) {
-            "a trusted platform module, whose state is on its host"
+            "a trusted platform module, whose state only a live migration (os-migrateLive) takes along"
         } else if hardware.firmware == .uefi, states.contains(.firmware) {
-            "UEFI firmware, whose variables are on its host"
+            "UEFI firmware, whose variables only a live migration (os-migrateLive) takes along"
         } else if hardware.processorPolicy == .dedicated, states.contains(.dedicatedProcessors) {
             "processors of its host for itself"
         } else { nil }
