@@ -88,7 +88,7 @@ struct VolumeFixture: Sendable {
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try await TestDatabase.with { test in
             let images = FakeImages()
-            let driver = try FileDriver(directory: directory, images: images)
+            let driver = try FileDriver(directory: directory, images: images, sandbox: RecordedTools.shared.sandbox)
             let time = ManualTime()
             let ambient = Ambient(time: time, random: SeededRandom(seed: 6))
             let log = Telemetry.logger(service: "test", level: "critical")
@@ -109,6 +109,7 @@ struct VolumeFixture: Sendable {
                     module: module, database: test.database, driver: driver, images: images, engine: module.engine(),
                     log: log, time: time,
                     directory: directory))
+            #expect(RecordedTools.shared.newProblems() == [], "S2: disks are opened without a format")
         }
     }
 

@@ -32,10 +32,11 @@ import Testing
         var log = Logger(label: "agent")
         log.logLevel = .critical
         let cache = try ImageCache(
-            directory: directory + "/images", source: TestImages([HostileImageTests.imageID: image]), sandbox: Sandbox(),
+            directory: directory + "/images", source: TestImages([HostileImageTests.imageID: image]), sandbox: RecordedTools.shared.sandbox,
             threads: threads, ambient: Ambient(), log: log)
         let disks = try ServerDisks(
-            directory: directory + "/servers", images: cache, maker: SandboxedDiskMaker(Sandbox()), threads: threads, copyThreads: threads)
+            directory: directory + "/servers", images: cache, maker: SandboxedDiskMaker(RecordedTools.shared.sandbox), threads: threads,
+            copyThreads: threads)
         try await body(Host(directory: directory, cache: cache, disks: disks))
     }
 

@@ -40,9 +40,11 @@ import Testing
         log.logLevel = .critical
         let source = TestImages(Dictionary(uniqueKeysWithValues: AgentImageCacheTests.ids.map { ($0, image) }))
         let cache = try ImageCache(
-            directory: directory + "/images", source: source, sandbox: Sandbox(), threads: threads, ambient: Ambient(), log: log)
+            directory: directory + "/images", source: source, sandbox: RecordedTools.shared.sandbox, threads: threads, ambient: Ambient(),
+            log: log)
         let disks = try ServerDisks(
-            directory: directory + "/servers", images: cache, maker: SandboxedDiskMaker(Sandbox()), threads: threads, copyThreads: threads)
+            directory: directory + "/servers", images: cache, maker: SandboxedDiskMaker(RecordedTools.shared.sandbox), threads: threads,
+            copyThreads: threads)
         try await body(Host(directory: directory, source: source, cache: cache, disks: disks, runs: runs))
     }
 

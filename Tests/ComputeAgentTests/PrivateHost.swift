@@ -10,6 +10,8 @@ import NIOCore
 import OVSDB
 import Synchronization
 import Telemetry
+import TestKit
+import Testing
 import WebAPI
 
 @testable import ComputeAgentCore
@@ -116,6 +118,14 @@ final class PrivateHost: Sendable {
     func libvirtPID() throws -> Int32 {
         let text = String(decoding: try Files.read(directory + "/run/libvirtd.pid") ?? [], as: UTF8.self)
         return Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0
+    }
+
+    /// The disks that QEMU has opened without an explicit format, from libvirt's logs of all domains so far.
+    func guessedFormats() throws -> [String] {
+        try Files.list(directory + "/log/qemu").flatMap { name in
+            let text = String(decoding: try Files.read("\(directory)/log/qemu/\(name)") ?? [], as: UTF8.self)
+            return DiskArguments.commandLines(inLog: text).flatMap(DiskArguments.problems)
+        }
     }
 
     func mountNamespace(of pid: Int32) throws -> String {
@@ -269,6 +279,7 @@ struct TestFacts: HostFacts {
 
 /// An agent's parts in the test's process, with a bus whose other end the test holds.
 final class TestAgent: Sendable {
+    private let host: PrivateHost
     let bus = InMemoryBus()
     let fleet: ServerFleet
     let hypervisor: Hypervisor
@@ -288,6 +299,7 @@ final class TestAgent: Sendable {
     init(
         _ host: PrivateHost, state: String, images: TestImages = .all, uploads: TestUploads = TestUploads(), dedicated: [Int] = []
     ) async throws {
+        self.host = host
         var log = Logger(label: "agent")
         log.logLevel = ProcessInfo.processInfo.environment["WOLKE_TEST_LOG"] == nil ? .critical : .debug
         let ambient = Ambient()
@@ -317,7 +329,7 @@ final class TestAgent: Sendable {
                 metadata: MetadataNetworks(
                     links: links, ports: ports, directory: directory, random: SystemRandom(), metrics: Metrics(),
                     limits: .small, log: log),
-                directory: directory, disks: SandboxedDiskMaker(Sandbox()), images: images,
+                directory: directory, disks: SandboxedDiskMaker(RecordedTools.shared.sandbox), images: images,
                 uploads: uploads, facts: TestFacts(), threads: threads, copyThreads: threads, bus: bus, ambient: ambient,
                 metrics: Metrics(), log: log))
         (fleet, disks, self.images) = (module.fleet, module.disks, module.images)
@@ -337,6 +349,8 @@ final class TestAgent: Sendable {
     func stop() async {
         for task in tasks { task.cancel() }
         await hypervisor.close()
+        #expect(RecordedTools.shared.newProblems() == [], "S2: disks are opened without a format")
+        #expect(throws: Never.self) { #expect(try host.guessedFormats() == [], "S2: QEMU opens disks without a format") }
     }
 
     /// All reports about a server so far.

@@ -14,7 +14,7 @@ import Workflow
 /// Conversion of imported images to the cloud's format.
 @Suite(.enabled(if: geteuid() == 0, "needs root"), .serialized) struct ImageConversionTests {
     private static func limits(to format: DiskFormat, bytes: Int = 1 << 30) -> ImageServiceLimits {
-        ImageServiceLimits(uploadBytesMax: bytes, converter: ImageConverter(to: format, in: Sandbox()))
+        ImageServiceLimits(uploadBytesMax: bytes, converter: ImageConverter(to: format, in: RecordedTools.shared.sandbox))
     }
 
     private static func imported(_ cloud: ImageFixture, _ format: String, _ bytes: [UInt8]) async throws -> String {
@@ -22,6 +22,7 @@ import Workflow
         #expect(try await cloud.stage(id, bytes).status == 204)
         #expect(try await cloud.beginImport(id).status == 202)
         try await cloud.settle()
+        #expect(RecordedTools.shared.newProblems() == [], "S2: disks are opened without a format")
         return id
     }
 

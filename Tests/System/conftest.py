@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import diskformats
 from wolkecloud import Cloud, Tenant
 
 
@@ -30,6 +31,8 @@ def cloud():
     try:
         sys.stderr.write(cloud.up())
         yield cloud
+        # S2: of all guests of all tests, also those that arrived from another host.
+        diskformats.check(cloud.state)
     finally:
         if not os.environ.get("WOLKE_TEST_KEEP"):
             cloud.down()
