@@ -75,6 +75,7 @@ import Workflow
                         "port_id": text(ports["interfaceAttachments"]?.arrayValue?.first?["port_id"]),
                         "volume_id": Fixtures.volume, "aggregate_id": text(aggregate["aggregate"]?["id"]),
                         "class": "default", "console_token": "sweep-0123456789abcdef", "alias": "os-keypairs", "migration_id": "1",
+                        "snapshot_id": Fixtures.volume,
                     ], bodies: ["PUT /v2.1/servers/{server_id}/metadata/{key}": ["meta": ["k": "v"]]]))
         }
     }

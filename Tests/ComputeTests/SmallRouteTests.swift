@@ -55,6 +55,20 @@ import Testing
         }
     }
 
+    @Test func snapshotsForStorageDriversAreNotAvailable() async throws {
+        try await TestCloud.with { cloud in
+            let path = "/v2.1/os-assisted-volume-snapshots"
+            let body: JSONValue = [
+                "snapshot": ["volume_id": .string(Fixtures.volume), "create_info": ["snapshot_id": "s", "type": "qcow2"]]
+            ]
+            for (method, target, body) in [("POST", path, body), ("DELETE", path + "/s", nil)] as [(String, String, JSONValue?)] {
+                #expect(try await cloud.call(method, target, body, as: "member").status == 403)
+                let answer = try await cloud.call(method, target, body, as: "admin")
+                #expect(answer.status == 501 && answer.message.contains("Block Storage makes those of attached volumes"), "\(answer.json)")
+            }
+        }
+    }
+
     @Test func eventsAreAnsweredOneByOne() async throws {
         try await TestCloud.with { cloud in
             let id = try await cloud.createServer()

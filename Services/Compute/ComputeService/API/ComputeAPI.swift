@@ -35,7 +35,7 @@ package enum ComputeAPI {
             ServerLiveMigrateRoutes(compute: compute).resource, ServerEvacuateRoutes(compute: compute).resource,
             RemoteConsoleRoutes(compute: compute).resource,
             ServerImageRoutes(compute: compute).resource, ServerShelveRoutes(compute: compute).resource,
-            ImageProxyRoutes(compute: compute).resource,
+            ImageProxyRoutes(compute: compute).resource, AssistedSnapshotRoutes.resource,
         ]
     }
 }
