@@ -273,15 +273,21 @@ extension ServerSpec {
         /// 0 if the server boots from it.
         package var bootIndex: Int?
         package var connection: Enclosed<Connection>
+        /// The least size of the disk. A volume can be extended while the server has it. Releases before 0.2.0 do not send it.
+        package var sizeGiB: Int?
 
         private enum CodingKeys: String, CodingKey {
             case device, connection
             case id = "volume_id"
             case attachmentID = "attachment_id"
             case bootIndex = "boot_index"
+            case sizeGiB = "size_gb"
         }
 
-        package init(id: String, attachmentID: String, device: String, bootIndex: Int?, connection: Enclosed<Connection>) {
+        package init(
+            id: String, attachmentID: String, device: String, bootIndex: Int?, connection: Enclosed<Connection>, sizeGiB: Int? = nil
+        ) {
+            self.sizeGiB = sizeGiB
             self.id = id
             self.attachmentID = attachmentID
             self.device = device

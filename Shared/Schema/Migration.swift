@@ -99,7 +99,7 @@ package enum Schema {
         serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration, interfaceOperationsMigration,
         hostCopiesMigration, publishedReadsMigration, keptDisksMigration, serverProgressMigration, hostCopyIndexMigration,
         progressLimitsMigration, volumeSwapMigration, bareMetalMigration, neededDisksMigration,
-        transferLimitsMigration, publishedPhysicalNetworksMigration,
+        transferLimitsMigration, publishedPhysicalNetworksMigration, volumeSizesMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

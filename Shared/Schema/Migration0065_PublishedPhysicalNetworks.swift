@@ -8,4 +8,5 @@ let publishedPhysicalNetworksMigration = Migration(
             (SELECT json_agg(s.cidr) FROM subnets s WHERE s.network_id = n.id) AS cidrs,
             physical_network
         FROM networks n;
+    COMMENT ON VIEW published_networks IS 'Network: networks, with what their subnets offer';
     """)

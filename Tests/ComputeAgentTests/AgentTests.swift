@@ -240,7 +240,20 @@ extension OnARealHost {
             #expect(observed.interfaces.count == 1)
             try observed.readDevices(xml: try await agent.hypervisor.xml(id, inactive: true))
             #expect(observed.disks.count == 2)
-            try await agent.fleet.ensure(try server(3, ["generation": 3, "power": "absent"]))
+            // The volume is extended while the guest runs, and while it is off.
+            volume["size_gb"] = 1
+            try await agent.fleet.ensure(try server(3, ["generation": 3, "volumes": [.object(volume)], "ports": .array([port])]))
+            _ = try await agent.waitForReport(id) { running($0) && $0.body["generation"]?.intValue == 3 }
+            #expect(try await agent.hypervisor.diskSize(id, disk: "vdb") == 1 << 30)
+            #expect(Files.size(path) == 1 << 30)
+            try await agent.fleet.ensure(
+                try server(3, ["generation": 4, "power": "shutoff", "volumes": [.object(volume)], "ports": .array([port])]))
+            _ = try await agent.waitForReport(id) { $0.power == "shutoff" && $0.body["generation"]?.intValue == 4 }
+            volume["size_gb"] = 2
+            try await agent.fleet.ensure(try server(3, ["generation": 5, "volumes": [.object(volume)], "ports": .array([port])]))
+            _ = try await agent.waitForReport(id) { running($0) && $0.body["generation"]?.intValue == 5 }
+            #expect(try await agent.hypervisor.diskSize(id, disk: "vdb") == 2 << 30)
+            try await agent.fleet.ensure(try server(3, ["generation": 6, "power": "absent"]))
             _ = try await agent.waitForReport(id) { $0.power == "absent" }
             #expect(Files.exists(path))
             await agent.stop()

@@ -18,7 +18,7 @@ import Testing
     private static let server = Fixture.serverID
     private static let old = DesiredVolume(
         volumeID: Fixture.volumeID, attachmentID: "a", device: "vdb", bootIndex: nil,
-        connection: .file(path: "/volumes/old", format: "raw", readOnly: false), isShared: false)
+        connection: .file(path: "/volumes/old", format: "raw", readOnly: false), isShared: false, sizeGiB: nil)
     private static let order = ServerJob.VolumeSwap(
         volumeID: Fixture.volumeID,
         replacement: .init(id: Fixture.volumeID, attachmentID: "b", device: "vdb", bootIndex: nil, connection: Enclosed(document: [:])),

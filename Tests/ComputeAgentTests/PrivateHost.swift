@@ -121,10 +121,14 @@ final class PrivateHost: Sendable {
     }
 
     /// The disks that QEMU has opened without an explicit format, from libvirt's logs of all domains so far.
-    func guessedFormats() throws -> [String] {
-        try Files.list(directory + "/log/qemu").flatMap { name in
-            let text = String(decoding: try Files.read("\(directory)/log/qemu/\(name)") ?? [], as: UTF8.self)
-            return DiskArguments.commandLines(inLog: text).flatMap(DiskArguments.problems)
+    func guessedFormats() -> [String] {
+        do {
+            return try Files.list(directory + "/log/qemu").flatMap { name in
+                let text = String(decoding: try Files.read("\(directory)/log/qemu/\(name)") ?? [], as: UTF8.self)
+                return DiskArguments.commandLines(inLog: text).flatMap(DiskArguments.problems)
+            }
+        } catch {
+            return ["\(error)"]
         }
     }
 
@@ -350,7 +354,7 @@ final class TestAgent: Sendable {
         for task in tasks { task.cancel() }
         await hypervisor.close()
         #expect(RecordedTools.shared.newProblems() == [], "S2: disks are opened without a format")
-        #expect(throws: Never.self) { #expect(try host.guessedFormats() == [], "S2: QEMU opens disks without a format") }
+        #expect(host.guessedFormats() == [], "S2: QEMU opens disks without a format")
     }
 
     /// All reports about a server so far.

@@ -1,6 +1,7 @@
 import Database
 import JSON
 import Kernel
+import ServiceKit
 import TestKit
 import Testing
 import Workflow

@@ -115,7 +115,8 @@ enum Samples {
             volumes: [
                 .init(
                     id: other, attachmentID: id, device: "vdb", bootIndex: 1,
-                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]))
+                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]),
+                    sizeGiB: 5)
             ],
             ports: [
                 .init(
@@ -140,7 +141,8 @@ enum Samples {
     static let nbdVolume = ServerSpec.Volume(
         id: other, attachmentID: id, device: "vdb", bootIndex: 0,
         connection: Enclosed(
-            document: ["driver": "nbd", "host": "192.0.2.3", "port": 10809, "export": "volume-1", "format": "raw", "read_only": true]))
+            document: ["driver": "nbd", "host": "192.0.2.3", "port": 10809, "export": "volume-1", "format": "raw", "read_only": true]),
+        sizeGiB: 5)
 
     private static let endpoint = MigrationEndpoint(
         uri: "qemu+tls://host-2/system", address: "192.0.2.2", directory: "/servers/1", backing: "/images/1", emulator: "/usr/bin/qemu",
@@ -154,7 +156,8 @@ enum Samples {
             volumes: [
                 ServerSpec.Volume(
                     id: other, attachmentID: id, device: "vdb", bootIndex: 1,
-                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]))
+                    connection: Enclosed(document: ["driver": "file", "path": "/volumes/1", "format": "raw", "read_only": false]),
+                    sizeGiB: 5)
             ])
         (migration.completes, migration.isCancelled) = (true, false)
         job.copies = .init(volumes: [.init(id: other, path: "/volumes/snapshot-1.part", format: "raw", sizeGiB: 2)], quiesce: .required)

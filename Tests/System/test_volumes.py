@@ -36,6 +36,22 @@ def test_a_volume_keeps_its_data_between_servers(tenant):
     wait("the volume survives its server", available, 90)
 
 
+def test_a_guest_sees_that_its_volume_is_extended(tenant):
+    storage, compute = tenant.api.block_storage, tenant.api.compute
+    server = tenant.create_server("extended")
+    volume = storage.create_volume(size=1, name="growing")
+    wait("the volume is available", lambda: storage.get_volume(volume.id).status == "available", 60)
+    address = tenant.floating_address(server)
+    tenant.reachable(address)
+    before = set(tenant.ssh(address, "ls /sys/block").split())
+    compute.create_volume_attachment(server.id, volume_id=volume.id)
+    disk = wait("the guest sees the disk", lambda: set(tenant.ssh(address, "ls /sys/block").split()) - before, 60).pop()
+    wait("the volume is in use", lambda: storage.get_volume(volume.id).status == "in-use", 60)
+    storage.post(f"/volumes/{volume.id}/action", json={"os-extend": {"new_size": 2}}, microversion="3.42").raise_for_status()
+    assert storage.get_volume(volume.id).size == 2
+    wait("the guest sees the new size", lambda: tenant.ssh(address, f"cat /sys/block/{disk}/size").strip() == str(2 << 21), 60)
+
+
 def test_a_server_boots_from_a_volume(tenant):
     storage = tenant.api.block_storage
     image = tenant.api.image.find_image("guest", ignore_missing=False)

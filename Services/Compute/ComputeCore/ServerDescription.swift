@@ -66,11 +66,13 @@ package struct VolumeDescription: Sendable, Hashable {
     package var bootIndex: Int?
     package var connection: Enclosed<ServerSpec.Connection>
     package var tag: String?
+    package var sizeGiB: Int?
 
     package init(
         volumeID: String, attachmentID: String, device: String, bootIndex: Int?, connection: Enclosed<ServerSpec.Connection>,
-        tag: String? = nil
+        tag: String? = nil, sizeGiB: Int? = nil
     ) {
+        self.sizeGiB = sizeGiB
         self.volumeID = volumeID
         self.attachmentID = attachmentID
         self.device = device
@@ -289,6 +291,6 @@ extension VolumeDescription {
     fileprivate var spec: ServerSpec.Volume {
         ServerSpec.Volume(
             id: volumeID, attachmentID: attachmentID, device: device.hasPrefix("/dev/") ? String(device.dropFirst(5)) : device,
-            bootIndex: bootIndex, connection: connection)
+            bootIndex: bootIndex, connection: connection, sizeGiB: sizeGiB)
     }
 }

@@ -34,7 +34,7 @@ package enum ComputeModule {
                 ServerOffload(compute).workflow.definition, ServerUnshelve(compute).workflow.definition,
                 ImageRemoval(compute).workflow.definition, VolumeImage(compute).workflow.definition,
                 VolumeCopy(compute).workflow.definition, VolumeSwap(compute).workflow.definition,
-                VolumeRebuild(compute).workflow.definition,
+                VolumeRebuild(compute).workflow.definition, VolumeExtension(compute).workflow.definition,
             ],
             intents: [ServerCreate.deleteIntent: ServerDelete.kind],
             consumers: [.init("consumer") { try await consumer.run() }],

@@ -165,7 +165,8 @@ extension DesiredVolume {
         self.init(
             volumeID: try form.uuid("volume_id", volume.id), attachmentID: volume.attachmentID, device: name,
             bootIndex: volume.bootIndex, connection: try DesiredVolume.connection(volume, form),
-            isShared: try DesiredVolume.isShared(volume, form))
+            isShared: try DesiredVolume.isShared(volume, form),
+            sizeGiB: try volume.sizeGiB.map { (size) throws(FormError) in try form.integer("size_gb", size, in: 1...1 << 20) })
     }
 
     /// - Throws: `FormError` for a shared volume in a format that several guests cannot write.

@@ -75,11 +75,19 @@ package struct DesiredVolume: Sendable, Hashable {
     package let connection: VolumeConnection
     /// Whether other guests may use it at the same time.
     package let isShared: Bool
+    /// The least size of its disk; nil if the control plane does not send it.
+    package let sizeGiB: Int?
 }
 
 extension DesiredVolume {
     /// The file of the volume.
     package var path: String? { if case .file(let path, _, _) = connection { path } else { nil } }
+
+    /// The file with the size that it must have at least; nil for a volume that this host does not extend.
+    package var extended: ExchangedVolume? {
+        guard let sizeGiB, case .file(let path, let format, false) = connection else { return nil }
+        return ExchangedVolume(path: path, format: format, bytes: sizeGiB << 30)
+    }
 }
 
 /// An address of a port.
@@ -202,7 +210,7 @@ extension DesiredServer {
             old,
             DesiredVolume(
                 volumeID: new.volumeID, attachmentID: new.attachmentID, device: old.device, bootIndex: old.bootIndex,
-                connection: new.connection, isShared: new.isShared)
+                connection: new.connection, isShared: new.isShared, sizeGiB: new.sizeGiB)
         )
     }
 

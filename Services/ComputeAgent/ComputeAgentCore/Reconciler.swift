@@ -29,6 +29,8 @@ package enum AgentAction: Sendable, Hashable {
     /// Requests a shutdown from the guest and powers it off after a deadline.
     case shutdown
     case destroy
+    /// The disks of volumes have at least their sizes.
+    case extendVolumes
     case attachVolume(DesiredVolume)
     case detachVolume(target: String)
     case attachPort(DesiredPort)
@@ -130,6 +132,8 @@ package enum Reconciler {
     ) -> [AgentAction] {
         var actions = renewals(operation) + provision(operation) + [.plug(desired.ports)]
         if observed?.hasManagedSave == true, operation != nil { actions.append(.discardSave) }
+        // A guest whose memory was saved keeps the disks that it knows.
+        if observed?.hasManagedSave != true || operation != nil { actions += extensions(desired) }
         actions += [.define, .start(paused: desired.power == .paused)]
         actions += unplugStale(desired, record)
         if let operation { actions.append(.complete(operationID: operation.id)) }
@@ -173,8 +177,12 @@ package enum Reconciler {
         if !unplugged.isEmpty, !actions.contains(where: { if case .plug = $0 { true } else { false } }) {
             actions.insert(.plug(unplugged), at: 0)
         }
-        if record.appliedGeneration != desired.generation { actions.append(.define) }
+        if record.appliedGeneration != desired.generation { actions += extensions(desired) + [.define] }
         return actions
+    }
+
+    private static func extensions(_ desired: DesiredServer) -> [AgentAction] {
+        desired.volumes.contains { $0.extended != nil } ? [.extendVolumes] : []
     }
 
     private static func stop(

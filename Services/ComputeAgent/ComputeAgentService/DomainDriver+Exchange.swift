@@ -124,6 +124,25 @@ extension DomainDriver {
         await enlarge(serverID, target, new)
     }
 
+    /// Gives the disks of volumes at least their sizes. The running guest is told.
+    ///
+    /// - Throws: `LibvirtError`, also while another job on the disk prevents it; `FileError`, `CommandError`.
+    func extendVolumes(of server: DesiredServer) async throws {
+        guard try await hypervisor.domain(server.id)?.isActive == true else {
+            for volume in server.volumes.compactMap(\.extended) where disks.hasVolume(volume.path) {
+                try await disks.extend(volume)
+            }
+            return
+        }
+        let xml = try await hypervisor.xml(server.id, inactive: false)
+        for volume in server.volumes.compactMap(\.extended) {
+            guard let target = try DomainExchange.target(of: volume.path, xml: xml),
+                try await hypervisor.diskSize(server.id, disk: target) < volume.bytes
+            else { continue }
+            try await hypervisor.resizeDisk(server.id, disk: target, bytes: volume.bytes)
+        }
+    }
+
     private func exchanged(
         _ serverID: String, _ old: DesiredVolume, _ new: ExchangedVolume
     ) async throws -> (target: String, state: DomainExchange.State) {

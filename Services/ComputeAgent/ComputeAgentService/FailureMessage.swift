@@ -33,6 +33,7 @@ extension AgentAction {
         case .resume: "resuming it"
         case .save, .discardSave: "suspending it"
         case .shutdown, .destroy: "stopping it"
+        case .extendVolumes: "extending a volume"
         case .attachVolume: "attaching a volume"
         case .detachVolume: "detaching a volume"
         case .attachPort: "attaching an interface"

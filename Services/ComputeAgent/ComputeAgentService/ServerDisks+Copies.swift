@@ -67,6 +67,16 @@ extension ServerDisks {
         }
     }
 
+    /// Gives the file of a volume that no QEMU has open at least its size. A larger one is left alone.
+    func extend(_ volume: ExchangedVolume) async throws {
+        let size = try await threads.run { () -> Int? in
+            guard let length = Files.size(volume.path), volume.format != "raw" else { return Files.size(volume.path) }
+            return OwnDisk.virtualSize(prefix: try Files.read(volume.path, offset: 0, count: min(length, OwnDisk.prefixLength)))
+        }
+        guard let size, size < volume.bytes else { return }
+        try await resize(volume, to: volume.bytes, shrinks: false)
+    }
+
     private func copy(_ layers: [DiskSource], to target: String, _ format: DiskDriver = .qcow2, size: Int) async throws {
         let cancellation = CopyCancellation()
         try await withTaskCancellationHandler {

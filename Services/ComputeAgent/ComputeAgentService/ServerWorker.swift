@@ -389,6 +389,7 @@ extension ServerWorker {
             defer { waitsForGuest = false }
             try await domains.shutdown(serverID)
         case .destroy: try await domains.destroy(serverID)
+        case .extendVolumes: try await domains.extendVolumes(of: desired)
         case .attachVolume(let volume): try await domains.attachVolume(volume, to: desired)
         case .detachVolume(let target): try await domains.detachVolume(target, from: serverID)
         case .attachPort(let port): try await domains.attachPort(port, to: desired)

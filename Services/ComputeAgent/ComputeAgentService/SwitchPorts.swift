@@ -91,7 +91,7 @@ package actor SwitchPorts {
         guard let ids = await client.rows("Open_vSwitch").values.first?["external_ids"] else { return nil }
         let own = ids["system-id"].flatMap { ids["ovn-bridge-mappings-" + $0] }
         let mappings = (own ?? ids["ovn-bridge-mappings"] ?? "").split(separator: ",")
-        return mappings.map { String($0.prefix { $0 != ":" }).trimmedSpaces }.sorted()
+        return mappings.map { String($0.prefix { $0 != ":" }.filter { $0 != " " }) }.sorted()
     }
 
     /// Logical ports with a device on this host, including devices of other owners.

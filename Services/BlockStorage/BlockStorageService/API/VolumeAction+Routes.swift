@@ -186,7 +186,8 @@ extension BlockStorageHandlers {
     private func extend(_ context: RequestContext, _ body: JSONValue) async throws -> Response {
         let size = body["new_size"]?.intValue ?? 0
         return try await changing(context, for: "volume:extend") { connection, decision, volume in
-            try volume.status.require(.extend, of: volume.id)
+            let extendsInUse = context.version(atLeast: 3, 42)
+            try volume.status.require(.extend, of: volume.id, or: extendsInUse ? [.inUse] : [])
             try BlockStorageStore.requireIdle(connection, volume)
             guard size > volume.size else {
                 throw ResourceError.badRequest(
@@ -198,6 +199,12 @@ extension BlockStorageHandlers {
             }
             try quota.requireSize(connection, project: volume.projectID, size: size)
             try quota.quota.reserve(connection, project: volume.projectID, [(BlockStorageQuotas.gigabytes, size - volume.size)])
+            if volume.status == .inUse {
+                // The hosts of its servers extend the disk, because their QEMUs have it open. A disk that is still smaller when the volume
+                // is connected again is extended then.
+                try BlockStorageStore.change(connection, decision, for: "volume:extend", at: context.ambient.now) { $0.set("size", size) }
+                return ["status": "in-use", "new_size": JSONValue(size)]
+            }
             try BlockStorageStore.change(connection, decision, for: "volume:extend", at: context.ambient.now) {
                 $0.set("status", VolumeStatus.extending.rawValue)
                 $0.set("extending_to", size)

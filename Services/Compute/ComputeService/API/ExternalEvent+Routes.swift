@@ -14,14 +14,18 @@ struct ExternalEventRoutes: Sendable {
 
     private static let action = "os_compute_api:os-server-external-events:create"
 
+    /// The size of the volume that the tag names is sent to the server's host again.
+    private static let extended = "volume-extended"
     /// Network events. They have an effect here: the server's ports are read again.
     private static let ofNetworks = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
     /// Events without an effect in this cloud, with the versions that added them.
     private static let ofOthers: [(name: String, minor: Int)] = [
-        ("volume-extended", 51), ("power-update", 76), ("accelerator-request-bound", 82), ("volume-reimaged", 93),
+        ("power-update", 76), ("accelerator-request-bound", 82), ("volume-reimaged", 93),
     ]
 
-    private static func names(minor: Int) -> [String] { ofNetworks + ofOthers.filter { $0.minor <= minor }.map(\.name) }
+    private static func names(minor: Int) -> [String] {
+        ofNetworks + (minor >= 51 ? [extended] : []) + ofOthers.filter { $0.minor <= minor }.map(\.name)
+    }
 
     private static func event(_ names: [String]) -> BodySchema {
         .object([
@@ -68,10 +72,17 @@ struct ExternalEventRoutes: Sendable {
         return try await context.write(compute.database) { connection in
             let hosts = try ServerStore.hosts(connection, of: ids)
             var affected: Set<String> = []
+            var extensions: [(server: String, volume: String)] = []
             let answers = events.map { event -> JSONValue in
                 let id = event["server_uuid"]?.stringValue.flatMap { UUID128($0)?.description } ?? ""
                 let code = ExternalEventRoutes.code(event, host: hosts[id])
-                if code == 200 { affected.insert(id) }
+                if code == 200, event["name"]?.stringValue == ExternalEventRoutes.extended {
+                    if let volume = event["tag"]?.stringValue.flatMap({ UUID128($0)?.description }) {
+                        extensions.append((id, volume))
+                    }
+                } else if code == 200 {
+                    affected.insert(id)
+                }
                 var answer = event.objectValue ?? [:]
                 answer["code"] = JSONValue(code)
                 answer["status"] = code == 200 ? "completed" : "failed"
@@ -79,6 +90,7 @@ struct ExternalEventRoutes: Sendable {
             }
             compute.report(
                 unreadable: try DesiredState.portsChanged(connection, of: servers, affected: affected, ambient: ambient))
+            try VolumeExtension.send(connection, extensions, of: servers)
             for id in affected.sorted() { Workflows.wake(connection, service: Compute.service, subject: id) }
             let isComplete = answers.allSatisfy { $0["code"] == 200 }
             return Change(answer: .json(isComplete ? 200 : 207, ["events": .array(answers)]), "server-external-event", nil)
@@ -91,7 +103,7 @@ struct ExternalEventRoutes: Sendable {
     private static func code(_ event: JSONValue, host: String??) -> Int {
         guard let host else { return 404 }
         let name = event["name"]?.stringValue ?? ""
-        if event["tag"] == nil, ["volume-extended", "power-update", "accelerator-request-bound"].contains(name) { return 400 }
-        return host != nil && ofNetworks.contains(name) ? 200 : 422
+        if event["tag"] == nil, [extended, "power-update", "accelerator-request-bound"].contains(name) { return 400 }
+        return host != nil && (ofNetworks + [extended]).contains(name) ? 200 : 422
     }
 }

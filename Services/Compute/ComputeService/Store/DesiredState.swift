@@ -283,8 +283,8 @@ enum DesiredState {
         if servers.isEmpty { return [:] }
         let rows = try connection.query(
             """
-            SELECT v.server_id, v.volume_id, v.attachment_id, v.device, v.boot_index, v.connection, v.tag
-            FROM server_volumes v
+            SELECT v.server_id, v.volume_id, v.attachment_id, v.device, v.boot_index, v.connection, v.tag, p.size
+            FROM server_volumes v LEFT JOIN published_volumes p ON p.id = v.volume_id
             WHERE v.server_id = ANY(\(servers)::uuid[]) AND v.connection IS NOT NULL AND v.state <> 'detaching'
             ORDER BY v.server_id, v.device
             """)
@@ -294,7 +294,8 @@ enum DesiredState {
                 VolumeDescription(
                     volumeID: try row.string("volume_id"), attachmentID: try row.optionalString("attachment_id") ?? "",
                     device: try row.string("device"), bootIndex: try row.optionalInt("boot_index"),
-                    connection: Enclosed(document: try row.json("connection")), tag: try row.optionalString("tag")))
+                    connection: Enclosed(document: try row.json("connection")), tag: try row.optionalString("tag"),
+                    sizeGiB: try row.optionalInt("size")))
         }
         return result
     }

@@ -115,6 +115,8 @@ enum VolumeAttachmentStore {
             "created": "\(isNew)", "delete_on_termination": "\(deletesOnTermination)", "tag": "\(tag)",
         ]
         try connection.execute(row.insertion("server_volumes", at: now, isUpdated: false))
+        try connection.execute(
+            "UPDATE server_volumes v SET size_gb = p.size FROM published_volumes p WHERE v.id = \(id) AND p.id = v.volume_id")
     }
 
     /// The device and tag of a server's volume; nil if the volume is not attached to the server.

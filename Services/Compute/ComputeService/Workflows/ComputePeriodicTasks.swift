@@ -40,6 +40,7 @@ package struct ComputePeriodicTasks: Sendable {
         try await PeriodicTask.all([
             resend, resendPorts, resendAbsences, removeLeftPorts, dropLostInterfaces, endTasks, confirmResizes, forget,
             forgetConsoleTokens, reclaim, offload, discardDisks,
+            { try await VolumeExtension(compute).begin(limit: ComputePeriodicTasks.batchMax) },
             {
                 try await Repairs.recount(
                     ComputeQuotas.all, service: Compute.service, compute.database, at: compute.ambient.now, compute.log)

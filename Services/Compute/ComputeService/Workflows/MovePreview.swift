@@ -1,5 +1,7 @@
 import Contracts
+import Database
 import Kernel
+import Logging
 import WebAPI
 
 /// Why hosts cannot take a running server, found out before its move is accepted. It claims nothing: whether the chosen host still has
