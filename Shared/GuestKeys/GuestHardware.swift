@@ -58,6 +58,8 @@ package struct GuestHardware: Sendable, Hashable {
     /// The action when the guest hangs; nil without a watchdog.
     package let watchdog: String?
     package let hidesHypervisor: Bool
+    /// Whether the guest runs Windows, which expects a clock in local time and has drivers for Hyper-V's interfaces.
+    package let isWindows: Bool
     /// Nil for the hypervisor's default.
     package let hpet: Bool?
     package let serialPorts: Int
@@ -112,6 +114,7 @@ package struct GuestHardware: Sendable, Hashable {
         hidesHypervisor =
             texts.flag("img_hide_hypervisor_id") == true || texts.flag("hw:hide_hypervisor_id") == true
             || texts.flag("hide_hypervisor_id") == true
+        isWindows = texts.property("os_type") == "windows"
         hpet = texts.flag("hw_time_hpet")
         let ports = texts.number("hw_serial_port_count") ?? texts.number("hw:serial_port_count") ?? 1
         serialPorts = min(max(1, ports), GuestHardware.serialPortsMax)
@@ -220,8 +223,8 @@ package struct GuestHardware: Sendable, Hashable {
     /// Whether the guest has a setting that earlier agents ignore and that no other trait represents.
     private var asksMoreThanEarlierAgents: Bool {
         hasInterfaceQueues || pointerModel != nil || inputBus != nil || hasBootMenu || !hasRandomGenerator || randomRate != nil
-            || watchdog != nil || hidesHypervisor || hpet != nil || serialPorts != 1 || !diskRates.isEmpty || topologyRules.isSet
-            || numa.isSet || videoMemory != nil || secureBoot == .optional
+            || watchdog != nil || hidesHypervisor || isWindows || hpet != nil || serialPorts != 1 || !diskRates.isEmpty
+            || topologyRules.isSet || numa.isSet || videoMemory != nil || secureBoot == .optional
     }
 }
 

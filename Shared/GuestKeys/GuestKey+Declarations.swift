@@ -184,7 +184,7 @@ extension GuestKey {
         image("os_command_line", .text, .refused("separate kernels")),
         image("block_device_mapping", .text, .implemented), image("bdm_v2", .flag, .implemented),
         image("img_block_device_mapping", .text, .limited(to: ["", "[]"], lacking: "a mapping under this name")),
-        image("os_type", .words(["linux", "windows"]), .metadata("every guest has a UTC clock and no Hyper-V enlightenments")),
+        image("os_type", .words(["linux", "windows"]), .implemented),
         image("os_distro", .text, .metadata("it only describes the image")),
         image("os_admin_user", .text, .implemented),
         image("os_require_quiesce", .flag, .implemented),

@@ -134,6 +134,22 @@ import Testing
         #expect(rate?["bytes"] == "2048" && rate?["period"] == "500")
     }
 
+    @Test func windowsHasLocalTimeAndHyperVInterfaces() throws {
+        let tcg = try document(["os_type": "windows"])
+        #expect(tcg.child("clock")?["offset"] == "localtime" && tcg.child("features")?.child("hyperv") == nil)
+        let kvm = try document(["os_type": "windows"], virtType: .kvm)
+        let interfaces = try #require(kvm.child("features")?.child("hyperv"))
+        #expect(interfaces.child("relaxed")?["state"] == "on" && interfaces.child("spinlocks")?["retries"] == "8191")
+        #expect(kvm.child("clock")?.all("timer").contains { $0["name"] == "hypervclock" && $0["present"] == "yes" } == true)
+        #expect(interfaces.child("vendor_id") == nil)
+        let hidden = try document(["os_type": "windows", "img_hide_hypervisor_id": "yes"], virtType: .kvm)
+        #expect(hidden.child("features")?.child("hyperv")?.child("vendor_id") != nil)
+        for properties in [[:], ["os_type": "linux"]] as [JSONObject] {
+            let other = try document(properties, virtType: .kvm)
+            #expect(other.child("clock")?["offset"] == "utc" && other.child("features")?.child("hyperv") == nil)
+        }
+    }
+
     @Test func theHypervisorIsHidden() throws {
         let tcg = try document(["img_hide_hypervisor_id": "true"])
         #expect(tcg.child("cpu")?.all("feature").contains { $0["name"] == "hypervisor" && $0["policy"] == "disable" } == true)

@@ -113,7 +113,7 @@ import WebAPI
             RequestMembers(
                 "/v3/credentials", "credential", change: .patch, base: ["type": "t", "blob": "c#", "user_id": .string(user)],
                 seen: [
-                    .init("project_id", .string(project)), .init("blob", "d#", isSecret: true), .init("type", "t2"),
+                    .init("project_id", .string(project)), .init("blob", "s3cret-blob-#", isSecret: true), .init("type", "t2"),
                     .init("user_id", .string(user)),
                 ],
                 refused: [.init("user_id", elsewhere), .init("id", elsewhere)]),

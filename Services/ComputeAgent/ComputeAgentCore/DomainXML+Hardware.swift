@@ -42,7 +42,20 @@ extension DomainXML {
             features.append(XMLTree("kvm", [:], [XMLTree("hidden", ["state": "on"])]))
         }
         if isSecure { features.append(XMLTree("smm", ["state": "on"])) }
+        if hardware.isWindows, options.virtType == .kvm { features.append(hypervInterfaces) }
         return features
+    }
+
+    /// Interfaces of Hyper-V that Windows uses to pause in spin locks, to send interrupts and to tell the time. Only KVM has them.
+    private var hypervInterfaces: XMLTree {
+        var interfaces = XMLTree("hyperv", ["mode": "custom"])
+        for name in ["relaxed", "vapic", "vpindex", "runtime", "synic", "stimer", "frequencies"] {
+            interfaces.append(XMLTree(name, ["state": "on"]))
+        }
+        interfaces.append(XMLTree("spinlocks", ["state": "on", "retries": "8191"]))
+        // Drivers that refuse to work in a guest look at this name too.
+        if hardware.hidesHypervisor { interfaces.append(XMLTree("vendor_id", ["state": "on", "value": "1234567890ab"])) }
+        return interfaces
     }
 
     // MARK: processors
@@ -101,10 +114,13 @@ extension DomainXML {
     }
 
     var clock: XMLTree {
-        var clock = XMLTree("clock", ["offset": "utc"])
+        var clock = XMLTree("clock", ["offset": hardware.isWindows ? "localtime" : "utc"])
         if options.virtType == .kvm {
             clock.append(XMLTree("timer", ["name": "pit", "tickpolicy": "delay"]))
             clock.append(XMLTree("timer", ["name": "rtc", "tickpolicy": "catchup"]))
+        }
+        if hardware.isWindows, options.virtType == .kvm {
+            clock.append(XMLTree("timer", ["name": "hypervclock", "present": "yes"]))
         }
         if let isPresent = hardware.hpet ?? (options.virtType == .kvm ? false : nil) {
             clock.append(XMLTree("timer", ["name": "hpet", "present": isPresent ? "yes" : "no"]))
