@@ -107,7 +107,8 @@ def disk_images():
         ("vmdk-flat", "vmdk", "vmdk", ["subformat=monolithicFlat"], False),
     ]
     entries = []
-    for name, disk_format, kind, options, usable in images:
+    known = image_schema["disk_format"]["enum"]
+    for name, disk_format, kind, options, usable in (image for image in images if image[1] in known):
         path = directory / (name + "." + kind)
         command = ["qemu-img", "create", "-q", "-u", "-f", kind, *[word for option in options for word in ("-o", option)], path, "4M"]
         subprocess.run([str(word) for word in command if word != "-u" or "backing" in name], check=True)
