@@ -40,9 +40,9 @@ package final class Metrics: Sendable {
     /// Records a duration in seconds.
     package func observe(_ name: String, _ value: Double, _ labels: [(String, String)] = [], help: String = "") {
         update(name, .histogram, help, labels) { family, key in
-            var counts = family.histograms[key] ?? Array(repeating: 0, count: Metrics.buckets.count + 1)
-            counts[Metrics.buckets.firstIndex { value <= $0 } ?? Metrics.buckets.count] += 1
-            family.histograms[key] = counts
+            let bucket = Metrics.buckets.firstIndex { value <= $0 } ?? Metrics.buckets.count
+            // In place: a copy of the counts would cost more than everything else here.
+            family.histograms[key, default: Array(repeating: 0, count: Metrics.buckets.count + 1)][bucket] += 1
             family.sums[key, default: 0] += value
         }
     }
@@ -53,16 +53,21 @@ package final class Metrics: Sendable {
     ) {
         let key = labels.map { "\($0.0)=\"\(Metrics.escape($0.1))\"" }.joined(separator: ",")
         families.withLock { families in
-            var family = families[name] ?? Family(kind: kind, help: help)
-            families[name] = nil
-            let known = family.values[key] != nil || family.histograms[key] != nil
-            let full = family.values.count + family.histograms.count >= Metrics.seriesMax
-            body(&family, known || !full ? key : "overflow=\"true\"")
-            families[name] = family
+            Metrics.update(&families[name, default: Family(kind: kind, help: help)], key, body)
         }
     }
 
+    private static func update(_ family: inout Family, _ key: String, _ body: (inout Family, String) -> Void) {
+        let isFull = family.values.count + family.histograms.count >= Metrics.seriesMax
+        let isKnown = !isFull || family.values[key] != nil || family.histograms[key] != nil
+        body(&family, isKnown ? key : "overflow=\"true\"")
+    }
+
     private static func escape(_ text: String) -> String {
+        // Label values are read for each request, and nearly none needs this.
+        guard text.utf8.contains(where: { $0 == UInt8(ascii: "\\") || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\n") }) else {
+            return text
+        }
         var result = ""
         for character in text {
             switch character {

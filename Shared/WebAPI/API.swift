@@ -122,8 +122,11 @@ package struct API: Sendable {
         guard path.utf8.count <= Limits.requestTargetBytesMax else {
             throw ResourceError.badRequest("The request target is too long.")
         }
-        return try path.split(separator: "/", omittingEmptySubsequences: true).map {
-            try Query.decode($0, plusIsSpace: false)
+        return try path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: true).map { segment in
+            let text = Substring(segment)
+            // The parser of HTTP has refused control characters; what is not escaped needs no decoding.
+            let isPlain = segment.allSatisfy { $0 < 0x80 && $0 > 0x20 && $0 != UInt8(ascii: "%") }
+            return isPlain ? String(text) : try Query.decode(text, plusIsSpace: false)
         }
     }
 

@@ -82,7 +82,16 @@ enum SubjectHeaders {
 
     /// Whether a header name is a subject header in any spelling; proxies may replace `-` by `_` or the reverse.
     static func isReserved(_ name: String) -> Bool {
-        name.lowercased().replacing("_", with: "-").hasPrefix(ActingSubject.headerPrefix)
+        let prefix = ActingSubject.headerPrefix.utf8
+        guard name.utf8.count >= prefix.count else { return false }
+        // Names of headers are ASCII (RFC 9110, section 5.6.2). Every request has some, so nothing is copied here.
+        return zip(name.utf8, prefix).allSatisfy { byte, expected in
+            switch byte {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"): byte | 0x20 == expected
+            case UInt8(ascii: "_"): expected == UInt8(ascii: "-")
+            default: byte == expected
+            }
+        }
     }
 
     /// - Throws: 400 for unknown, missing or repeated headers, invalid ids, and unknown grounds.
