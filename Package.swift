@@ -198,7 +198,7 @@ let package = Package(
             tests(
                 "ComputeTests", ["BlockStorageCore", "ComputeCore", "ComputeService", "GuestKeys", "ImageAccess", "ImageFormat"],
                 platform: platform),
-            tests("BareMetalTests", ["BareMetalCore", "BareMetalService", "Cryptography"], platform: platform),
+            tests("BareMetalTests", ["BareMetalCore", "BareMetalService", "Commands", "Cryptography"], platform: platform),
             tests("CommandsTests", ["Commands"]),
             tests("MessagingTests", ["Messaging", "Contracts", "Commands", "Database", "Schema", log]),
             tests("PlacementTests", ["ComputeCore", "PlacementCore", "PlacementService"], platform: platform),

@@ -83,6 +83,41 @@ package final class HTTPTransport: Sendable {
         exchange = nil
     }
 
+    private init(trusting certificate: NIOSSLCertificate) {
+        var configuration = HTTPClient.Configuration(
+            redirectConfiguration: .disallow, timeout: .init(connect: .seconds(ClientLimits.connectSeconds)))
+        var tls = HTTPClient.Configuration(certificateVerification: .fullVerification).tlsConfiguration
+        tls?.trustRoots = .certificates([certificate])
+        configuration.tlsConfiguration = tls
+        configuration.httpVersion = .http1Only
+        configuration.connectionPool.retryConnectionEstablishment = false
+        client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        exchange = nil
+    }
+
+    /// Sends one request, on a connection of its own, to a server that has said before which certificate it has.
+    ///
+    /// - Parameter certificate: in PEM; also the host's address must be in it.
+    /// - Throws: like `exchange`; 400 for a certificate that cannot be read.
+    package static func exchange(
+        _ request: Outgoing, trusting certificate: String, timeout: Duration, bytesMax: Int
+    ) async throws -> Incoming {
+        let trusted: NIOSSLCertificate
+        do { trusted = try NIOSSLCertificate(bytes: Array(certificate.utf8), format: .pem) } catch {
+            throw ResourceError.badRequest("The certificate of the server cannot be read.")
+        }
+        let transport = HTTPTransport(trusting: trusted)
+        let result: Result<Incoming, any Error>
+        do {
+            result = .success(try await transport.exchange(request, timeout: timeout, bytesMax: bytesMax))
+        } catch {
+            result = .failure(error)
+        }
+        // The connection is not used again: what it could still fail with is of no interest.
+        do { try await transport.client?.shutdown() } catch {}
+        return try result.get()
+    }
+
     /// Connections to servers outside the cloud, such as machines' controllers.
     ///
     /// - Parameters:

@@ -97,7 +97,8 @@ package enum Schema {
         imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration, portBindingsMigration,
         publishedImagePropertiesMigration,
         serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration, interfaceOperationsMigration,
-        hostCopiesMigration, publishedReadsMigration, keptDisksMigration, serverProgressMigration, hostCopyIndexMigration,
+        hostCopiesMigration, fakeFirmwareMigration, deployAgentsMigration, fakeAgentsMigration, publishedReadsMigration, keptDisksMigration,
+        serverProgressMigration, hostCopyIndexMigration,
         progressLimitsMigration, volumeSwapMigration, bareMetalMigration, neededDisksMigration,
         transferLimitsMigration, publishedPhysicalNetworksMigration, volumeSizesMigration,
     ]

@@ -48,6 +48,7 @@ import WebAPI
                         "PUT /v1/nodes/{node}/states/provision": ["target": "manage"],
                         "PUT /v1/nodes/{node}/states/power": ["target": "power on"],
                         "PUT /v1/nodes/{node}/management/boot_device": ["boot_device": "pxe"],
+                        "POST /v1/nodes/{node}/vmedia": ["device_type": "cdrom", "image_url": "http://images.example/a.iso"],
                     ]))
         }
     }

@@ -26,7 +26,11 @@ struct NodeFixture: Sendable {
             let surroundings = ServiceSurroundings.test(
                 test.database, .bareMetal, ambient: Ambient(time: time, random: SeededRandom(seed: 11)))
             let keys = try CredentialKeys(file: CredentialKeys.generate(keyID: "n1", random: [UInt8](repeating: 5, count: 32)))
-            let options = BareMetalOptions(credentialKeys: keys, hardwareTypes: hardware)
+            let options = BareMetalOptions(
+                credentialKeys: keys, hardwareTypes: hardware,
+                agents: try AgentRules(
+                    networks: ["127.0.0.0/8"], requiresTLS: false, heartbeatTimeout: .seconds(300), callbackTimeout: .seconds(1800)),
+                deployISO: "http://images.example/ramdisk.iso")
             try await body(
                 NodeFixture(
                     module: try BareMetalModule.make(surroundings, options), database: test.database, time: time, options: options))

@@ -73,6 +73,30 @@ import Testing
         #expect(failed.status == 1 && failed.errors.contains("The node n1 is power off: It is stuck."), "\(failed)")
     }
 
+    @Test func bootModesAndMediaAreChanged() async throws {
+        let tool = try CommandLineTool { request in
+            request.method == "GET"
+                ? .json(200, [["media_types": ["CD"], "inserted": true, "image": "http://h/i"]])
+                : .empty(request.method == "PUT" ? 202 : 204)
+        }
+        let calls: [(line: String, request: String, body: JSONValue)] = [
+            ("boot-mode set n1 bios", "PUT /baremetal/v1/nodes/n1/states/boot_mode", ["target": "bios"]),
+            ("secure-boot on n1", "PUT /baremetal/v1/nodes/n1/states/secure_boot", ["target": true]),
+            ("secure-boot off n1", "PUT /baremetal/v1/nodes/n1/states/secure_boot", ["target": false]),
+            ("media insert n1 http://h/i", "POST /baremetal/v1/nodes/n1/vmedia", ["device_type": "cdrom", "image_url": "http://h/i"]),
+            ("media eject n1", "DELETE /baremetal/v1/nodes/n1/vmedia", .null),
+            ("media eject n1 --device cdrom --device disk", "DELETE /baremetal/v1/nodes/n1/vmedia?device_types=cdrom%2Cdisk", .null),
+        ]
+        for (line, request, body) in calls {
+            let result = try await tool.run("baremetal node \(line)")
+            #expect(result.status == 0, "\(line): \(result)")
+            let sent = try #require(tool.server.requests.last)
+            #expect(sent.line == request && sent.json == body, "\(line): \(sent.line) \(sent.json)")
+        }
+        let list = try await tool.run("baremetal node media list n1 -o json")
+        #expect(list.output.contains("http://h/i"), "\(list)")
+    }
+
     @Test func whyTellsTheStory() async throws {
         let tool = try CommandLineTool { request in
             request.path.hasSuffix("/history")

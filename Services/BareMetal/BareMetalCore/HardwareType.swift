@@ -32,7 +32,9 @@ package struct HardwareType: Sendable {
     package var secrets: Set<String> { Set(properties.map(\.name).filter(NodeRules.isSecret)) }
     /// Members that determine where and how credentials are sent. Changing one requires the credentials again, because the caller need not
     /// know them and could otherwise have them sent to another machine.
-    package var destination: Set<String> { Set(properties.map(\.name)).subtracting(secrets).subtracting(["redfish_system_id"]) }
+    package var destination: Set<String> {
+        Set(properties.map(\.name)).subtracting(secrets).subtracting(["redfish_system_id", "deploy_iso"])
+    }
 
     /// The default implementation of an interface.
     package func usual(_ interface: HardwareInterface) -> String { interfaces[interface]?.first ?? "no-\(interface.rawValue)" }
@@ -55,32 +57,50 @@ package struct HardwareType: Sendable {
             }
             result[interface] = name
         }
+        let needsRamdisk = [HardwareInterface.deploy, .inspect].first { result[$0] == "direct" || result[$0] == "agent" }
+        if let needsRamdisk, result[.boot] == "no-boot" {
+            throw ResourceError.badRequest(
+                """
+                The \(needsRamdisk.member) \(result[needsRamdisk] ?? "") starts a ramdisk; it needs a boot_interface other than no-boot: \
+                \((interfaces[.boot] ?? []).filter { $0 != "no-boot" }.joined(separator: ", ")).
+                """)
+        }
         return result
     }
+
+    private static let deployISO = (
+        name: "deploy_iso",
+        meaning: "The URL of the bootable image with the deploy ramdisk, which the controller fetches; bare_metal.deploy_iso by default. "
+            + "Optional."
+    )
 
     /// Simulated hardware that exists only in the database: for tests, for rehearsals and for trying the API.
     package static let fake = HardwareType(
         name: "fake-hardware",
         interfaces: [
-            .bios: ["no-bios"], .boot: ["fake"], .console: ["no-console"], .deploy: ["fake"], .firmware: ["no-firmware"],
-            .inspect: ["fake", "no-inspect"], .management: ["fake"], .network: ["noop"], .power: ["fake"], .raid: ["no-raid"],
+            .bios: ["no-bios"], .boot: ["fake"], .console: ["no-console"], .deploy: ["fake", "direct"], .firmware: ["no-firmware"],
+            .inspect: ["fake", "agent", "no-inspect"], .management: ["fake"], .network: ["noop"], .power: ["fake"], .raid: ["no-raid"],
             .rescue: ["fake", "no-rescue"], .storage: ["noop"], .vendor: ["no-vendor"],
         ],
         properties: [
             ("fake_delay", "Seconds that each operation takes; 0 by default. Optional."),
             (
                 "fake_failing",
-                "Operations that fail, as a list or a text with commas: power, management, inspect, deploy, clean, rescue. Optional."
+                """
+                Operations that fail, as a list or a text with commas: power, management, inspect, deploy, clean, rescue, agent (it never \
+                calls), image (its checksum is wrong). Optional.
+                """
             ),
-            ("fake_failure", "The error message of these failures. Optional."),
+            ("fake_failure", "The error message of these failures. Optional."), deployISO,
         ])
 
     /// Machines whose controller supports Redfish (DMTF DSP0266).
     package static let redfish = HardwareType(
         name: "redfish",
         interfaces: [
-            .bios: ["no-bios"], .boot: ["no-boot"], .console: ["no-console"], .deploy: ["no-deploy"], .firmware: ["no-firmware"],
-            .inspect: ["redfish", "no-inspect"], .management: ["redfish"], .network: ["noop"], .power: ["redfish"], .raid: ["no-raid"],
+            .bios: ["no-bios"], .boot: ["no-boot", "redfish-virtual-media"], .console: ["no-console"], .deploy: ["no-deploy", "direct"],
+            .firmware: ["no-firmware"], .inspect: ["redfish", "agent", "no-inspect"], .management: ["redfish"], .network: ["noop"],
+            .power: ["redfish"], .raid: ["no-raid"],
             .rescue: ["no-rescue"], .storage: ["noop"], .vendor: ["no-vendor"],
         ],
         properties: [
@@ -96,6 +116,7 @@ package struct HardwareType: Sendable {
                 """
             ),
             ("redfish_auth_type", "How to authenticate: session, basic or auto (the default: a session if possible). Optional."),
+            deployISO,
         ])
 
     /// Machines whose controller supports IPMI 2.0; requests are sent by `ipmitool`.
@@ -138,8 +159,13 @@ package enum BootDevice: String, Sendable, Hashable, CaseIterable {
 }
 
 /// The way in which a node's firmware starts an operating system.
-package enum BootMode: String, Sendable, Hashable, CaseIterable {
+package enum BootMode: String, Sendable, Hashable, CaseIterable, Codable {
     case bios, uefi
+}
+
+/// The kinds of drives for which a controller can present an image to its machine.
+package enum MediaDevice: String, Sendable, Hashable, CaseIterable {
+    case disk, cdrom, floppy
 }
 
 /// The modes of a bond, with the names that Linux uses.

@@ -107,6 +107,22 @@ package enum NodeRules {
         }
     }
 
+    /// Requires the URL of an image that a machine or its controller fetches.
+    ///
+    /// - Throws: 400 for anything but http and https, and for URLs with credentials, which would be shown.
+    package static func requireImageURL(_ url: String, _ member: String) throws {
+        let rest = url.hasPrefix("https://") ? url.dropFirst(8) : url.hasPrefix("http://") ? url.dropFirst(7) : ""
+        let host = rest.prefix { $0 != "/" && $0 != "?" && $0 != "#" }
+        let isPlain = url.utf8.count <= 1024 && url.utf8.allSatisfy { (0x21...0x7e).contains($0) && !"\"'\\<>`".utf8.contains($0) }
+        guard isPlain, !host.isEmpty, !host.contains("@") else {
+            throw ResourceError.badRequest(
+                """
+                Invalid input for \(member). Value: '\(url.prefix(64))'. It must be an http or https URL without a user, of up to 1024 \
+                characters.
+                """)
+        }
+    }
+
     /// Requires that a new `instance_info` does not change the node's config drive.
     ///
     /// - Throws: 400 otherwise.

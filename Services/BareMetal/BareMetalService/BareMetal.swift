@@ -18,15 +18,21 @@ package struct BareMetalOptions: Sendable {
     let hardwareTypes: [HardwareType]
     /// The interval at which the power state of all nodes is polled.
     let powerSync: Duration
+    /// What is expected of agents in ramdisks.
+    let agents: AgentRules
+    /// The URL of the image with the deploy ramdisk; nil if nodes name their own.
+    let deployISO: String?
 
     package init(
         credentialKeys: CredentialKeys?, certificatesDirectory: String? = nil, hardwareTypes: [HardwareType] = HardwareType.all,
-        powerSync: Duration = .seconds(60)
+        powerSync: Duration = .seconds(60), agents: AgentRules, deployISO: String? = nil
     ) {
         self.credentialKeys = credentialKeys
         self.certificatesDirectory = certificatesDirectory
         self.hardwareTypes = hardwareTypes
         self.powerSync = powerSync
+        self.agents = agents
+        self.deployISO = deployISO
     }
 }
 
@@ -35,23 +41,29 @@ struct BareMetal: Sendable {
     let surroundings: ServiceSurroundings
     let secrets: NodeSecrets
     let hardware: HardwareFleet
+    let agents: AgentCalls
+    let deployISO: String?
 
     init(_ surroundings: ServiceSurroundings, _ options: BareMetalOptions) {
         self.surroundings = surroundings
         secrets = NodeSecrets(keys: options.credentialKeys, ambient: surroundings.ambient)
+        agents = AgentCalls(
+            database: surroundings.database, secrets: secrets, rules: options.agents, ambient: surroundings.ambient)
         hardware = HardwareFleet(surroundings, secrets, options)
+        deployISO = options.deployISO
     }
 
     var database: Database { surroundings.database }
     var ambient: Ambient { surroundings.ambient }
-    var workflows: NodeWorkflows { NodeWorkflows(surroundings: surroundings, hardware: hardware) }
+    var workflows: NodeWorkflows { NodeWorkflows(surroundings: surroundings, hardware: hardware, agents: agents, deployISO: deployISO) }
 
     var resources: [Resource] {
         [
             DiscoveryRoutes.resource, NodeRoutes(bareMetal: self).resource, NodeStateRoutes(bareMetal: self).resource,
+            NodeBootRoutes(bareMetal: self).resource,
             NodeTraitRoutes(bareMetal: self).resource, PortRoutes(bareMetal: self).resource, ChassisRoutes(bareMetal: self).resource,
             DriverRoutes(bareMetal: self).resource, AllocationRoutes(bareMetal: self).resource,
-            PortGroupRoutes(bareMetal: self).resource,
+            PortGroupRoutes(bareMetal: self).resource, AgentRoutes(calls: agents).resource,
         ]
     }
 }
@@ -91,6 +103,27 @@ extension BareMetal {
         }
         return try context.authorizeVisible(
             node, target: BareMetal.target(node), visibleBy: "baremetal:node:get", notFound: missing)
+    }
+
+    /// What a node lacks for the work of its agent, by interface.
+    func ramdiskProblems(of node: Node) async throws -> [HardwareInterface: String] {
+        var problems: [HardwareInterface: String] = [:]
+        func check(_ interface: HardwareInterface, _ body: () throws -> Void) {
+            do { try body() } catch let error as ResourceError { problems[interface] = error.message } catch {
+                problems[interface] = "\(error)"
+            }
+        }
+        check(.boot) { _ = try workflows.ramdisk(of: node) }
+        guard node.usesAgent else { return problems }
+        let (info, properties) = try await database.read {
+            (try NodeStore.instanceInfo($0, of: node.id), try NodeStore.properties($0, of: node.id))
+        }
+        check(.deploy) {
+            _ = try DeployImage(info)
+            try RootDevice.require(info["root_device"])
+            try RootDevice.require(properties["root_device"])
+        }
+        return problems
     }
 
     /// The error for a resource that does not exist.

@@ -27,6 +27,22 @@ package struct BareMetalApplication: Sendable {
         .list(
             "hardware_types", default: ["redfish", "ipmi"],
             "The drivers that nodes can have: `redfish`, `ipmi`, and `fake-hardware` for rehearsals without machines."),
+        .string(
+            "deploy_iso", default: nil,
+            """
+            URL of the bootable image with the deploy ramdisk, for nodes without `driver_info/deploy_iso`. Controllers fetch it.
+            """),
+        .list(
+            "agent_networks", default: [],
+            """
+            Networks in which the agents of deploy ramdisks may be (`192.0.2.0/24`); by default everywhere but this machine and \
+            link-local addresses.
+            """),
+        .boolean("agent_tls_required", default: true, "Whether the command API of agents must use TLS."),
+        .duration(
+            "agent_heartbeat_timeout", default: "5m", "How long an agent may be silent, from 10s to 1h. Agents are told it."),
+        .duration(
+            "deploy_callback_timeout", default: "30m", "How long a machine may take from its start to the call of its agent, 10s to 1d."),
         .duration("power_sync_interval", default: "60s", "The interval at which the power state of all nodes is polled; at least 1s."),
     ]
 
@@ -42,7 +58,15 @@ package struct BareMetalApplication: Sendable {
                 try CredentialKeys(file: try SettingsFile.text($0))
             },
             certificatesDirectory: settings.optionalString("bare_metal.certificates_directory"),
-            hardwareTypes: try HardwareType.enabled(settings.list("bare_metal.hardware_types")), powerSync: interval)
+            hardwareTypes: try HardwareType.enabled(settings.list("bare_metal.hardware_types")), powerSync: interval,
+            agents: try AgentRules(
+                networks: settings.list("bare_metal.agent_networks"), requiresTLS: settings.boolean("bare_metal.agent_tls_required"),
+                heartbeatTimeout: settings.duration("bare_metal.agent_heartbeat_timeout"),
+                callbackTimeout: settings.duration("bare_metal.deploy_callback_timeout")),
+            deployISO: try settings.optionalString("bare_metal.deploy_iso").map { url in
+                try NodeRules.requireImageURL(url, "bare_metal.deploy_iso")
+                return url
+            })
         try await process.run { surroundings in try BareMetalModule.make(surroundings, options) }
     }
 }

@@ -1,10 +1,14 @@
 """The drivers `redfish` and `ipmi` with controllers that are emulated over real QEMU machines: sushy-tools and virtualbmc."""
 
+import contextlib
+import functools
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -46,6 +50,10 @@ class Lab:
         definition = directory / "machine.xml"
         definition.write_text(DOMAIN.format(name=self.name, uuid=self.uuid, disk=disk, mac=self.mac))
         self.virsh("define", definition)
+        # For the images that the emulated controller presents.
+        (directory / "pool").mkdir()
+        self.virsh("pool-define-as", "default", "dir", "--target", directory / "pool")
+        self.virsh("pool-start", "default")
 
     def start(self, name, *command, environment=None):
         with open(self.directory / f"{name}.log", "wb") as log:
@@ -84,6 +92,11 @@ class Lab:
     @property
     def is_on(self):
         return self.virsh("domstate", self.name).strip() == "running"
+
+    def images(self):
+        """The sources of the machine's CD drives."""
+        text = self.virsh("domblklist", "--inactive", "--details", self.name)
+        return [line.split(maxsplit=3)[3] for line in text.splitlines() if line.split()[1:2] == ["cdrom"]]
 
     def boots_from(self):
         text = self.virsh("dumpxml", "--inactive", self.name)
@@ -209,6 +222,36 @@ def boot(operator, lab, node, devices):
         assert json.loads(operator("boot-device show", node, "-o", "json").stdout)["boot_device"] == device
 
 
+@contextlib.contextmanager
+def served(directory):
+    """A directory as a web server."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def media(operator, lab, node):
+    """An image in the machine's CD drive, twice and replaced."""
+    web = lab.directory / "web"
+    web.mkdir()
+    for name in ("a.iso", "b.iso"):
+        (web / name).write_bytes(os.urandom(1 << 20))
+    with served(web) as url:
+        for name in ("a.iso", "a.iso", "b.iso"):
+            operator("media insert", node, f"{url}/{name}")
+            drives = json.loads(operator("media list", node, "-o", "json").stdout)
+            assert [drive["image"] for drive in drives if drive["inserted"]] == [f"{url}/{name}"], drives
+            assert len(lab.images()) == 1 and lab.images()[0] != "-", lab.images()
+        answer = operator("media insert", node, f"{url}/absent.iso", check=False)
+        assert answer.returncode == 1 and "has failed" in answer.stderr, answer.stderr
+    operator("media eject", node)
+    operator("media eject", node)
+    assert not any(drive["inserted"] for drive in json.loads(operator("media list", node, "-o", "json").stdout))
+
+
 def refused(operator, node, words):
     answer = operator("manage", node, "--wait", check=False)
     assert answer.returncode == 1 and words in answer.stderr, answer.stderr
@@ -231,6 +274,7 @@ def test_redfish(cloud, lab, operator):
     assert (found["cpus"], found["memory_mb"], found["cpu_arch"]) == (2, 1024, "x86_64"), found
     switch(operator, lab, node)
     boot(operator, lab, node, [("pxe", "network"), ("disk", "hd")])
+    media(operator, lab, node)
     operator("validate", node)
     operator("provide", node, "--wait")
     deploying = operator("deploy", node, check=False)

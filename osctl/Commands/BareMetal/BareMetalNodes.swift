@@ -29,7 +29,8 @@ enum BareMetalNodes: Creatable, Settable {
 
     static let verbs: [any ParsableCommand.Type] =
         [List<Self>.self, Show<Self>.self, Create<Self>.self, SetFields<Self>.self, Unset.self, Delete<Self>.self] + provisioning + [
-            Power.self, Maintenance.self, BootDevices.self, Traits.self, History.self, Validate.self, Why.self,
+            Power.self, Maintenance.self, BootDevices.self, BootModes.self, SecureBoot.self, VirtualMedia.self, Traits.self, History.self,
+            Validate.self, Why.self,
         ]
 
     /// States that follow failed work.

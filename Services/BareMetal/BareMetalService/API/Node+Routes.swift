@@ -101,7 +101,10 @@ struct NodeRoutes: Sendable {
 
     private func validate(_ context: RequestContext) async throws -> Response {
         let node = try await database.read { try bareMetal.node($0, context).value }
-        let problems = try bareMetal.hardware.driver(of: node).problems(of: node)
+        var problems = try bareMetal.hardware.driver(of: node).problems(of: node)
+        if node.usesAgent || node.isInspectedByAgent {
+            problems.merge(try await bareMetal.ramdiskProblems(of: node)) { first, _ in first }
+        }
         return .json(
             200,
             .object(

@@ -12,6 +12,7 @@ struct FakeHardware: HardwareDriver {
 
     let type = HardwareType.fake
     let bootDevices: [BootDevice] = [.pxe, .disk, .cdrom, .bios, .safe]
+    let abilities = Set(HardwareAbility.allCases)
 
     let steps = [
         HardwareStep(interface: .deploy, name: "erase_devices_metadata", uses: [.clean], priority: 99),
@@ -40,9 +41,9 @@ struct FakeHardware: HardwareDriver {
         return [:]
     }
 
-    private enum Operation: String, CaseIterable { case power, management, inspect, deploy, clean, rescue }
+    enum Operation: String, CaseIterable { case power, management, inspect, deploy, clean, rescue, agent, image }
 
-    private func failing(_ node: Node) -> Set<String> {
+    func failing(_ node: Node) -> Set<String> {
         let names: [String] =
             switch node.driverInfo["fake_failing"] {
             case .string(let text)?: text.split(separator: ",").map { $0.filter { !$0.isWhitespace } }
@@ -53,7 +54,7 @@ struct FakeHardware: HardwareDriver {
     }
 
     /// Waits for the configured delay, and fails if the node is configured to fail.
-    private func pretend(_ operation: Operation, _ node: Node) async throws {
+    func pretend(_ operation: Operation, _ node: Node) async throws {
         let delay = min(max(node.driverInfo["fake_delay"]?.doubleValue ?? 0, 0), FakeHardware.delayMax)
         if delay > 0 { try await ambient.time.sleep(for: .milliseconds(Int(delay * 1000))) }
         if failing(node).contains(operation.rawValue) {
@@ -80,6 +81,7 @@ struct FakeHardware: HardwareDriver {
                 ON CONFLICT (node_id) DO UPDATE SET is_on = EXCLUDED.is_on
                 """)
         }
+        if target != .on { try await forgetCommands(of: node) }
     }
 
     func bootDevice(of node: Node) async throws -> BootOverride? {
@@ -112,7 +114,7 @@ struct FakeHardware: HardwareDriver {
     }
 
     /// Simulates writing a config drive to the machine's disk. Only the hash is stored.
-    private func rememberDrive(_ drive: [UInt8]?, _ node: Node) async throws {
+    func rememberDrive(_ drive: [UInt8]?, _ node: Node) async throws {
         let hash = drive.map { Hexadecimal.encode(HashAlgorithm.sha256.hash($0)) }
         try await database.write { connection in
             try connection.execute(
@@ -126,7 +128,11 @@ struct FakeHardware: HardwareDriver {
 
     func inspect(_ node: Node) async throws -> HardwareInventory {
         try await pretend(.inspect, node)
-        return HardwareInventory(
+        return inventory
+    }
+
+    var inventory: HardwareInventory {
+        HardwareInventory(
             properties: ["cpu_arch": "x86_64", "cpus": 4, "memory_mb": 8192, "local_gb": 20],
             document: [
                 "inventory": [

@@ -11,6 +11,9 @@ struct HardwareFailure: Error, Sendable, CustomStringConvertible {
     /// The HTTP status of the controller's response; nil if there was none.
     var status: Int?
 
+    static let secureBootNeedsUEFI = HardwareFailure(
+        description: "Secure boot needs the boot mode uefi, and the machine's is bios.")
+
     /// The controller's message, truncated and without control characters, which could manipulate an operator's terminal.
     static func plain(_ text: String, max: Int) -> String {
         String(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : String($0) }.joined().prefix(max))
@@ -36,15 +39,108 @@ protocol HardwareDriver: Sendable {
     /// Nil if the controller does not report it.
     func bootDevice(of node: Node) async throws -> BootOverride?
     func setBootDevice(of node: Node, _ device: BootDevice, isPersistent: Bool) async throws
+    /// What the machines' controllers can do beyond power, boot devices and inspection. The functions below are only called for what
+    /// is named here.
+    var abilities: Set<HardwareAbility> { get }
+    /// Nil if the controller does not say.
+    func bootMode(of node: Node) async throws -> BootMode?
+    /// The mode counts from the next start of the machine on.
+    func setBootMode(of node: Node, _ mode: BootMode) async throws
+    /// Nil if the machine has no secure boot.
+    func secureBoot(of node: Node) async throws -> Bool?
+    /// The setting counts from the next start of the machine on.
+    func setSecureBoot(of node: Node, _ isOn: Bool) async throws
+    /// The drives of the machine for virtual media.
+    func media(of node: Node) async throws -> [MediaDrive]
+    /// Presents the image at a URL, which the controller fetches, in the machine's drive of this kind, in place of another image.
+    func insertMedia(of node: Node, _ device: MediaDevice, url: String) async throws
+    /// Empties the machine's drives of these kinds.
+    func ejectMedia(of node: Node, _ devices: Set<MediaDevice>) async throws
     /// The machine's components and properties.
     func inspect(_ node: Node) async throws -> HardwareInventory
     func run(_ step: NodeRules.Step, of node: Node) async throws
+
+    /// Lets the agent in a machine's ramdisk call, for machines that exist in the database only. The agents of others call by themselves.
+    func letAgentCall(of node: Node, _ calls: AgentCalls) async throws
+    /// The command API of an agent that has called.
+    func channel(to agent: Agent, of node: Node) throws -> any AgentChannel
+    var secrets: NodeSecrets { get }
+}
+
+/// Machines whose agents are reached over the network.
+extension HardwareDriver {
+    func letAgentCall(of node: Node, _ calls: AgentCalls) async throws {}
+
+    func channel(to agent: Agent, of node: Node) throws -> any AgentChannel {
+        guard let url = agent.callbackURL, let token = agent.token else {
+            throw HardwareFailure(description: "The agent has not called yet.")
+        }
+        return HTTPAgentChannel(url: url, token: try secrets.open(agentToken: token, of: node.id), certificate: agent.certificate)
+    }
 }
 
 /// The device that a node boots from, for the next boot only or for all.
 struct BootOverride: Sendable, Hashable {
     let device: BootDevice
     let isPersistent: Bool
+}
+
+/// Functions that not all controllers have.
+enum HardwareAbility: String, Sendable, Hashable, CaseIterable {
+    case bootMode = "boot modes"
+    case secureBoot = "secure boot"
+    case virtualMedia = "virtual media"
+}
+
+/// How a machine starts, as its controller shows it; nil for what it does not show.
+struct BootState: Sendable, Hashable {
+    var mode: BootMode?
+    var isSecure: Bool?
+}
+
+extension HardwareDriver {
+    /// Controllers that fail at a question which not all of them know can do everything else.
+    func bootState(of node: Node) async throws -> BootState {
+        var state = BootState()
+        do { state.mode = try await bootMode(of: node) } catch is HardwareFailure {}
+        do { state.isSecure = try await secureBoot(of: node) } catch is HardwareFailure {}
+        return state
+    }
+}
+
+/// A drive of a machine in which its controller can present an image.
+struct MediaDrive: Sendable, Hashable {
+    /// As Redfish names them: `CD`, `DVD`, `Floppy`, `USBStick`.
+    let types: [String]
+    /// The URL of the image; nil for an empty drive.
+    let image: String?
+
+    /// Whether the drive is one of this kind.
+    func isDrive(for device: MediaDevice) -> Bool { !Set(types).isDisjoint(with: MediaDrive.types(of: device)) }
+
+    static func types(of device: MediaDevice) -> [String] {
+        switch device {
+        case .cdrom: ["CD", "DVD"]
+        case .floppy: ["Floppy"]
+        case .disk: ["USBStick"]
+        }
+    }
+}
+
+/// Hardware without these functions.
+extension HardwareDriver {
+    var abilities: Set<HardwareAbility> { [] }
+    func bootMode(of node: Node) async throws -> BootMode? { nil }
+    func setBootMode(of node: Node, _ mode: BootMode) async throws { throw without(.bootMode) }
+    func secureBoot(of node: Node) async throws -> Bool? { nil }
+    func setSecureBoot(of node: Node, _ isOn: Bool) async throws { throw without(.secureBoot) }
+    func media(of node: Node) async throws -> [MediaDrive] { throw without(.virtualMedia) }
+    func insertMedia(of node: Node, _ device: MediaDevice, url: String) async throws { throw without(.virtualMedia) }
+    func ejectMedia(of node: Node, _ devices: Set<MediaDevice>) async throws { throw without(.virtualMedia) }
+
+    private func without(_ ability: HardwareAbility) -> HardwareFailure {
+        HardwareFailure(description: "Hardware of the type \(type.name) has no \(ability.rawValue).")
+    }
 }
 
 /// The result of an inspection.
@@ -173,6 +269,14 @@ struct HardwareFleet: Sendable {
                 "Node \(node.id) has the driver \(node.driver), which is not enabled in this cloud (bare_metal.hardware_types).")
         }
         return driver
+    }
+
+    /// - Throws: 400 where the node's hardware does not have a function.
+    func require(_ ability: HardwareAbility, of node: Node) throws {
+        guard try driver(of: node).abilities.contains(ability) else {
+            throw ResourceError.badRequest(
+                "Driver \(node.driver) does not support \(ability.rawValue) (disabled or not implemented) for node \(node.id).")
+        }
     }
 
     /// - Throws: 400 for a name that is unknown or not enabled.

@@ -99,6 +99,20 @@ struct NodeSecrets: Sendable {
         try requireKeys().open(sealed.bytes, keyID: sealed.keyID, context: NodeSecrets.driveContext(node))
     }
 
+    // MARK: tokens of agents
+
+    /// Seals the token of an agent.
+    ///
+    /// - Throws: 400 if the operator has set no file of keys.
+    func seal(agentToken text: String, of node: UUID128) throws -> Sealed { try seal(text, context: NodeSecrets.tokenContext(node)) }
+
+    /// - Throws: 500 where the key is missing or the bytes were changed.
+    func open(agentToken sealed: Sealed, of node: UUID128) throws -> Secret<String> {
+        Secret(try requireKeys().open(sealed.bytes, keyID: sealed.keyID, context: NodeSecrets.tokenContext(node)))
+    }
+
+    private static func tokenContext(_ node: UUID128) -> String { "agent token of bare metal node \(node)" }
+
     private func seal(_ text: String, context: String) throws -> Sealed {
         let sealed = try requireKeys().seal(text, context: context, nonce: ambient.random.bytes(SealingKey.nonceBytes))
         return Sealed(keyID: sealed.keyID, bytes: sealed.bytes)

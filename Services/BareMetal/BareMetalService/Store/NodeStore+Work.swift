@@ -43,6 +43,19 @@ extension NodeStore {
         try connection.execute("DELETE FROM bare_metal_config_drives WHERE node_id = \(id)::uuid")
     }
 
+    /// Records how the machine starts, as its controller shows it.
+    static func recordBoot(_ connection: Connection, _ id: String, _ boot: BootState, at now: Timestamp) throws {
+        try connection.execute(
+            """
+            UPDATE bare_metal_nodes SET boot_mode = \(boot.mode?.rawValue), secure_boot = \(boot.isSecure), updated_at = \(now)
+            WHERE id = \(id)::uuid
+            """)
+    }
+
+    static func recordError(_ connection: Connection, _ id: String, _ error: String, at now: Timestamp) throws {
+        try connection.execute("UPDATE bare_metal_nodes SET last_error = \(error), updated_at = \(now) WHERE id = \(id)::uuid")
+    }
+
     static func beginInspection(_ connection: Connection, _ id: String, at now: Timestamp) throws {
         try connection.execute(
             "UPDATE bare_metal_nodes SET inspection_started_at = \(now), inspection_finished_at = NULL WHERE id = \(id)::uuid")

@@ -27,6 +27,11 @@ struct Node: Sendable {
     let instanceID: UUID128?
     let resourceClass: String?
     let sealedSecrets: NodeSecrets.Sealed?
+
+    /// Whether an agent in a ramdisk deploys and cleans it.
+    var usesAgent: Bool { interfaces[.deploy] == "direct" }
+    /// Whether an agent in a ramdisk inspects it.
+    var isInspectedByAgent: Bool { interfaces[.inspect] == "agent" }
     /// The attributes for policy rules.
     var policyTarget: [String: String] {
         var target: [String: String] = [:]
@@ -94,6 +99,10 @@ enum NodeStore {
         try connection.query("SELECT instance_info FROM bare_metal_nodes WHERE id = \(id)").first?.object("instance_info") ?? [:]
     }
 
+    static func properties(_ connection: Connection, of id: UUID128) throws -> JSONObject {
+        try connection.query("SELECT properties FROM bare_metal_nodes WHERE id = \(id)").first?.object("properties") ?? [:]
+    }
+
     /// A node that a request creates.
     struct Draft: Sendable {
         let id: UUID128
@@ -141,6 +150,10 @@ enum NodeStore {
         let node = try node.value(for: "baremetal:node:delete")
         do {
             try connection.execute("DELETE FROM bare_metal_nodes WHERE id = \(node.id)")
+            // These tables are older than that of the nodes, to which they therefore cannot refer.
+            try connection.execute("DELETE FROM bare_metal_fake_firmware WHERE node_id = \(node.id)")
+            try connection.execute("DELETE FROM bare_metal_fake_agents WHERE node_id = \(node.id)")
+            try AgentStore.forget(connection, node.id)
         } catch let error as DatabaseError where error.constraint == "bare_metal_nodes_parent_node_fkey" {
             throw ResourceError.conflict("Node \(node.id) has child nodes; remove them first.")
         }

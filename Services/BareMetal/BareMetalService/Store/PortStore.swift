@@ -25,6 +25,13 @@ enum PortStore {
         ).first.map { NodePort(id: try $0.uuid("id"), nodeID: try $0.uuid("node_id"), document: try $0.object("document")) }
     }
 
+    /// The MAC addresses of a node's ports.
+    static func addresses(_ connection: Connection, of node: UUID128) throws -> [String] {
+        try connection.query("SELECT address FROM bare_metal_ports WHERE node_id = \(node) ORDER BY created_at, id").map {
+            try $0.string("address")
+        }
+    }
+
     struct Draft: Sendable {
         let id: UUID128
         let nodeID: UUID128

@@ -10,20 +10,24 @@ import Workflow
 struct NodeWorkflows: Sendable {
     static let service = CloudService.bareMetal.section
     /// The time limit of a hardware step. Erasing large disks takes hours.
-    private static let longest: Duration = .seconds(24 * 3600)
+    static let longest: Duration = .seconds(24 * 3600)
     /// A request may allow the operating system a day to shut down; the machine then needs time to start.
     private static let powerMax: Duration = .seconds(25 * 3600)
-    private static let holdPoll: Duration = .seconds(60)
+    static let holdPoll: Duration = .seconds(60)
 
     let surroundings: ServiceSurroundings
     let hardware: HardwareFleet
-    private var database: Database { surroundings.database }
-    private var ambient: Ambient { surroundings.ambient }
+    let agents: AgentCalls
+    /// The image with the deploy ramdisk for nodes that name none.
+    let deployISO: String?
+    var database: Database { surroundings.database }
+    var ambient: Ambient { surroundings.ambient }
 
     var definitions: [WorkflowDefinition] {
         [
             verify.definition, inspect.definition, clean.definition, deploy.definition, undeploy.definition, adopt.definition,
-            rescue.definition, unrescue.definition, service.definition, power.definition,
+            rescue.definition, unrescue.definition, service.definition, power.definition, bootSettings.definition,
+            agentInspect.definition, agentClean.definition, agentDeploy.definition, agentUndeploy.definition,
         ]
     }
 
@@ -77,14 +81,14 @@ struct NodeWorkflows: Sendable {
     // MARK: common pieces
 
     /// The node if it is in one of `states`; nil if another request has ended the work.
-    private func node(_ context: StepContext, in states: Set<ProvisionState>) async throws -> Node? {
+    func node(_ context: StepContext, in states: Set<ProvisionState>) async throws -> Node? {
         let id = context.subjectID
         guard let node = try await database.read({ try NodeStore.node($0, id) }), states.contains(node.state) else { return nil }
         return node
     }
 
     /// Runs an operation of the hardware; its error message becomes the node's `last_error`.
-    private func working<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
+    func working<Value: Sendable>(_ node: Node, _ body: (any HardwareDriver) async throws -> Value) async throws -> Value {
         do { return try await body(try hardware.driver(of: node)) } catch let failure as HardwareFailure {
             // Temporary failure: the engine retries the step until its deadline.
             if failure.isTemporary { throw ResourceError(.unavailable, failure.description) }
@@ -95,7 +99,7 @@ struct NodeWorkflows: Sendable {
     }
 
     /// Completes the work: moves the node to the next state and records the result.
-    private func publish(_ event: ProvisionState.Event, _ words: String, power: NodePower? = nil) -> @Sendable (inout StepContext) -> Void {
+    func publish(_ event: ProvisionState.Event, _ words: String, power: NodePower? = nil) -> @Sendable (inout StepContext) -> Void {
         let ambient = ambient
         return { context in
             let (id, now) = (context.subjectID, context.now)
@@ -109,7 +113,7 @@ struct NodeWorkflows: Sendable {
     }
 
     /// Ends failed work and records the reason in the node.
-    private func fail(_ words: String, keepsOutOfService: Bool = false) -> @Sendable (StepContext, StepFailure) async throws -> Void {
+    func fail(_ words: String, keepsOutOfService: Bool = false) -> @Sendable (StepContext, StepFailure) async throws -> Void {
         let (database, ambient) = (database, ambient)
         return { context, failure in
             let (id, text) = (context.subjectID, "\(words): \(failure.message)")
@@ -160,10 +164,12 @@ struct NodeWorkflows: Sendable {
             steps: [
                 .init("ask the controller", deadline: .seconds(120)) { context, _ in
                     guard let node = try await node(context, in: [.verifying]) else { return .done }
-                    let power = try await working(node) { driver in
+                    let (power, boot) = try await working(node) { driver in
                         if let problem = driver.problems(of: node).values.min() { throw HardwareFailure(description: problem) }
-                        return try await driver.power(of: node)
+                        return (try await driver.power(of: node), try await driver.bootState(of: node))
                     }
+                    let (id, now) = (context.subjectID, context.now)
+                    context.commit { try NodeStore.recordBoot($0, id, boot, at: now) }
                     publish(.done, "The controller has answered: \(power.rawValue).", power: power)(&context)
                     return .next
                 }
@@ -257,24 +263,29 @@ struct NodeWorkflows: Sendable {
             failed: { context, _, failure in try await fail("The deployment has failed")(context, failure) })
     }
 
+    /// Ends the node's instance. Its data may still be on the disks.
+    func release<Frame: Codable & Sendable>() -> Workflow<Frame>.Step {
+        .init("power off", deadline: .seconds(600)) { context, _ in
+            guard let node = try await node(context, in: [.deleting]) else { return .skip }
+            // With `disable_power_off`, restart instead of powering off.
+            let target: NodePower.Target = node.disablesPowerOff ? .reboot : .off
+            try await working(node) { try await $0.setPower(of: node, target) }
+            let (id, now) = (context.subjectID, context.now)
+            context.commit { connection in
+                guard try NodeStore.move(connection, id, .cleanUp, target: .available, at: now) else { return }
+                try NodeStore.recordPower(connection, id, target.result, at: now)
+                try NodeStore.forgetInstance(connection, id, at: now)
+            }
+            return .next
+        }
+    }
+
     /// Removes the node's instance and cleans the node for the next one.
     var undeploy: Workflow<Steps> {
         Workflow(
             service: NodeWorkflows.service, kind: "node_undeploy",
             steps: [
-                .init("power off", deadline: .seconds(600)) { context, _ in
-                    guard let node = try await node(context, in: [.deleting]) else { return .skip }
-                    // With `disable_power_off`, restart instead of powering off.
-                    let target: NodePower.Target = node.disablesPowerOff ? .reboot : .off
-                    try await working(node) { try await $0.setPower(of: node, target) }
-                    let (id, now) = (context.subjectID, context.now)
-                    context.commit { connection in
-                        guard try NodeStore.move(connection, id, .cleanUp, target: .available, at: now) else { return }
-                        try NodeStore.recordPower(connection, id, target.result, at: now)
-                        try NodeStore.forgetInstance(connection, id, at: now)
-                    }
-                    return .next
-                },
+                release(),
                 .init("clean", deadline: NodeWorkflows.longest) { context, frame in
                     try await advance(
                         context, frame.steps, &frame.ended, in: [.cleaning], held: (.cleanHold, .cleanWait), column: .clean) ?? .next

@@ -13,6 +13,7 @@ struct RedfishHardware: HardwareDriver {
 
     let type = HardwareType.redfish
     let bootDevices: [BootDevice] = [.pxe, .disk, .cdrom, .bios, .uefihttp]
+    let abilities = Set(HardwareAbility.allCases)
     let steps: [HardwareStep] = []
 
     // MARK: the controller
@@ -25,7 +26,7 @@ struct RedfishHardware: HardwareDriver {
     }
 
     /// The controller, and the path and state of the machine.
-    private func machine(_ node: Node) async throws -> (controller: RedfishController, path: String, system: JSONObject) {
+    func machine(_ node: Node) async throws -> (controller: RedfishController, path: String, system: JSONObject) {
         let controller = try controller(of: node)
         if let path = controller.settings.system { return (controller, path, try await controller.get(path)) }
         let root = try await controller.get(RedfishController.root)
@@ -41,7 +42,7 @@ struct RedfishHardware: HardwareDriver {
         return (controller, members[0], try await controller.get(members[0]))
     }
 
-    private static func link(_ value: JSONValue?) -> String? { value?["@odata.id"]?.stringValue }
+    static func link(_ value: JSONValue?) -> String? { value?["@odata.id"]?.stringValue }
 
     func problems(of node: Node) -> [HardwareInterface: String] {
         do {
