@@ -49,8 +49,7 @@ import WebAPI
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: directory) }
         let tool = directory.appending(path: "ipmitool")
-        try program.write(to: tool, atomically: true, encoding: .utf8)
-        try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: tool.path)
+        try TestProgram.write(program, to: tool.path)
         try await NodeFixture.with { cloud in
             var all: JSONObject = ["ipmi_address": "192.0.2.9", "ipmi_username": "admin", "ipmi_password": "s3cret word"]
             for member in info.members { all[member.name] = member.value }

@@ -2,6 +2,7 @@ import Commands
 import Foundation
 import Glibc
 import Kernel
+import TestKit
 import Testing
 
 /// A private directory of the test.
@@ -62,8 +63,8 @@ struct DiskScratch: ~Copyable {
     @Test("S1: the tool has none of the groups of the process that starts it")
     func s1_noGroupsOfTheStarter() throws {
         let scratch = try DiskScratch()
-        let starter = try scratch.file("starter", Array("#!/usr/bin/perl\n$) = '0 4 24 27'; exec '/usr/bin/bwrap', @ARGV;\n".utf8))
-        chmod(starter, 0o700)
+        let starter = scratch.path + "/starter"
+        try TestProgram.write("#!/usr/bin/perl\n$) = '0 4 24 27'; exec '/usr/bin/bwrap', @ARGV;\n", to: starter)
         let command = try Sandbox(bubblewrap: starter).command(["/usr/bin/id", "-G"], files: [], limits: Sandbox.Limits(fileSize: 0))
         #expect(try command.run() == "\(Sandbox.defaultUser)\n")
     }

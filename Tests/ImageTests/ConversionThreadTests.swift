@@ -34,8 +34,7 @@ private final class EndFlag: Sendable {
             exit 1
 
             """
-        try Data(script.utf8).write(to: URL(fileURLWithPath: directory + "/tool"))
-        chmod(directory + "/tool", 0o700)
+        try TestProgram.write(script, to: directory + "/tool")
         let converter = try #require(ImageConverter(to: .raw, in: Sandbox(bubblewrap: directory + "/tool")))
         let ended = EndFlag()
         func begin() -> Task<Void, any Error> {

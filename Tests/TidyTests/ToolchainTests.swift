@@ -1,4 +1,5 @@
 import Foundation
+import TestKit
 import Testing
 
 /// `deploy/swift` on machines where `swift` in PATH is another program.
@@ -36,8 +37,7 @@ import Testing
         let directory = (path as NSString).deletingLastPathComponent
         try files.createDirectory(atPath: directory, withIntermediateDirectories: true)
         for file in [path] + names.map({ "\(directory)/\($0)" }) {
-            try "#!/bin/bash\necho '\(words)'\n".write(toFile: file, atomically: true, encoding: .utf8)
-            try files.setAttributes([.posixPermissions: 0o755], ofItemAtPath: file)
+            try TestProgram.write("#!/bin/bash\necho '\(words)'\n", to: file)
         }
     }
 
