@@ -114,7 +114,7 @@ let package = Package(
                 "Messaging", "Workflow", "Inspections", log, lifecycle,
             ]),
         shared("ImageAccess", ["Kernel", "JSON", "Database", "Authorization", "Settings"]),
-        shared("FileTransfer", ["Kernel", "CLinux", "Client", "Cryptography", "JSON", "ServiceCatalog", nio]),
+        shared("FileTransfer", ["Kernel", "Client", "Cryptography", "JSON", "ServiceCatalog", nio]),
         shared("Inspections", ["Kernel", "Contracts", "ServiceCatalog", "Database", log]),
         shared("OVSDB", ["Kernel", "JSON", nio, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl"), log]),
         shared("Libvirt", ["Kernel", "CLibvirt", log]),

@@ -16,7 +16,3 @@ int clinux_spawn_closefrom(posix_spawn_file_actions_t *actions, int from) {
 }
 
 int clinux_open_direct(const char *path) { return open(path, O_RDONLY | O_DIRECT | O_CLOEXEC); }
-
-void clinux_begin_writeback(int descriptor, long long offset, long long length) {
-  (void)sync_file_range(descriptor, offset, length, SYNC_FILE_RANGE_WRITE);
-}

@@ -1,6 +1,4 @@
-import CLinux
 package import Cryptography
-import Dispatch
 import Glibc
 import Kernel
 package import NIOCore
@@ -13,13 +11,6 @@ package final class HashingWriter: @unchecked Sendable {
     /// Number of bytes written.
     package private(set) var size = 0
     private let hashes: [HashAlgorithm: IncrementalHash]
-    /// Number of bytes whose way to the disk has begun.
-    private var begun = 0
-
-    /// Chunks of at least this size are hashed by all algorithms at once, each on a processor of its own.
-    private static let parallelBytesMin = 32 << 10
-    /// The disk writes in the background in pieces of this size, so that `flush` has little left to wait for.
-    private static let writebackBytes = 8 << 20
 
     /// - Parameter algorithms: the hashes to compute; each costs time.
     /// - Throws: `FileError`, also if the file exists.
@@ -36,7 +27,7 @@ package final class HashingWriter: @unchecked Sendable {
     package func append(_ chunk: ByteBuffer) throws {
         size += chunk.readableBytes
         try chunk.withUnsafeReadableBytes { bytes in
-            update(bytes)
+            for hash in hashes.values { hash.update(bytes) }
             guard let base = bytes.baseAddress else { return }
             var written = 0
             while written < bytes.count {
@@ -46,21 +37,6 @@ package final class HashingWriter: @unchecked Sendable {
                 written += count
             }
         }
-        guard size - begun >= HashingWriter.writebackBytes else { return }
-        // Only a hint: `flush` waits for the data and reports errors.
-        clinux_begin_writeback(descriptor, Int64(begun), Int64(size - begun))
-        begun = size
-    }
-
-    private func update(_ bytes: UnsafeRawBufferPointer) {
-        let all = Array(hashes.values)
-        guard all.count > 1, bytes.count >= HashingWriter.parallelBytesMin else {
-            for hash in all { hash.update(bytes) }
-            return
-        }
-        // Each iteration has a hash of its own, and the call returns when all have ended.
-        nonisolated(unsafe) let work = (hashes: all, bytes: bytes)
-        DispatchQueue.concurrentPerform(iterations: all.count) { work.hashes[$0].update(work.bytes) }
     }
 
     /// Syncs the data to disk.

@@ -17,9 +17,6 @@ int clinux_spawn_closefrom(posix_spawn_file_actions_t *actions, int from);
 /* Opens a file for reading past the page cache; -1 and errno where the file system cannot do that. */
 int clinux_open_direct(const char *path);
 
-/* Begins to write these bytes of a file to the disk and does not wait for them: a hint, whose failure changes nothing. */
-void clinux_begin_writeback(int descriptor, long long offset, long long length);
-
 /* Drops IPv6 router advertisements (RFC 4861: ICMPv6 type 134), also behind extension headers, that come in from the
    device with this index, before anybody on the host sees them; with `on` 0 lets them in again. -1 and errno on failure. */
 int clinux_router_guard(unsigned index, int on);
