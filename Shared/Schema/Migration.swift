@@ -97,10 +97,10 @@ package enum Schema {
         imageCacheMigration, imageConversionIndexMigration, liveMigrationMigration, portBindingsMigration,
         publishedImagePropertiesMigration,
         serverMovesMigration, lastingCloudProjectsMigration, serviceUserIndexMigration, interfaceOperationsMigration,
-        hostCopiesMigration, fakeFirmwareMigration, deployAgentsMigration, fakeAgentsMigration, publishedReadsMigration, keptDisksMigration,
+        hostCopiesMigration, publishedReadsMigration, keptDisksMigration,
         serverProgressMigration, hostCopyIndexMigration,
         progressLimitsMigration, volumeSwapMigration, bareMetalMigration, neededDisksMigration,
-        transferLimitsMigration, publishedPhysicalNetworksMigration, volumeSizesMigration,
+        transferLimitsMigration, publishedPhysicalNetworksMigration, volumeSizesMigration, bareMetalAgentsMigration,
     ]
 
     /// The newest migration of release 0.1.0. That release starts on a database whose `schema_migrations` ends with it, so all

@@ -35,12 +35,17 @@ import Workflow
         let agent: EmulatedAgent
         let id: String
 
-        /// Requests work that waits for the agent, lets the agent call, and goes on to the end.
-        func run(_ target: String, _ more: JSONObject = [:]) async throws {
+        /// Requests work that waits for the agent, and lets the agent call.
+        func begin(_ target: String, _ more: JSONObject = [:]) async throws {
             let answer = try await cloud.provision(id, target, more)
             #expect(answer.status == 202, "\(target): \(answer.json)")
             await cloud.work()
             try await agent.start(cloud, "addresses=" + AgentWorkTests.address)
+        }
+
+        /// Like `begin`, and goes on to the end of the work.
+        func run(_ target: String, _ more: JSONObject = [:]) async throws {
+            try await begin(target, more)
             try await cloud.settle()
         }
 
@@ -185,9 +190,7 @@ import Workflow
     @Test func anAgentThatFallsSilentIsGivenUp() async throws {
         try await AgentWorkTests.with { bench in
             bench.agent.state.withLock { $0.looks = 100_000 }
-            #expect(try await bench.cloud.provision(bench.id, "provide").status == 202)
-            await bench.cloud.work()
-            try await bench.agent.start(bench.cloud, "addresses=" + AgentWorkTests.address)
+            try await bench.begin("provide")
             await bench.cloud.work()
             #expect(try await bench.cloud.state(bench.id) == "cleaning")
             bench.agent.state.withLock { $0.isSilent = true }
@@ -202,9 +205,7 @@ import Workflow
     @Test func aMachineThatStartsAgainIsNoticed() async throws {
         try await AgentWorkTests.with { bench in
             bench.agent.state.withLock { $0.looks = 100_000 }
-            #expect(try await bench.cloud.provision(bench.id, "provide").status == 202)
-            await bench.cloud.work()
-            try await bench.agent.start(bench.cloud, "addresses=" + AgentWorkTests.address)
+            try await bench.begin("provide")
             await bench.cloud.work()
             bench.agent.state.withLock { $0.commands = [] }
             try await bench.cloud.settle()

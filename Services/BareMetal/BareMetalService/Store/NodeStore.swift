@@ -150,10 +150,6 @@ enum NodeStore {
         let node = try node.value(for: "baremetal:node:delete")
         do {
             try connection.execute("DELETE FROM bare_metal_nodes WHERE id = \(node.id)")
-            // These tables are older than that of the nodes, to which they therefore cannot refer.
-            try connection.execute("DELETE FROM bare_metal_fake_firmware WHERE node_id = \(node.id)")
-            try connection.execute("DELETE FROM bare_metal_fake_agents WHERE node_id = \(node.id)")
-            try AgentStore.forget(connection, node.id)
         } catch let error as DatabaseError where error.constraint == "bare_metal_nodes_parent_node_fkey" {
             throw ResourceError.conflict("Node \(node.id) has child nodes; remove them first.")
         }
